@@ -1,0 +1,1 @@
+"""Launch scripts, configs, demonstrations, benchmarks and results built on ilx."""

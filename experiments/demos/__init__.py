@@ -1,0 +1,1 @@
+"""Experts of our own: trained online in EnvPool, then recorded as demonstrations."""

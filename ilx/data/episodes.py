@@ -1,0 +1,91 @@
+"""Episodes in columns: the in-memory form of a dataset."""
+
+from typing import Any
+
+import numpy as np
+from flax import struct
+
+from ilx.types import Array, Tree
+
+
+@struct.dataclass
+class Episodes:
+  """A dataset as columns over all steps, episode after episode; a pytree of arrays.
+
+  A step is RLDS': ``reward`` and ``discount`` are what followed ``action`` at ``observation``, and on an
+  episode's last step action, reward and discount carry no meaning. Next observations are row ``i + 1``.
+
+  Attributes:
+    observation: ``[N, O]``.
+    action: ``[N, A]`` float32 or ``[N]`` int32.
+    reward: float32 ``[N]``.
+    discount: float32 ``[N]``.
+    is_terminal: bool ``[N]``; true on a last step that ended the task. A last step without it is a time limit.
+    starts: int64 ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``.
+    rows: int32 ``[M]``, the rows that views draw from: all but the last of every episode, unless narrowed.
+  """
+
+  observation: Tree
+  action: Array
+  reward: Array
+  discount: Array
+  is_terminal: Array
+  starts: Array
+  rows: Array
+
+  @property
+  def num_episodes(self) -> int:
+    """E."""
+    return len(self.starts) - 1
+
+  @property
+  def num_steps(self) -> int:
+    """N, last steps included."""
+    return len(self.reward)
+
+  @property
+  def num_transitions(self) -> int:
+    """Steps with an action that counts: N - E."""
+    return self.num_steps - self.num_episodes
+
+
+def from_columns(
+  *, observation: Tree, action: Any, reward: Any, discount: Any, is_terminal: Any, starts: Any
+) -> Episodes:
+  """Episodes whose ``rows`` are all the steps but the last of every episode.
+
+  Raises:
+    ValueError: where lengths disagree, or ``starts`` does not split the steps into non-empty episodes.
+  """
+  starts = np.asarray(starts, np.int64)
+  num_steps = len(reward)
+  if starts.ndim != 1 or starts.size < 2 or starts[0] != 0 or starts[-1] != num_steps:
+    raise ValueError(f"episodes: starts must run from 0 to the number of steps, {num_steps}")
+  if np.any(np.diff(starts) < 1):
+    raise ValueError(f"episodes: episode {int(np.argmax(np.diff(starts) < 1))} is empty")
+  if num_steps > np.iinfo(np.int32).max:
+    raise ValueError(f"episodes: {num_steps} steps do not fit one columnar block; load a part of the split")
+  is_last = np.zeros(num_steps, bool)
+  is_last[starts[1:] - 1] = True
+  return Episodes(
+    observation=observation,
+    action=action,
+    reward=reward,
+    discount=discount,
+    is_terminal=is_terminal,
+    starts=starts,
+    rows=np.flatnonzero(~is_last).astype(np.int32),
+  )
+
+
+def returns(episodes: Episodes) -> np.ndarray:
+  """Undiscounted return of every episode, float64 ``[E]``; the last step's reward carries no meaning."""
+  reward = np.asarray(episodes.reward, np.float64).copy()
+  starts = np.asarray(episodes.starts)
+  reward[starts[1:] - 1] = 0.0
+  return np.add.reduceat(reward, starts[:-1])
+
+
+def lengths(episodes: Episodes) -> np.ndarray:
+  """Transitions in every episode, int64 ``[E]``."""
+  return np.diff(np.asarray(episodes.starts)) - 1

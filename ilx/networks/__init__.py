@@ -1,0 +1,1 @@
+"""Flax linen modules: torsos, heads and the distributions that heads return."""

@@ -1,0 +1,143 @@
+"""The contract: what an agent is, and the trees that flow between data, agents and environments.
+
+Shape legend, used in every docstring:
+
+  B  batch              N  steps in a dataset, the last step of every episode included
+  T  time               E  episodes in a dataset
+  O  observation size   A  action size (continuous) or number of actions (discrete)
+
+An observation may be one array or any tree of arrays; "[B, O]" then stands for every leaf.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+# A nested structure of arrays.
+Tree = Any
+
+
+class Step(NamedTuple):
+  """What a policy sees at one moment of play, in B environments at once.
+
+  Attributes:
+    observation: ``[B, O]``.
+    reward: float32 ``[B]``, what the previous action earned; 0 where ``is_first``.
+    is_first: bool ``[B]``, true where this is the first step of an episode.
+  """
+
+  observation: Tree
+  reward: Array
+  is_first: Array
+
+
+class Transition(NamedTuple):
+  """One step and what followed it.
+
+  Attributes:
+    observation: ``[B, O]``.
+    action: float32 ``[B, A]`` in the environment's units, or int32 ``[B]`` for discrete actions.
+    reward: float32 ``[B]``, what ``action`` at ``observation`` earned.
+    discount: float32 ``[B]``, 0 where ``next_observation`` is terminal and 1 elsewhere (a time limit
+      is not terminal), times the dataset's own discount. Agents multiply it by their gamma.
+    next_observation: ``[B, O]``.
+  """
+
+  observation: Tree
+  action: Array
+  reward: Array
+  discount: Array
+  next_observation: Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous:
+  """Bounded real-valued actions.
+
+  Attributes:
+    low: float32 ``[A]``.
+    high: float32 ``[A]``.
+  """
+
+  low: np.ndarray
+  high: np.ndarray
+
+  def __post_init__(self):
+    low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+    if low.ndim != 1 or low.shape != high.shape:
+      raise ValueError(f"Continuous: low {low.shape} and high {high.shape} must both be [A]")
+    if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
+      raise ValueError(f"Continuous: bounds must be finite with low < high, got {low} and {high}")
+    object.__setattr__(self, "low", low)
+    object.__setattr__(self, "high", high)
+
+  @property
+  def size(self) -> int:
+    """A."""
+    return self.low.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+  """One choice out of ``num_actions``, an integer in ``[0, num_actions)``."""
+
+  num_actions: int
+
+
+class Statistics(NamedTuple):
+  """Per-dimension moments of an observation tree, in float64; every leaf but ``count`` is shaped like one step."""
+
+  count: int
+  mean: Tree
+  std: Tree
+  min: Tree
+  max: Tree
+
+
+class Spec(NamedTuple):
+  """What an agent must know about its task before it sees data.
+
+  Attributes:
+    observation: a tree of ``jax.ShapeDtypeStruct``, one step without batch axis.
+    action: ``Continuous`` or ``Discrete``.
+    statistics: of the observations, or None to leave observations as they are.
+  """
+
+  observation: Tree
+  action: Continuous | Discrete
+  statistics: Statistics | None = None
+
+
+class View(Protocol):
+  """What an agent learns from: turns a dataset into batches."""
+
+  def sample(self, key: jax.Array, episodes: Tree, batch_size: int) -> Tree:
+    """A batch of ``batch_size`` items, uniformly with replacement; a pure function of its arguments."""
+    ...
+
+
+class Agent(NamedTuple):
+  """A learning algorithm as pure functions; none knows of devices, seeds or files.
+
+  Attributes:
+    init: ``(key, batch) -> state``. One pytree of arrays: params, optimizer state, step, key. ``batch`` gives
+      shapes and dtypes; its values are not used.
+    update: ``(state, batch) -> (state, metrics)``. One gradient step, without side effects: jit, scan, vmap or
+      shard it yourself. ``metrics`` maps names to float32 scalars. ``state.params`` is what ``act`` takes and
+      ``state.step`` counts the updates made.
+    act: ``(params, carry, step, key) -> (action, carry)``. With ``key=None`` the action is the distribution's
+      mode, with a key a sample. Resets its own carry where ``step.is_first``. Actions are in the environment's
+      units: float32 ``[B, A]`` within the bounds, or int32 ``[B]``.
+    carry: ``(batch_size) -> carry``, the memory before a first step; ``()`` for policies without memory.
+    view: what the agent learns from.
+  """
+
+  init: Callable[[jax.Array, Tree], Any]
+  update: Callable[[Any, Tree], tuple[Any, dict[str, jax.Array]]]
+  act: Callable[[Tree, Tree, Step, jax.Array | None], tuple[jax.Array, Tree]]
+  carry: Callable[[int], Tree]
+  view: View
