@@ -1,0 +1,1 @@
+"""Importers: recordings that other projects made, turned into RLDS datasets."""
