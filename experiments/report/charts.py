@@ -1,0 +1,194 @@
+"""Charts as inline SVG: positions in per cent and text in pixels, so that they fit any width and stay legible.
+
+Colours come from the page's style sheet by class. Nothing here sets a style attribute, which the page's
+Content-Security-Policy would refuse.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from experiments.report import axes
+from experiments.report.axes import Axis
+
+# More points than this are not visible; each bucket keeps its lowest and highest.
+MAX_POINTS = 600
+
+
+class Reference(NamedTuple):
+  """A line to compare with: ``kind`` is its class and name (expert, data or random)."""
+
+  kind: str
+  value: float
+
+
+def lines(
+  steps: Sequence[float],
+  values: Sequence[float],
+  bands: Sequence[tuple[float, float] | None],
+  references: Sequence[Reference],
+  label: str,
+  titles: Sequence[str] = (),
+  height: int = 260,
+) -> str:
+  """A curve over updates with an interval band, dots where there are few points, and horizontal reference lines.
+
+  Args:
+    steps: updates, increasing.
+    values: one a step; NaN leaves a gap.
+    bands: ``(low, high)`` or None, one a step; empty for none at all.
+    references: horizontal lines.
+    label: what the chart shows, in words, for those who do not see it.
+    titles: a tooltip for each point, or none.
+    height: in pixels.
+  """
+  finite = [v for v in values if math.isfinite(v)]
+  edges = [edge for band in bands if band for edge in band]
+  positive = not references and not edges and min(finite) > 0
+  y = axes.logarithmic(finite) if positive and max(finite) > 30 * min(finite) else None
+  y = y or axes.linear([*finite, *edges, *(r.value for r in references)])
+  x = axes.tight(min(0, steps[0]), max(steps[-1], 1), count=4)
+  points = [(x.percent(s), 100 - y.percent(v)) for s, v in zip(steps, values, strict=True)]
+  body = [_grid_y(y), _ticks_x(x)]
+  body += [_line(0, 100 - y.percent(r.value), 100, 100 - y.percent(r.value), f"ref {r.kind}") for r in references]
+  spans = [
+    (x.percent(s), 100 - y.percent(band[0]), 100 - y.percent(band[1]))
+    for s, band in zip(steps, bands, strict=False)
+    if band
+  ]
+  outline = [(p, low) for p, low, _ in spans] + [(p, high) for p, _, high in reversed(spans)]
+  paths = _path(outline, "band", close=True) if len(spans) > 1 else ""
+  paths += "".join(_path(part, "curve") for part in _segments(_thin(points)) if len(part) > 1)
+  body.append(f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg>')
+  if len(spans) == 1:
+    body.append(_line(spans[0][0], spans[0][1], spans[0][0], spans[0][2], "whisker"))
+  if len(points) <= 40:
+    for i, (px, py) in enumerate(points):
+      if math.isfinite(py):
+        title = f"<title>{escape(titles[i])}</title>" if titles else ""
+        body.append(f'<circle class="dot" cx="{px:.2f}%" cy="{py:.2f}%" r="3">{title}</circle>')
+  return _svg(body, label, height)
+
+
+def histogram(values: Sequence[float], references: Sequence[Reference], label: str, height: int = 220) -> str:
+  """Counts of ``values`` with vertical reference lines; those far outside the values are left out (see ``near``)."""
+  edges = bins([*values])
+  counts = [0] * (len(edges) - 1)
+  width = edges[1] - edges[0]
+  for value in values:
+    counts[min(max(int((value - edges[0]) / width), 0), len(counts) - 1)] += 1
+  shown = [r for r in references if near(r.value, edges)]
+  low, high = min([edges[0], *(r.value for r in shown)]), max([edges[-1], *(r.value for r in shown)])
+  x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=4)
+  y = axes.linear([0, max(counts)], count=min(4, max(counts)))
+  body = [_grid_y(y), _ticks_x(x)]
+  for left, right, count in zip(edges, edges[1:], counts, strict=False):
+    if count:
+      a, b, top = x.percent(left), x.percent(right), 100 - y.percent(count)
+      title = f"<title>{escape(f'{count} in [{left:,.6g}, {right:,.6g}]')}</title>"
+      body.append(
+        f'<rect class="bar" x="{a:.3f}%" y="{top:.2f}%" width="{b - a:.3f}%" height="{100 - top:.2f}%">{title}</rect>'
+      )
+  body += [_line(x.percent(r.value), 0, x.percent(r.value), 100, f"ref {r.kind}") for r in shown]
+  return _svg(body, label, height)
+
+
+def bins(values: Sequence[float]) -> list[float]:
+  """Edges of 1 to 30 equal bins with round borders, of about Freedman and Diaconis' (1981) width."""
+  ordered = sorted(values)
+  low, high = ordered[0], ordered[-1]
+  if high - low <= 1e-9 * max(abs(low), abs(high)):
+    half = 0.02 * abs(low) or 0.5
+    return [low - half, low + half]
+  count = len(ordered)
+  spread = ordered[(3 * count) // 4] - ordered[count // 4]
+  width = max(2 * spread / count ** (1 / 3), (high - low) / 30)
+  step = axes.nice_step(min(width, (high - low) / 4))
+  first = math.floor(low / step + 1e-9)
+  last = max(math.ceil(high / step - 1e-9), first + 1)
+  return [i * step for i in range(first, last + 1)]
+
+
+def near(value: float, edges: Sequence[float]) -> bool:
+  """Whether a reference can be drawn with the bins without squeezing them to less than a third of the width."""
+  return edges[-1] - edges[0] >= (max(value, edges[-1]) - min(value, edges[0])) / 3
+
+
+def track(axis: Axis, value: float, band: tuple[float, float] | None, marks: Sequence[float], kind: str) -> str:
+  """One row of the comparison: a dot with its interval on a shared axis; ``marks`` are faint vertical lines."""
+  body = [_line(axis.percent(m), 0, axis.percent(m), 100, "mark") for m in marks]
+  body.append(_line(0, 50, 100, 50, "rail"))
+  if band:
+    body.append(_line(axis.percent(band[0]), 50, axis.percent(band[1]), 50, "span"))
+  body.append(f'<circle cx="{axis.percent(value):.2f}%" cy="50%" r="{6 if kind == "policy" else 4.5}"/>')
+  return f'<svg class="track {kind}" aria-hidden="true">{"".join(body)}</svg>'
+
+
+def ruler(axis: Axis) -> str:
+  """The tick labels under the comparison's rows."""
+  return f'<svg class="track ruler" aria-hidden="true">{_ticks_x(axis, top=True)}</svg>'
+
+
+def key(kind: str) -> str:
+  """A short sample of a line for the legend."""
+  return f'<svg class="key" aria-hidden="true">{_line(0, 50, 100, 50, kind)}</svg>'
+
+
+def _svg(body: Sequence[str], label: str, height: int) -> str:
+  inner = "".join(body)
+  return (
+    f'<div class="plot"><svg role="img" aria-label="{escape(label)}" width="100%" height="{height}">{inner}</svg></div>'
+  )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+  return f'<line class="{kind}" x1="{x1:.2f}%" y1="{y1:.2f}%" x2="{x2:.2f}%" y2="{y2:.2f}%"/>'
+
+
+def _grid_y(axis: Axis) -> str:
+  parts = []
+  for value, name in axis.ticks:
+    at = 100 - axis.percent(value)
+    parts.append(_line(0, at, 100, at, "grid"))
+    parts.append(f'<text class="tick" x="-8" y="{at:.2f}%" dy="0.32em" text-anchor="end">{escape(name)}</text>')
+  return "".join(parts)
+
+
+def _ticks_x(axis: Axis, top: bool = False) -> str:
+  # The label is placed under the chart by dy; the svg element does not clip it.
+  y, dy = ("0%", "1.1em") if top else ("100%", "1.6em")
+  return "".join(
+    f'<text class="tick" x="{axis.percent(value):.2f}%" y="{y}" dy="{dy}" text-anchor="middle">{escape(name)}</text>'
+    for value, name in axis.ticks
+  )
+
+
+def _path(points: Sequence[tuple[float, float]], kind: str, close: bool = False) -> str:
+  commands = "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
+  return f'<path class="{kind}" vector-effect="non-scaling-stroke" d="M{commands}{"Z" if close else ""}"/>'
+
+
+def _segments(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+  """Runs of points without a gap."""
+  parts: list[list[tuple[float, float]]] = [[]]
+  for point in points:
+    if math.isfinite(point[1]):
+      parts[-1].append(point)
+    elif parts[-1]:
+      parts.append([])
+  return parts
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """At most about ``MAX_POINTS`` points: lowest and highest of each bucket, so that spikes and gaps stay visible."""
+  if len(points) <= MAX_POINTS:
+    return list(points)
+  size = math.ceil(2 * len(points) / MAX_POINTS)
+  kept = []
+  for start in range(0, len(points), size):
+    bucket = points[start : start + size]
+    finite = [p for p in bucket if math.isfinite(p[1])]
+    ends = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
+    kept += sorted(ends) + [p for p in bucket if not math.isfinite(p[1])][:1]
+  return kept

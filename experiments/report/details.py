@@ -1,0 +1,139 @@
+"""The closing sections of the report: video, result, how to reproduce it, config, versions."""
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from experiments.report import facts, text
+from experiments.report.run import MAX_VIDEO_BYTES, Run, flatten, interval, number, numbers
+
+
+def video(run: Run) -> str:
+  """The episode as a data URI with a poster, or a sentence saying why there is none."""
+  title = "The policy at play"
+  if run.video is None:
+    reason = (
+      f"episode.mp4 is {text.size(run.video_bytes)}, more than the {text.size(MAX_VIDEO_BYTES)} this page may embed; "
+      "open it from the run folder."
+      if run.video_bytes
+      else "No video was recorded."
+    )
+    return f'<section><h2>{title}</h2><p class="note">{escape(reason)}</p></section>'
+  first = poster(run.video)
+  if first is None:
+    note = '<p class="note">episode.mp4 holds no picture that can be decoded: the file is damaged.</p>'
+    return f"<section><h2>{title}</h2>{note}</section>"
+  data = base64.b64encode(run.video).decode()
+  image = base64.b64encode(first).decode()
+  env_id = str(run.result.get("env_id") or run.config.get("env_id") or "the environment")
+  return (
+    f'<section><h2>{title}</h2><video controls muted loop playsinline preload="metadata" '
+    f'aria-label="{escape(f"The policy playing an episode of {env_id}")}" poster="data:image/jpeg;base64,{image}" '
+    f'src="data:video/mp4;base64,{data}"></video></section>'
+  )
+
+
+def poster(data: bytes) -> bytes | None:
+  """The first frame of a video as JPEG, None if it cannot be decoded."""
+  import av
+
+  try:
+    with av.open(io.BytesIO(data)) as container:
+      frame = next(container.decode(video=0))
+      buffer = io.BytesIO()
+      frame.to_image().save(buffer, "JPEG", quality=85)
+      return buffer.getvalue()
+  except (av.error.FFmpegError, StopIteration, IndexError):
+    return None
+
+
+def result_table(run: Run) -> str:
+  """Every number of the result that the page does not show elsewhere in full."""
+  result = run.result
+  if not result:
+    return ""
+  decimals = text.decimals_for([x for key in ("return_mean", "expert_return") if (x := number(result.get(key)))])
+
+  def value(key: str) -> str | None:
+    x = number(result.get(key))
+    return None if x is None else text.fixed(x, decimals)
+
+  def band(key: str) -> str:
+    pair = interval(result.get(key))
+    return f" (95 % interval {text.fixed(pair[0], decimals)} to {text.fixed(pair[1], decimals)})" if pair else ""
+
+  def count(key: str) -> str | None:
+    x = number(result.get(key))
+    return None if x is None else text.significant(x)
+
+  lengths, seconds = numbers(result.get("lengths")), number(result.get("seconds"))
+  rows = [
+    ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
+    ("Standard deviation over episodes", value("return_std")),
+    ("Interquartile mean", value("return_iqm") and value("return_iqm") + band("return_iqm_ci95")),
+    ("Mean length", f"{sum(lengths) / len(lengths):,.1f} steps" if lengths else None),
+    ("Episodes", count("episodes")),
+    ("Expert's return", value("expert_return")),
+    ("Data's return", value("data_return")),
+    ("Random policy's return", value("random_return")),
+    ("Updates", count("steps")),
+    ("Updates a second", count("updates_per_second")),
+    ("Time", text.duration(seconds) if seconds is not None else None),
+    ("Environment", result.get("env_id")),
+    ("Seed", result.get("seed")),
+    ("Commit", str(commit)[:12] if (commit := result.get("git_commit")) else None),
+  ]
+  return f"<section><h2>Result</h2>{_facts((k, 'not recorded' if v is None else v) for k, v in rows)}</section>"
+
+
+def command(run: Run) -> str:
+  """A shell command that makes the same run in a new folder, or an empty string if the config is not there."""
+  agent = facts.name(run.config.get("agent")) or facts.name(run.result.get("agent"))
+  if not run.config or not agent:
+    return ""
+  words = [f"python -m experiments.main --config={shlex.quote(f'experiments/configs/{agent}.py')}"]
+  for path, leaf in flatten(run.config).items():
+    if leaf is not None and leaf != {}:
+      words.append(shlex.quote(f"--config.{path}={_flag(leaf)}"))
+  words.append("--workdir=runs/reproduced")
+  return " \\\n  ".join(words)
+
+
+def reproduce(run: Run) -> str:
+  """The command, after the checkout of the commit."""
+  line = command(run)
+  if not line:
+    return (
+      '<section><h2>Reproduce</h2><p class="note">config.json is missing, so the command is not known.</p></section>'
+    )
+  commit = run.result.get("git_commit")
+  first = f"git checkout {shlex.quote(str(commit))}\n" if commit else ""
+  return f'<section><h2>Reproduce</h2><pre tabindex="0"><code>{escape(first + line)}</code></pre></section>'
+
+
+def collapsed(run: Run) -> str:
+  """The whole config and the versions, closed until asked for."""
+  parts = []
+  if run.config:
+    leaves = ((f"{k}", v if isinstance(v, str) else json.dumps(v)) for k, v in flatten(run.config).items())
+    parts.append(f"<details><summary>Config</summary>{_facts(leaves)}</details>")
+  versions = run.result.get("versions")
+  if isinstance(versions, dict) and versions:
+    parts.append(f"<details><summary>Versions</summary>{_facts(sorted(versions.items()))}</details>")
+  return f"<section>{''.join(parts)}</section>" if parts else ""
+
+
+def _flag(leaf: Any) -> str:
+  # Sequences are tuples in the configs; JSON made lists of them.
+  if isinstance(leaf, list):
+    return repr(tuple(leaf))
+  return str(leaf)
+
+
+def _facts(rows: Iterable[tuple[str, Any]]) -> str:
+  body = "".join(f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(str(v))}</td></tr>' for k, v in rows)
+  return f'<table class="facts"><tbody>{body}</tbody></table>'

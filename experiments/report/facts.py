@@ -1,0 +1,89 @@
+"""What a result says: scores beside the references, in the words and numbers that report and terminal share."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from experiments.report import text
+from experiments.report.run import interval, number
+
+REFERENCES = ("expert", "data", "random")
+
+
+class Score(NamedTuple):
+  """One row of the comparison.
+
+  Attributes:
+    kind: policy, expert, data or random.
+    value: mean return per episode, None if not known.
+    band: its 95 % confidence interval, if known.
+    normalized: 0 for the random policy, 100 for the expert; None if either is not known.
+  """
+
+  kind: str
+  value: float | None
+  band: tuple[float, float] | None
+  normalized: float | None
+
+
+def scores(result: Mapping[str, Any]) -> list[Score]:
+  """Policy, expert, data and random policy, in this order."""
+  expert, random = number(result.get("expert_return")), number(result.get("random_return"))
+
+  def normalized(value: float | None) -> float | None:
+    if value is None or expert is None or random is None or expert == random:
+      return None
+    return 100 * (value - random) / (expert - random)
+
+  policy = number(result.get("return_mean"))
+  rows = [Score("policy", policy, interval(result.get("return_ci95")), normalized(policy))]
+  for kind in REFERENCES:
+    value = number(result.get(f"{kind}_return"))
+    rows.append(Score(kind, value, None, normalized(value)))
+  return rows
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+  """One sentence: where the policy's mean return lies beside the expert's."""
+  policy, expert, data, random = scores(result)
+  if policy.value is None:
+    return "The policy's return is not recorded."
+  other = expert if expert.value is not None else data
+  if other.value is None:
+    return "Neither the expert's nor the data's return is known, so the return has nothing to be measured against."
+  name = "expert" if other is expert else "data"
+  decimals = text.decimals_for([policy.value, other.value])
+  gap = policy.value - other.value
+  share = f" ({100 * abs(gap) / other.value:.1f} %)" if other.value > 0 else ""
+  if text.fixed(gap, decimals) == text.fixed(0.0, decimals):
+    sentence = f"The policy's mean return equals the {name}'s"
+  else:
+    side = "below" if gap < 0 else "above"
+    sentence = f"The policy's mean return is {text.fixed(abs(gap), decimals)}{share} {side} the {name}'s"
+  if policy.band:
+    inside = policy.band[0] <= other.value <= policy.band[1]
+    sentence += f"; the {name}'s lies {'inside' if inside else 'outside'} the policy's 95 % interval"
+  if other is data:
+    sentence += ". The expert's return is not known"
+  if random.value is not None and policy.value <= random.value:
+    sentence += ". That is no better than a random policy"
+  return sentence + "."
+
+
+def name(value: Any) -> str:
+  """The name of an agent or dataset, given as a string or as a config section with the key ``name``."""
+  if isinstance(value, Mapping):
+    value = value.get("name")
+  return str(value) if value not in (None, "") else ""
+
+
+def heading(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+  """``BC on halfcheetah-expert``."""
+  agent = name(result.get("agent")) or name(config.get("agent")) or "policy"
+  dataset = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
+  return f"{agent.upper() if agent.isalpha() and len(agent) <= 4 else agent} on {dataset}"
+
+
+def finite(values: Any) -> list[float]:
+  """The finite ones of ``values``."""
+  return [v for v in values if math.isfinite(v)]
