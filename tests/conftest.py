@@ -1,8 +1,12 @@
-"""Shared fixtures."""
+"""Shared fixtures; eight emulated devices, so that sharding is tested on any machine."""
 
 import pathlib
 
+import jax
 import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(scope="session")

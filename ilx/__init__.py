@@ -1,0 +1,23 @@
+"""ilx: imitation learning and offline RL in JAX, from RLDS demonstrations to EnvPool scores."""
+
+from ilx import agents, data, networks, parallel, training
+from ilx.training import train
+from ilx.types import Agent, Continuous, Discrete, Spec, Statistics, Step, Transition
+
+__version__ = "0.1.0"
+
+__all__ = [
+  "Agent",
+  "Continuous",
+  "Discrete",
+  "Spec",
+  "Statistics",
+  "Step",
+  "Transition",
+  "agents",
+  "data",
+  "networks",
+  "parallel",
+  "train",
+  "training",
+]

@@ -1,0 +1,5 @@
+"""Training: large device programs, checkpoints, logs."""
+
+from ilx.training.trainer import train
+
+__all__ = ["train"]

@@ -1,0 +1,94 @@
+"""Logs of a run: rows of named numbers, to a JSON-lines file and to TensorBoard."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Log(Protocol):
+  """Where a run's numbers go."""
+
+  def write(self, step: int, row: Mapping[str, Any]) -> None:
+    """Records ``row`` (floats, or short lists of floats) at ``step`` updates."""
+    ...
+
+  def close(self) -> None:
+    """Flushes; nothing is written afterwards."""
+    ...
+
+
+class JsonlLog:
+  """One JSON object a line with the key ``step`` first, flushed line by line.
+
+  Rows later than ``resume_step`` are dropped on opening: they belong to updates that will be made again. So is a last
+  line that a crash cut short.
+  """
+
+  def __init__(self, path: str | os.PathLike, resume_step: int = 0):
+    self._path = pathlib.Path(path)
+    kept = [row for row in read_jsonl(self._path) if row["step"] <= resume_step] if self._path.exists() else []
+    temporary = self._path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(temporary, self._path)
+    self._file = open(self._path, "a")  # noqa: SIM115 (closed by close)
+
+  def write(self, step: int, row: Mapping[str, Any]) -> None:
+    """Appends one line; non-finite numbers become null, which JSON can express."""
+    self._file.write(json.dumps({"step": step, **{k: jsonable(v) for k, v in row.items()}}) + "\n")
+    self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+class TensorBoardLog:
+  """Scalars for TensorBoard; what an earlier process wrote beyond the step that is resumed from is hidden."""
+
+  def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
+    from tensorboardX import SummaryWriter
+
+    self._writer = SummaryWriter(os.fspath(directory), purge_step=resume_step + 1 if resume_step else None)
+
+  def write(self, step: int, row: Mapping[str, Any]) -> None:
+    """Writes the entries that are single numbers."""
+    for name, value in row.items():
+      if np.ndim(value) == 0 and value is not None and not isinstance(value, str):
+        self._writer.add_scalar(name, float(value), step)
+    self._writer.flush()
+
+  def close(self) -> None:
+    """Closes the event file."""
+    self._writer.close()
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """Rows of a JSON-lines file; a last line without its newline, cut by a crash, is left out."""
+  text = pathlib.Path(path).read_text()
+  return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def jsonable(value: Any) -> Any:
+  """numpy and jax values as JSON ones; non-finite floats as None."""
+  if isinstance(value, Mapping):
+    return {str(k): jsonable(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [jsonable(v) for v in value]
+  if hasattr(value, "tolist"):
+    return jsonable(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes ``value`` as indented JSON, atomically."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_text(json.dumps(jsonable(value), indent=2) + "\n")
+  os.replace(temporary, path)

@@ -1,0 +1,161 @@
+import doctest
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ilx import testing
+from ilx.agents import bc
+from ilx.networks import heads, mlp
+from ilx.types import Continuous, Spec, Statistics, Step, Transition
+
+
+class TestDeterministic(testing.AgentConformance):
+  spec = testing.continuous_spec()
+
+  def make(self):
+    return bc(self.spec, hidden=(32, 32))
+
+
+class TestTanhGaussian(testing.AgentConformance):
+  spec = testing.continuous_spec()
+
+  def make(self):
+    return bc(self.spec, head="tanh_gaussian", hidden=(32, 32))
+
+
+class TestCategorical(testing.AgentConformance):
+  spec = testing.discrete_spec()
+
+  def make(self):
+    return bc(self.spec, hidden=(32, 32))
+
+
+class TestObservationTree(testing.AgentConformance):
+  spec = Spec(
+    {"image": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
+    Continuous(-np.ones(2), np.ones(2)),
+  )
+
+  def make(self):
+    return bc(self.spec, hidden=(32,), optimizer=optax.sgd(1e-6))
+
+
+def _batch(observation, action):
+  n = len(observation)
+  return Transition(jnp.asarray(observation), jnp.asarray(action), jnp.zeros(n), jnp.ones(n), jnp.asarray(observation))
+
+
+def _linear(spec, **kwargs):
+  """An agent without hidden layers, whose loss can be computed by hand."""
+  return bc(spec, hidden=(), **kwargs)
+
+
+def _metrics(agent, kernel, batch, name="mean"):
+  state = agent.init(jax.random.key(0), batch)
+  variables = jax.tree.map(jnp.zeros_like, state.params.network)
+  variables["params"]["head"][name]["kernel"] = jnp.asarray(kernel, jnp.float32)
+  state = state._replace(params=state.params._replace(network=variables))
+  return agent.update(state, batch)
+
+
+def test_deterministic_loss_by_hand():
+  spec = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), Continuous(np.array([0.0]), np.array([10.0])))
+  batch = _batch(np.array([[1.0], [-1.0]], np.float32), np.array([[7.5], [5.0]], np.float32))
+  _, metrics = _metrics(_linear(spec), [[0.3]], batch)
+  # Actions 7.5 and 5 of [0, 10] are 0.5 and 0 of [-1, 1]; predictions are tanh(0.3) and tanh(-0.3).
+  expected = 0.5 * ((0.5 - np.tanh(0.3)) ** 2 + np.tanh(0.3) ** 2) / 2
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-6)
+
+
+def test_categorical_loss_and_gradient_by_hand():
+  spec = testing.discrete_spec(observation_size=1, num_actions=2)._replace(statistics=None)
+  agent = _linear(spec, optimizer=optax.sgd(1.0))
+  batch = _batch(np.array([[2.0]], np.float32), np.array([1], np.int32))
+  state, metrics = _metrics(agent, [[0.0, 0.5]], batch, name="logits")
+  p = 1 / (1 + np.exp(-1.0))  # logits 0 and 1
+  np.testing.assert_allclose(metrics["loss"], -np.log(p), rtol=1e-6)
+  kernel = state.params.network["params"]["head"]["logits"]["kernel"]
+  np.testing.assert_allclose(kernel, [[-2 * (1 - p), 0.5 + 2 * (1 - p)]], rtol=1e-5)
+
+
+def test_observations_are_standardised_with_a_floor():
+  statistics = Statistics(10, mean=np.array([1.0, 5.0]), std=np.array([2.0, 0.0]), min=None, max=None)
+  spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), Continuous(-np.ones(1), np.ones(1)), statistics)
+  agent = _linear(spec)
+  batch = _batch(np.array([[3.0, 5.0]], np.float32), np.zeros((1, 1), np.float32))
+  state = agent.init(jax.random.key(0), batch)
+  kernel = state.params.network["params"]["head"]["mean"]["kernel"]
+
+  def act(observation):
+    step = Step(jnp.asarray([observation]), jnp.zeros(1), jnp.ones(1, bool))
+    return agent.act(state.params, (), step, None)[0][0, 0]
+
+  np.testing.assert_allclose(act([3.0, 5.0]), np.tanh(kernel[0, 0]), rtol=1e-5)
+  # The second dimension never varied: a drift of 0.005 counts as five floors of 0.001, and a large one as ten.
+  np.testing.assert_allclose(act([1.0, 5.005]), np.tanh(5 * kernel[1, 0]), rtol=1e-3)
+  np.testing.assert_allclose(act([1.0, 500.0]), np.tanh(10 * kernel[1, 0]), rtol=1e-5)
+
+
+def test_statistics_are_not_learnt():
+  agent = bc(testing.continuous_spec(), hidden=(8,), optimizer=optax.adamw(1e-2, weight_decay=0.1))
+  suite = TestDeterministic()
+  state = agent.init(jax.random.key(0), suite.batch())
+  after, _ = agent.update(state, suite.batch())
+  np.testing.assert_array_equal(state.params.observation.mean, after.params.observation.mean)
+  np.testing.assert_array_equal(state.params.action.high, after.params.action.high)
+
+
+def test_actions_beyond_the_bounds_are_learnt_as_the_bounds():
+  spec = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), Continuous(-np.ones(1), np.ones(1)))
+  observation = np.ones((1, 1), np.float32)
+  inside = _metrics(_linear(spec), [[0.3]], _batch(observation, np.array([[1.0]], np.float32)))[1]
+  outside = _metrics(_linear(spec), [[0.3]], _batch(observation, np.array([[3.0]], np.float32)))[1]
+  assert inside["loss"] == outside["loss"]
+
+
+@pytest.mark.parametrize("head", ["deterministic", "tanh_gaussian"])
+def test_clones_a_simple_policy(head):
+  spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), Continuous(-2 * np.ones(2), 2 * np.ones(2)))
+  agent = bc(spec, head=head, hidden=(64,), optimizer=optax.adam(1e-2))
+  observation = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
+  action = 1.5 * np.tanh(observation[:, :2])
+  batch = _batch(observation, action)
+  state, _ = jax.lax.scan(lambda s, _: agent.update(s, batch), agent.init(jax.random.key(0), batch), length=500)
+  cloned, _ = agent.act(state.params, (), Step(batch.observation, batch.reward, jnp.zeros(256, bool)), None)
+  assert float(jnp.mean(jnp.abs(cloned - action))) < 0.1
+
+
+def test_any_network_with_init_and_apply():
+  class Scaled:
+    def __init__(self, inner):
+      self.init, self.inner = inner.init, inner
+
+    def apply(self, variables, features):
+      return self.inner.apply(variables, 0.5 * features)
+
+  network = Scaled(heads.Policy(mlp.MLP((8,)), heads.DeterministicHead(3)))
+  agent = bc(testing.continuous_spec(), network=network)
+  state = agent.init(jax.random.key(0), TestDeterministic().batch())
+  _, metrics = agent.update(state, TestDeterministic().batch())
+  assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize(
+  ("spec", "head", "message"),
+  [
+    (testing.continuous_spec(), "gaussian", "choose one of deterministic, tanh_gaussian, categorical"),
+    (testing.continuous_spec(), "categorical", "does not fit"),
+    (testing.discrete_spec(), "deterministic", "does not fit"),
+  ],
+)
+def test_a_head_that_does_not_fit_is_refused(spec, head, message):
+  with pytest.raises(ValueError, match=message):
+    bc(spec, head=head)
+
+
+def test_docstring_example():
+  assert doctest.testmod(importlib.import_module("ilx.agents.bc")).failed == 0
