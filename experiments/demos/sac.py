@@ -4,7 +4,7 @@ Tooling, not part of ilx. Three departures from the paper make it quick on a few
 critics (Hiraoka et al. 2021), one actor update for two critic updates (Fujimoto et al. 2018) and batches of 128.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -172,6 +172,7 @@ def train(
   num_envs: int = 16,
   env_steps_per_update: int = 2,
   random_steps: int = 10_000,
+  on_step: Callable[[int], None] = lambda step: None,
 ) -> Iterator[tuple[int, Any]]:
   """Trains; yields ``(environment steps so far, actor params)`` every ``snapshot_every`` steps.
 
@@ -202,6 +203,7 @@ def train(
     observation, was_done = next_observation, terminated | truncated
     if step > random_steps:
       state = update(state, replay.sample(rng, batch_shape))
+    on_step(step)
     if step % snapshot_every < num_envs:
       yield step, jax.device_get(state.actor)
   env.close()

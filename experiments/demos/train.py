@@ -1,64 +1,85 @@
-"""Trains an expert online and keeps a snapshot of the policy at every evaluation.
+"""Trains an expert online in EnvPool and keeps a snapshot of its policy at every evaluation.
 
-python -m experiments.demos.train --env_id=HalfCheetah-v5 --workdir=runs/experts/HalfCheetah-v5
+    python -m experiments.demos.train --env_id=HalfCheetah-v5 --workdir=runs/experts/HalfCheetah-v5
+
+Continuous actions are learnt by soft actor-critic, discrete ones by PPO. The workdir gets `run.json`, how it was made;
+`<env_steps>.npz`, one policy each; and `log.jsonl`, the return of its most likely actions over 10 episodes. A run
+cannot be resumed, since the replay buffer and the simulators are not saved: the workdir must be new.
+`python -m experiments.demos.export` turns snapshots into the weight files that ship.
 """
 
 import json
 import pathlib
+import sys
 import time
+from importlib import metadata
 
-import envpool
-import jax
 import numpy as np
 from absl import app, flags
-from flax import traverse_util
+from rich import progress
 
-from experiments.demos import sac
+from experiments.demos import play, policy, ppo, sac
+from ilx.types import Discrete
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("env_id", None, "EnvPool task id.", required=True)
-flags.DEFINE_string("workdir", None, "Folder for the snapshots and log.", required=True)
-flags.DEFINE_integer("env_steps", 1_200_000, "Environment steps to train for.")
-flags.DEFINE_integer("snapshot_every", 50_000, "Environment steps between snapshots.")
-flags.DEFINE_integer("seed", 0, "Fixes the run.")
+flags.DEFINE_string("env_id", None, "EnvPool task id, such as HalfCheetah-v5 or LunarLander-v3.", required=True)
+flags.DEFINE_string("workdir", None, "New folder for the snapshots and the log.", required=True)
+flags.DEFINE_integer("env_steps", 1_200_000, "Environment steps to train for.", lower_bound=1)
+flags.DEFINE_integer("snapshot_every", 50_000, "Environment steps between snapshots.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Fixes the run on one platform with one number of threads.")
+
+EVALUATION_EPISODES = 10
+EVALUATION_SEED = 10_000  # plus the run's own
 
 
-def _evaluate(policy, params, env_id, seed, num_envs=10):
-  env = envpool.make(env_id, env_type="gymnasium", num_envs=num_envs, num_threads=1, seed=seed)
-  mode = jax.jit(lambda p, o: policy.apply(p, o).mode())
-  observation, _ = env.reset()
-  returns, alive = np.zeros(num_envs), np.ones(num_envs, bool)
-  while alive.any():
-    action = np.asarray(mode(params, observation.astype(np.float32)))
-    if action.dtype.kind == "f":
-      action = action.astype(np.float64)
-    observation, reward, terminated, truncated, _ = env.step(action)
-    returns += reward * alive
-    alive &= ~(terminated | truncated)
-  env.close()
-  return returns
-
-
-def main(_):
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
   workdir = pathlib.Path(FLAGS.workdir)
+  log_path = workdir / "log.jsonl"
+  if log_path.exists():
+    sys.exit(f"--workdir: {workdir} already holds a run, and runs cannot be resumed; choose a new folder")
   workdir.mkdir(parents=True, exist_ok=True)
+  run = {
+    "command": f"python -m experiments.demos.train --env_id={FLAGS.env_id} --env_steps={FLAGS.env_steps} "
+    f"--snapshot_every={FLAGS.snapshot_every} --seed={FLAGS.seed}",
+    "env_id": FLAGS.env_id,
+    "seed": FLAGS.seed,
+    "envpool": metadata.version("envpool"),
+  }
+  (workdir / "run.json").write_text(json.dumps(run, indent=2))
+  algorithm = ppo if isinstance(play.action_spec(FLAGS.env_id), Discrete) else sac
   start = time.time()
-  env = envpool.make(FLAGS.env_id, env_type="gymnasium", num_envs=1)
-  policy = sac.policy_network(env.action_space.shape[0])
-  run = sac.train(FLAGS.env_id, seed=FLAGS.seed, env_steps=FLAGS.env_steps, snapshot_every=FLAGS.snapshot_every)
-  for step, params in run:
-    returns = _evaluate(policy, params, FLAGS.env_id, seed=FLAGS.seed + 10_000)
-    row = {
-      "env_steps": step,
-      "return_mean": returns.mean(),
-      "return_std": returns.std(),
-      "seconds": time.time() - start,
-    }
-    flat = traverse_util.flatten_dict(params["params"], sep="/")
-    np.savez(workdir / f"{step:09d}.npz", **flat)
-    with open(workdir / "log.jsonl", "a") as log:
+  columns = (*progress.Progress.get_default_columns(), progress.TimeElapsedColumn())
+  with progress.Progress(*columns) as bar, open(log_path, "x") as log:
+    task = bar.add_task(FLAGS.env_id, total=FLAGS.env_steps)
+    snapshots = algorithm.train(
+      FLAGS.env_id,
+      seed=FLAGS.seed,
+      env_steps=FLAGS.env_steps,
+      snapshot_every=FLAGS.snapshot_every,
+      on_step=lambda step: bar.update(task, completed=step),
+    )
+    for step, params in snapshots:
+      weights = policy.flatten(params)
+      episodes = play.play(
+        policy.act(weights),
+        FLAGS.env_id,
+        seed=FLAGS.seed + EVALUATION_SEED,
+        num_envs=EVALUATION_EPISODES,
+        sample=False,
+      )
+      returns = [episode.total for episode in episodes]
+      policy.write_npz(workdir / f"{step:09d}.npz", weights)
+      row = {
+        "env_steps": step,
+        "return_mean": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "seconds": round(time.time() - start, 1),
+      }
       log.write(json.dumps(row) + "\n")
-    print(row, flush=True)
+      log.flush()
+      bar.console.print(f"{step:>10,} steps: return {row['return_mean']:.1f} ± {row['return_std']:.1f}")
 
 
 if __name__ == "__main__":

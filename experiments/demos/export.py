@@ -1,0 +1,122 @@
+"""Turns the snapshots of a training run into the weight files that ship: an expert and a medium policy.
+
+    python -m experiments.demos.export --workdir=runs/experts/HalfCheetah-v5
+
+Writes `experiments/demos/weights/<env>-expert.npz` and `<env>-medium.npz`, rounded to float16 and scored afterwards.
+The expert is the best of the five snapshots that scored best in training, re-scored; medium is the earliest one whose
+sampled actions are a third to a half of the way from random to expert, after D4RL (Fu et al. 2020). The scores that
+are kept come from 100 episodes that chose nothing. Run `python -m experiments.demos.summarise` afterwards.
+"""
+
+import json
+import math
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments.demos import play, policy
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Folder of a run of experiments.demos.train.", required=True)
+
+EPISODES = 100
+CHOICE_SEED, SCORE_SEED = 20_000, 30_000
+MEDIUM = 1 / 3, 1 / 2
+CANDIDATES = 5
+
+
+def score(act: policy.Act, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
+  """Return and length over ``episodes`` episodes, with the mean's 95 % interval (normal approximation)."""
+  played = play.play(act, env_id, seed=seed, num_envs=episodes, sample=sample)
+  returns = np.array([episode.total for episode in played])
+  mean, std = float(returns.mean()), float(returns.std(ddof=1))
+  half = 1.96 * std / math.sqrt(episodes)
+  return {
+    "episodes": episodes,
+    "return_mean": round(mean, 2),
+    "return_std": round(std, 2),
+    "return_ci95": [round(mean - half, 2), round(mean + half, 2)],
+    "length_mean": round(float(np.mean([len(episode.action) for episode in played])), 2),
+  }
+
+
+def short_name(env_id: str) -> str:
+  """ "HalfCheetah-v5" -> "halfcheetah"."""
+  return env_id.split("-v")[0].lower()
+
+
+def _rounded(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with np.load(path, allow_pickle=False) as arrays:
+    return {key: arrays[key].astype(np.float16) for key in arrays.files}
+
+
+def _act(weights: dict[str, np.ndarray]) -> policy.Act:
+  return policy.act({key: x.astype(np.float32) for key, x in weights.items()})
+
+
+def choose_expert(workdir: pathlib.Path, log: list[dict[str, Any]], env_id: str) -> int:
+  """Environment steps of the snapshot that is best on average over its most likely and its sampled actions."""
+
+  def value(row: dict[str, Any]) -> float:
+    act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
+    return sum(score(act, env_id, seed=CHOICE_SEED, sample=s)["return_mean"] for s in (False, True))
+
+  candidates = sorted(log, key=lambda row: row["return_mean"])[-CANDIDATES:]
+  return max(candidates, key=value)["env_steps"]
+
+
+def choose_medium(
+  workdir: pathlib.Path, log: list[dict[str, Any]], env_id: str, random_return: float, expert_return: float
+) -> int:
+  """Environment steps of the earliest snapshot whose sampled actions are within `MEDIUM` of the way to the expert.
+
+  Where the snapshots leap over that interval, the closest to it of all.
+  """
+  misses = {}
+  for row in sorted(log, key=lambda row: row["env_steps"]):
+    act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
+    mean = score(act, env_id, seed=CHOICE_SEED, sample=True, episodes=25)["return_mean"]
+    share = (mean - random_return) / (expert_return - random_return)
+    misses[row["env_steps"]] = max(MEDIUM[0] - share, share - MEDIUM[1], 0.0)
+    if misses[row["env_steps"]] == 0.0:
+      break
+  return min(misses, key=misses.__getitem__)
+
+
+def _export(workdir: pathlib.Path, run: dict[str, Any], quality: str, steps: int) -> dict[str, Any]:
+  """Writes one weight file; returns its scores."""
+  weights = _rounded(workdir / f"{steps:09d}.npz")
+  scores = {
+    key: score(_act(weights), run["env_id"], seed=SCORE_SEED, sample=sample)
+    for key, sample in (("mode", False), ("sample", True))
+  }
+  name = f"{short_name(run['env_id'])}-{quality}"
+  metadata = {**run, "name": name, "env_steps": steps, "scores": scores}
+  policy.WEIGHTS.mkdir(exist_ok=True)
+  policy.write_npz(policy.WEIGHTS / f"{name}.npz", {**weights, "metadata": np.array(json.dumps(metadata))})
+  means = ", ".join(f"{key} {value['return_mean']}" for key, value in scores.items())
+  print(f"{name}: {steps:,} steps; return of 100 episodes: {means}")
+  return scores
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
+  workdir = pathlib.Path(FLAGS.workdir)
+  if not (workdir / "run.json").is_file():
+    sys.exit(f"--workdir: {workdir} holds no run.json; it must be the workdir of experiments.demos.train")
+  run = json.loads((workdir / "run.json").read_text())
+  log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+  env_id = run["env_id"]
+  random_act = policy.uniform(play.action_spec(env_id))
+  random_return = score(random_act, env_id, seed=SCORE_SEED, sample=True)["return_mean"]
+  steps = choose_expert(workdir, log, env_id)
+  expert = _export(workdir, run, "expert", steps)
+  _export(workdir, run, "medium", choose_medium(workdir, log, env_id, random_return, expert["sample"]["return_mean"]))
+
+
+if __name__ == "__main__":
+  app.run(main)
