@@ -1,4 +1,4 @@
-"""Arrays out of an ``.npz`` file that is not trusted: nothing is unpickled, and sizes are checked before memory is taken."""
+"""Arrays out of ``.npz`` files that are not trusted: nothing is unpickled, sizes are checked before memory is taken."""
 
 import math
 import os
@@ -72,7 +72,9 @@ def _check_sizes(path: Any, members: dict[str, zipfile.ZipInfo], max_bytes: int)
       )
   total = sum(info.file_size for info in members.values())
   if total > max_bytes:
-    raise ValueError(f"{path}: its arrays take {total} bytes, more than max_bytes={max_bytes}; raise it if you trust it")
+    raise ValueError(
+      f"{path}: its arrays take {total} bytes, more than max_bytes={max_bytes}; raise it if you trust it"
+    )
 
 
 def _check_header(path: Any, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> None:

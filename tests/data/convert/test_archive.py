@@ -27,7 +27,12 @@ def zipped(path, members: dict[str, bytes], compression=zipfile.ZIP_DEFLATED):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_reads_what_numpy_wrote(tmp_path, save):
   path = tmp_path / "a.npz"
-  arrays = {"x": np.arange(6.0).reshape(2, 3), "flags": np.array([True, False]), "meta": np.array("{}"), "e": np.zeros(0)}
+  arrays = {
+    "x": np.arange(6.0).reshape(2, 3),
+    "flags": np.array([True, False]),
+    "meta": np.array("{}"),
+    "e": np.zeros(0),
+  }
   save(path, **arrays)
   assert archive.keys(path) == ["e", "flags", "meta", "x"]
   loaded = archive.load(path, ["x", "flags", "meta", "e"])
