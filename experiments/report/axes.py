@@ -65,6 +65,12 @@ def nice_step(raw: float) -> float:
   return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
 
 
+def step_below(raw: float) -> float:
+  """The largest of 1, 2, 5 times a power of ten that is at most ``raw``."""
+  power = 10.0 ** math.floor(math.log10(raw))
+  return next(m * power for m in (5, 2, 1, 0.5) if m * power <= raw * (1 + 1e-9))
+
+
 def _labels(ticks: list[float], step: float) -> list[tuple[float, str]]:
   largest = max(map(abs, ticks), default=0.0)
   suffix, unit = next((s, u) for s, u in (("G", 1e9), ("M", 1e6), ("k", 1e4), ("", 0)) if largest >= u)

@@ -48,7 +48,7 @@ def lines(
   positive = not references and not edges and min(finite) > 0
   y = axes.logarithmic(finite) if positive and max(finite) > 30 * min(finite) else None
   y = y or axes.linear([*finite, *edges, *(r.value for r in references)])
-  x = axes.tight(min(0, steps[0]), max(steps[-1], 1), count=4)
+  x = axes.tight(min(0, steps[0]), max(steps[-1], 1), count=6)
   points = [(x.percent(s), 100 - y.percent(v)) for s, v in zip(steps, values, strict=True)]
   body = [_grid_y(y), _ticks_x(x)]
   body += [_line(0, 100 - y.percent(r.value), 100, 100 - y.percent(r.value), f"ref {r.kind}") for r in references]
@@ -80,13 +80,13 @@ def histogram(values: Sequence[float], references: Sequence[Reference], label: s
     counts[min(max(int((value - edges[0]) / width), 0), len(counts) - 1)] += 1
   shown = [r for r in references if near(r.value, edges)]
   low, high = min([edges[0], *(r.value for r in shown)]), max([edges[-1], *(r.value for r in shown)])
-  x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=4)
+  x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=6)
   y = axes.linear([0, max(counts)], count=min(4, max(counts)))
   body = [_grid_y(y), _ticks_x(x)]
   for left, right, count in zip(edges, edges[1:], counts, strict=False):
     if count:
       a, b, top = x.percent(left), x.percent(right), 100 - y.percent(count)
-      title = f"<title>{escape(f'{count} in [{left:,.6g}, {right:,.6g}]')}</title>"
+      title = f"<title>{escape(f'{left:,.6g} to {right:,.6g}: {count}')}</title>"
       body.append(
         f'<rect class="bar" x="{a:.3f}%" y="{top:.2f}%" width="{b - a:.3f}%" height="{100 - top:.2f}%">{title}</rect>'
       )
@@ -103,8 +103,8 @@ def bins(values: Sequence[float]) -> list[float]:
     return [low - half, low + half]
   count = len(ordered)
   spread = ordered[(3 * count) // 4] - ordered[count // 4]
-  width = max(2 * spread / count ** (1 / 3), (high - low) / 30)
-  step = axes.nice_step(min(width, (high - low) / 4))
+  width = min(2 * spread / count ** (1 / 3), (high - low) / 4)
+  step = max(axes.step_below(width) if width else 0.0, axes.nice_step((high - low) / 30))
   first = math.floor(low / step + 1e-9)
   last = max(math.ceil(high / step - 1e-9), first + 1)
   return [i * step for i in range(first, last + 1)]

@@ -64,7 +64,7 @@ def result_table(run: Run) -> str:
 
   def band(key: str) -> str:
     pair = interval(result.get(key))
-    return f" (95 % interval {text.fixed(pair[0], decimals)} to {text.fixed(pair[1], decimals)})" if pair else ""
+    return f"\n95 % interval {text.fixed(pair[0], decimals)} to {text.fixed(pair[1], decimals)}" if pair else ""
 
   def count(key: str) -> str | None:
     x = number(result.get(key))
@@ -83,6 +83,7 @@ def result_table(run: Run) -> str:
     ("Updates", count("steps")),
     ("Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
+    ("Dataset", facts.name(result.get("dataset")) or None),
     ("Environment", result.get("env_id")),
     ("Seed", result.get("seed")),
     ("Commit", str(commit)[:12] if (commit := result.get("git_commit")) else None),
@@ -112,7 +113,9 @@ def reproduce(run: Run) -> str:
     )
   commit = run.result.get("git_commit")
   first = f"git checkout {shlex.quote(str(commit))}\n" if commit else ""
-  return f'<section><h2>Reproduce</h2><pre tabindex="0"><code>{escape(first + line)}</code></pre></section>'
+  # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
+  block = f'<pre tabindex="0" role="region" aria-label="Commands"><code>{escape(first + line)}</code></pre>'
+  return f"<section><h2>Reproduce</h2>{block}</section>"
 
 
 def collapsed(run: Run) -> str:
@@ -135,5 +138,10 @@ def _flag(leaf: Any) -> str:
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> str:
-  body = "".join(f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(str(v))}</td></tr>' for k, v in rows)
+  body = "".join(f'<tr><th scope="row">{escape(str(k))}</th><td>{_cell(str(v))}</td></tr>' for k, v in rows)
   return f'<table class="facts"><tbody>{body}</tbody></table>'
+
+
+def _cell(value: str) -> str:
+  first, *more = value.split("\n")
+  return escape(first) + "".join(f"<small>{escape(line)}</small>" for line in more)

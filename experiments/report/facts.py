@@ -60,9 +60,9 @@ def verdict(result: Mapping[str, Any]) -> str:
   else:
     side = "below" if gap < 0 else "above"
     sentence = f"The policy's mean return is {text.fixed(abs(gap), decimals)}{share} {side} the {name}'s"
-  if policy.band:
+  if policy.band and gap:
     inside = policy.band[0] <= other.value <= policy.band[1]
-    sentence += f"; the {name}'s lies {'inside' if inside else 'outside'} the policy's 95 % interval"
+    sentence += f", which its 95 % interval {'includes' if inside else 'excludes'}"
   if other is data:
     sentence += ". The expert's return is not known"
   if random.value is not None and policy.value <= random.value:
@@ -81,6 +81,9 @@ def heading(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """``BC on halfcheetah-expert``."""
   agent = name(result.get("agent")) or name(config.get("agent")) or "policy"
   dataset = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
+  # Of a path the last part tells the most; before it, if it is a version, the one above.
+  parts = [part for part in dataset.split("/") if part] or [dataset]
+  dataset = "/".join(parts[-2 if parts[-1][0].isdigit() else -1 :])
   return f"{agent.upper() if agent.isalpha() and len(agent) <= 4 else agent} on {dataset}"
 
 

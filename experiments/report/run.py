@@ -45,7 +45,7 @@ def read(workdir: str | pathlib.Path) -> Run:
     raise FileNotFoundError(f"{folder}: no such run folder; --workdir must name the folder of a run")
   if not any((folder / name).is_file() for name in ("config.json", "log.jsonl", "result.json")):
     raise FileNotFoundError(
-      f"{folder}: not a run folder, it has no config.json, log.jsonl or result.json; --workdir must name the folder of a run"
+      f"{folder}: no config.json, log.jsonl or result.json here; --workdir must name the folder of a run"
     )
   series, broken_lines = read_log(folder / "log.jsonl")
   video = folder / "episode.mp4"

@@ -9,6 +9,7 @@ from experiments.report.charts import Reference
 from experiments.report.run import Run, Series, number, numbers
 
 NAMES = {"policy": "Policy", "expert": "Expert", "data": "Data", "random": "Random"}
+INDEFINITE = {"policy": "the policy", "expert": "the expert", "data": "the data", "random": "a random policy"}
 
 
 def header(run: Run) -> str:
@@ -36,27 +37,28 @@ def header(run: Run) -> str:
 def comparison(run: Run) -> str:
   """Policy, expert, data and random policy as dots on one axis, as a table."""
   rows = [r for r in facts.scores(run.result) if r.value is not None]
-  if not rows or rows[0].kind != "policy":
-    return ""
+  missing = [INDEFINITE[r.kind] for r in facts.scores(run.result) if r.value is None]
+  note = f'<p class="note">Not known for this run: the return of {_list(missing)}.</p>' if missing else ""
+  if not rows or rows[0].kind != "policy" or len(rows) == 1:
+    return f"<section>{note}</section>" if run.result else ""
   decimals = text.decimals_for(r.value for r in rows)
   axis = axes.linear([r.value for r in rows] + [x for r in rows for x in r.band or ()], count=4)
   marks = [t for t, _ in axis.ticks]
   body = []
   for row in rows:
     band = f"<small>{_band(row.band, decimals)}</small>" if row.band else ""
-    normalized = "" if row.normalized is None else text.fixed(row.normalized, 1)
+    normalized = f'<td class="num">{text.fixed(row.normalized, 1)}</td>' if row.normalized is not None else ""
     body.append(
       f'<tr class="{row.kind}"><th scope="row">{NAMES[row.kind]}</th>'
       f'<td class="rail-cell">{charts.track(axis, row.value, row.band, marks, row.kind)}</td>'
-      f'<td class="num"><b>{text.fixed(row.value, decimals)}</b>{band}</td><td class="num">{normalized}</td></tr>'
+      f'<td class="num"><b>{text.fixed(row.value, decimals)}</b>{band}</td>{normalized}</tr>'
     )
-  missing = [NAMES[r.kind].lower() for r in facts.scores(run.result) if r.value is None]
-  note = f'<p class="note">Not known for this run: the return of {_list(missing)}.</p>' if missing else ""
+  scored = '<th scope="col" class="num">Normalised</th>' if rows[0].normalized is not None else ""
   return (
-    '<section class="wide"><h2>Return beside the references</h2><table class="compare"><thead><tr><td></td><td></td>'
-    '<th scope="col" class="num">Mean return</th><th scope="col" class="num">Normalised</th></tr></thead>'
+    '<section><h2>Return beside the references</h2><table class="compare"><thead><tr><td></td><td></td>'
+    f'<th scope="col" class="num">Mean return</th>{scored}</tr></thead>'
     f'<tbody>{"".join(body)}<tr class="axis" aria-hidden="true"><td></td>'
-    f'<td class="rail-cell">{charts.ruler(axis)}</td><td></td><td></td></tr></tbody></table>{note}</section>'
+    f'<td class="rail-cell">{charts.ruler(axis)}</td></tr></tbody></table>{note}</section>'
   )
 
 
@@ -103,7 +105,7 @@ def loss(run: Run) -> str:
   if "train/loss" not in run.series:
     return _section("Training loss", '<p class="note">No training loss was logged.</p>')
   others = "".join(
-    f'<figure><h3 class="soft">{escape(name)}</h3>{_metric(name, series, 120)}</figure>'
+    f'<div><h3 class="soft">{escape(name)}</h3>{_metric(name, series, 120)}</div>'
     for name, series in sorted(run.series.items())
     if name.startswith("train/") and name != "train/loss"
   )
@@ -113,7 +115,7 @@ def loss(run: Run) -> str:
     else ""
   )
   main = _metric("train/loss", run.series["train/loss"], 260)
-  return _section("Training loss", f"<figure>{main}<figcaption>Updates</figcaption></figure>{more}")
+  return _section("Training loss", f"{main}{more}")
 
 
 def returns(run: Run) -> str:
@@ -165,10 +167,10 @@ def _tiles(result: dict[str, Any]) -> str:
   if policy.normalized is not None:
     tiles.append(("", "Normalised score", text.fixed(policy.normalized, 1), "0 is random, 100 the expert"))
   else:
-    tiles.append(("", "Normalised score", "–", "needs the expert's and the random return"))
+    tiles.append(("", "Normalised score", "n/a", "needs the expert's and the random return"))
   seconds, speed = number(result.get("seconds")), number(result.get("updates_per_second"))
   pace = f"{text.significant(speed)} updates a second" if speed is not None else "speed not recorded"
-  tiles.append(("", "Time", text.duration(seconds) if seconds is not None else "–", pace))
+  tiles.append(("", "Time", text.duration(seconds) if seconds is not None else "n/a", pace))
   cells = "".join(
     f'<div class="{kind}"><dt>{title}</dt><dd class="big">{value}</dd><dd class="soft">{detail}</dd></div>'
     for kind, title, value, detail in tiles
@@ -177,12 +179,14 @@ def _tiles(result: dict[str, Any]) -> str:
 
 
 def _metric(name: str, series: Series, height: int) -> str:
+  # NaN where the log holds something else than a number.
   values = [v if isinstance(v, float) else math.nan for v in series.values]
   finite = facts.finite(values)
   if not finite:
     return f'<p class="note">{escape(name)} was never finite.</p>'
-  ends = f"{escape(name)} from {text.significant(finite[0])} to {text.significant(finite[-1])}"
+  ends = f"{name} from {text.significant(finite[0])} to {text.significant(finite[-1])}"
   chart = charts.lines(series.steps, values, [], [], f"{ends} over {series.steps[-1]:,} updates", height=height)
+  chart = f"<figure>{chart}<figcaption>Updates</figcaption></figure>"
   bad = [s for s, v in zip(series.steps, values, strict=True) if not math.isfinite(v)]
   if bad:
     chart += f'<p class="note">Not finite at {len(bad)} of {len(values)} logged steps, first at update {bad[0]:,}.</p>'

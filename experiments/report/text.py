@@ -7,8 +7,11 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def decimals_for(values: Iterable[float]) -> int:
-  """How many decimals to print beside each other: none from 1,000 on, one from 100 on, two below, four below 0.1."""
-  largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+  """Decimals for numbers side by side: none if all are whole or one is 1,000; one from 100, two from 0.1, else four."""
+  finite = [v for v in values if math.isfinite(v)]
+  largest = max(map(abs, finite), default=0.0)
+  if all(v == int(v) for v in finite):
+    return 0
   return 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 0.1 or largest == 0 else 4
 
 

@@ -1,0 +1,76 @@
+"""The table that closes a run on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.report import facts, text
+from experiments.report.run import number
+
+NAMES = {"policy": "policy", "expert": "expert", "data": "data", "random": "random policy"}
+HEADS = ("", "return", "95 % interval", "normalised", "episodes")
+
+
+def terminal_table(result: Mapping[str, Any], console: Console | None = None) -> None:
+  """Prints the policy's return with its interval beside the expert's, the data's and a random policy's, time and speed.
+
+  On a terminal the table has lines and colour, elsewhere (a file, a pipe) it is plain ASCII.
+
+  Args:
+    result: what ``result.json`` holds; keys that are absent or None are said to be unknown.
+    console: where to print; standard output by default.
+  """
+  console = console or Console()
+  rows, title, closing = _rows(result), _title(result), _closing(result)
+  if console.is_terminal:
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title, style="bold"), title_justify="left", pad_edge=False)
+    for head in HEADS:
+      table.add_column(head, justify="right" if head else "left")
+    for row in rows:
+      table.add_row(*map(Text, row), style="bold cyan" if row[0] == NAMES["policy"] else None)
+    console.print(table)
+    console.print(Text(closing, style="dim"))
+    return
+  widths = [max(len(line[i]) for line in [HEADS, *rows]) for i in range(len(HEADS))]
+  lines = [
+    "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+    for line in [HEADS, *rows]
+  ]
+  # Not console.print: it would fold lines at 80 columns.
+  console.file.write("\n".join([title, *(line.rstrip() for line in lines), closing]) + "\n")
+  console.file.flush()
+
+
+def _rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  scores = facts.scores(result)
+  decimals = text.decimals_for(s.value for s in scores if s.value is not None)
+  episodes = number(result.get("episodes"))
+  return [
+    (
+      NAMES[score.kind],
+      "unknown" if score.value is None else text.fixed(score.value, decimals, "-"),
+      " to ".join(text.fixed(edge, decimals, "-") for edge in score.band) if score.band else "",
+      "" if score.normalized is None else text.fixed(score.normalized, 1, "-"),
+      f"{episodes:,.0f}" if episodes is not None and score.kind == "policy" else "",
+    )
+    for score in scores
+  ]
+
+
+def _title(result: Mapping[str, Any]) -> str:
+  title = facts.heading(result, {})
+  if result.get("env_id"):
+    title += f", {result['env_id']}"
+  return title + (f", seed {result['seed']}" if result.get("seed") is not None else "")
+
+
+def _closing(result: Mapping[str, Any]) -> str:
+  steps, seconds, speed = (number(result.get(key)) for key in ("steps", "seconds", "updates_per_second"))
+  words = f"{steps:,.0f} updates" if steps is not None else "an unknown number of updates"
+  if seconds is not None:
+    words += f" in {text.duration(seconds)}"
+  return words + (f", {text.significant(speed)} updates a second" if speed is not None else "")
