@@ -219,10 +219,7 @@ def _episodes(fields: dict[str, columns.Column], starts: np.ndarray, where: str)
   first, last = starts[:-1], starts[1:] - 1
   _check_flag(fields, "is_first", first, starts, where)
   _check_flag(fields, "is_last", last, starts, where)
-  terminal = fields["steps/is_terminal"].values.reshape(-1)
-  early = np.setdiff1d(np.flatnonzero(terminal), last)
-  if early.size:
-    raise _misplaced(where, "is_terminal", int(early[0]), starts, "true before the last step")
+  _check_flag(fields, "is_terminal", last, starts, where)
   action = fields["steps/action"].values
   reward = fields["steps/reward"].values.reshape(-1).astype(np.float32, copy=False)
   discount = fields.get("steps/discount")
@@ -231,27 +228,20 @@ def _episodes(fields: dict[str, columns.Column], starts: np.ndarray, where: str)
     action=action.astype(np.int32) if action.dtype.kind != "f" else action,
     reward=reward,
     discount=np.ones_like(reward) if discount is None else discount.values.reshape(-1).astype(np.float32, copy=False),
-    is_terminal=terminal.astype(bool, copy=False),
+    is_terminal=fields["steps/is_terminal"].values.reshape(-1).astype(bool, copy=False),
     starts=starts,
   )
 
 
 def _check_flag(fields: dict[str, columns.Column], name: str, rows: np.ndarray, starts: np.ndarray, where: str) -> None:
+  """The flag may be true at ``rows`` alone. It may be false there: a record can be a part cut from an episode."""
   column = fields.get(f"steps/{name}")
   if column is None:
     return
-  found = np.flatnonzero(column.values)
-  if found.size == rows.size and np.array_equal(found, rows):
-    return
-  if (missing := np.setdiff1d(rows, found)).size:
-    raise _misplaced(where, name, int(missing[0]), starts, "false")
-  raise _misplaced(where, name, int(np.setdiff1d(found, rows)[0]), starts, "true")
-
-
-def _misplaced(where: str, name: str, row: int, starts: np.ndarray, problem: str) -> ValueError:
-  episode = int(np.searchsorted(starts, row, side="right")) - 1
-  steps = int(starts[episode + 1] - starts[episode])
-  return ValueError(
-    f"{where}, episode {episode}: field 'steps/{name}' is {problem} at step {row - int(starts[episode])} of {steps}; "
-    "one record must be one whole episode"
-  )
+  if (stray := np.setdiff1d(np.flatnonzero(column.values), rows)).size:
+    episode = int(np.searchsorted(starts, stray[0], side="right")) - 1
+    step, steps = int(stray[0] - starts[episode]), int(starts[episode + 1] - starts[episode])
+    raise ValueError(
+      f"{where}, episode {episode}: field 'steps/{name}' is true at step {step} of {steps}; "
+      "one record must be one episode"
+    )

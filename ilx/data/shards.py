@@ -36,22 +36,21 @@ def read(path: Path, file_format: str, count: int) -> Iterator[bytes]:
 def _read_array_record(path: Path, count: int) -> Iterator[bytes]:
   from array_record.python import array_record_module
 
-  damaged = f"{path} is damaged or cut short; copy or build it again"
+  # Riegeli keeps a hash of every chunk and raises on the first that differs, some of them on closing only.
+  found = None
   try:
     reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+    try:
+      found = reader.num_records()
+      for _ in range(count if found == count else 0):
+        yield reader.read()
+    finally:
+      reader.close()
   except (RuntimeError, ValueError, IndexError) as error:
-    raise ValueError(f"{damaged} ({_first_line(error)})") from None
-  try:
-    if reader.num_records() != count:
-      raise _wrong_count(path, reader.num_records(), count)
-    for _ in range(count):
-      try:
-        record = reader.read()
-      except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f"{damaged} ({_first_line(error)})") from None
-      yield record
-  finally:
-    reader.close()
+    message = str(error).split("\n", 1)[0][:200]
+    raise ValueError(f"{path} is damaged or cut short; copy or build it again ({message})") from None
+  if found != count:
+    raise _wrong_count(path, found, count)
 
 
 def _read_tfrecord(path: Path, count: int) -> Iterator[bytes]:
@@ -138,7 +137,3 @@ def _mask(checksum: int) -> int:
 
 def _wrong_count(path: Path, found: int | str, count: int) -> ValueError:
   return ValueError(f"{path} holds {found} records where dataset_info.json says {count}; copy or build it again")
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).split("\n", 1)[0][:200]
