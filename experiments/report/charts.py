@@ -32,7 +32,7 @@ def lines(
   titles: Sequence[str] = (),
   height: int = 260,
 ) -> str:
-  """A curve over updates with an interval band, dots where there are few points, and horizontal reference lines.
+  """A curve over updates with an interval band, dots, and horizontal reference lines.
 
   Args:
     steps: updates, increasing.
@@ -40,7 +40,7 @@ def lines(
     bands: ``(low, high)`` or None, one a step; empty for none at all.
     references: horizontal lines.
     label: what the chart shows, in words, for those who do not see it.
-    titles: a tooltip for each point, or none.
+    titles: a tooltip for each point, which then has a dot (values must be finite), or none.
     height: in pixels.
   """
   finite = [v for v in values if math.isfinite(v)]
@@ -59,15 +59,15 @@ def lines(
   ]
   outline = [(p, low) for p, low, _ in spans] + [(p, high) for p, _, high in reversed(spans)]
   paths = _path(outline, "band", close=True) if len(spans) > 1 else ""
-  paths += "".join(_path(part, "curve") for part in _segments(_thin(points)) if len(part) > 1)
+  parts = _segments(_thin(points))
+  paths += "".join(_path(part, "curve") for part in parts if len(part) > 1)
   body.append(f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg>')
   if len(spans) == 1:
     body.append(_line(spans[0][0], spans[0][1], spans[0][0], spans[0][2], "whisker"))
-  if len(points) <= 40:
-    for i, (px, py) in enumerate(points):
-      if math.isfinite(py):
-        title = f"<title>{escape(titles[i])}</title>" if titles else ""
-        body.append(f'<circle class="dot" cx="{px:.2f}%" cy="{py:.2f}%" r="3">{title}</circle>')
+  if titles and len(points) <= 40:
+    body += [_dot(*point, title) for point, title in zip(points, titles, strict=True)]
+  else:
+    body += [_dot(*part[0]) for part in parts if len(part) == 1]
   return _svg(body, label, height)
 
 
@@ -144,6 +144,11 @@ def _svg(body: Sequence[str], label: str, height: int) -> str:
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
   return f'<line class="{kind}" x1="{x1:.2f}%" y1="{y1:.2f}%" x2="{x2:.2f}%" y2="{y2:.2f}%"/>'
+
+
+def _dot(x: float, y: float, title: str = "") -> str:
+  tip = f"<title>{escape(title)}</title>" if title else ""
+  return f'<circle class="dot" cx="{x:.2f}%" cy="{y:.2f}%" r="3">{tip}</circle>'
 
 
 def _grid_y(axis: Axis) -> str:

@@ -1,0 +1,60 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from experiments.summary import terminal_table
+
+RESULT = {
+  "agent": "bc",
+  "dataset": "hopper-expert",
+  "env_id": "Hopper-v5",
+  "seed": 3,
+  "episodes": 100,
+  "return_mean": 2849.4,
+  "return_ci95": [2711.6, 2962.0],
+  "expert_return": 3510.0,
+  "data_return": 3490.0,
+  "random_return": -18.0,
+  "steps": 40000,
+  "seconds": 134.2,
+  "updates_per_second": 2143.2,
+}
+
+
+def printed(result, **console) -> str:
+  file = io.StringIO()
+  terminal_table(result, Console(file=file, **console))
+  return file.getvalue()
+
+
+def test_plain_text_where_there_is_no_terminal():
+  assert printed(RESULT) == (
+    "BC on hopper-expert, Hopper-v5, seed 3\n"
+    "               return   95 % interval  normalised  episodes\n"
+    "policy          2,849  2,712 to 2,962        81.3       100\n"
+    "expert          3,510                       100.0\n"
+    "data            3,490                        99.4\n"
+    "random policy     -18                         0.0\n"
+    "40,000 updates in 2 min 14 s, 2,143 updates a second\n"
+  )
+
+
+def test_terminal_has_the_same_numbers_in_colour():
+  text = printed(RESULT, force_terminal=True, width=100)
+  assert "\x1b[" in text
+  for words in ("BC on hopper-expert", "2,712 to 2,962", "81.3", "-18", "2 min 14 s"):
+    assert words in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_unknown_references(terminal):
+  text = printed({"return_mean": -0.31, "dataset": "[bold]mine"}, force_terminal=terminal, width=100)
+  assert text.count("unknown") == 4
+  assert "-0.31" in text
+  assert "[bold]mine" in text
+
+
+def test_long_names_do_not_fold_plain_lines():
+  text = printed({**RESULT, "dataset": "d" * 200})
+  assert len(text.splitlines()) == 7
