@@ -15,66 +15,57 @@ What was decided once for all layouts (``layouts.PRESETS`` says what differs bet
 """
 
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+import pathlib
+import re
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from ilx.data import rlds
 from ilx.data.convert import archive, layouts
 from ilx.data.convert import arrays as checked
 from ilx.data.convert.layouts import Layout
+from ilx.data.convert.recording import Recording, episodes, summary, write
 from ilx.types import Continuous, Discrete
 
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-  """A recording in columns: N actions in E episodes.
-
-  Attributes:
-    observation: ``[N, ...]`` float32, uint8 or int32, what each action saw.
-    final: ``[E, ...]``, what followed each episode's last action; None where it was not recorded.
-    action: float32 ``[N, A]`` or int32 ``[N]``.
-    reward: float32 ``[N]``.
-    starts: int64 ``[E + 1]``; episode ``e`` is actions ``starts[e]`` to ``starts[e + 1] - 1``.
-    terminal: bool ``[E]``, whether the episode ended by an end of the task.
-    out_of_bounds: how many of the N actions left the bounds; 0 where these are not known.
-    meta: the file's own ``meta`` (a JSON object in a text array), or {}.
-  """
-
-  observation: np.ndarray
-  final: np.ndarray | None
-  action: np.ndarray
-  reward: np.ndarray
-  starts: np.ndarray
-  terminal: np.ndarray
-  out_of_bounds: int
-  meta: dict[str, Any]
-
-  @property
-  def returns(self) -> np.ndarray:
-    """Undiscounted return of every episode as recorded, float64 ``[E]``."""
-    return np.add.reduceat(self.reward.astype(np.float64), self.starts[:-1])
+__all__ = [
+  "Layout",
+  "Recording",
+  "convert",
+  "default_name",
+  "env_kwargs",
+  "episodes",
+  "meta",
+  "read",
+  "summary",
+  "write",
+]
 
 
-def meta(path: str | os.PathLike, *, max_bytes: int = 1 << 20) -> dict[str, Any]:
+def meta(path: str | os.PathLike) -> dict[str, Any]:
   """The JSON object in the file's text array ``meta``; {} where there is none.
 
   Raises:
     FileNotFoundError: where there is no such file.
-    ValueError: where it is no npz file, or its ``meta`` is not a JSON object.
+    ValueError: where it is no npz file, or its ``meta`` is not a JSON object of at most 1 MB.
   """
   if "meta" not in archive.keys(path):
     return {}
-  text = archive.load(path, ["meta"], max_bytes=max_bytes)["meta"]
+  text = archive.load(path, ["meta"], max_bytes=4 << 20)["meta"]
   try:
-    parsed = json.loads(str(text))
-  except json.JSONDecodeError as error:
+    parsed = json.loads(str(text), parse_constant=_refuse_constant)
+  except ValueError as error:
     raise ValueError(f"{path}: array 'meta' is not JSON ({error})") from None
   if not isinstance(parsed, dict) or not isinstance(parsed.get("env_kwargs", {}), dict):
     raise ValueError(f"{path}: array 'meta' must be a JSON object, and so must its env_kwargs")
   return parsed
+
+
+def env_kwargs(about: Mapping[str, Any]) -> dict[str, Any]:
+  """The task's options in a file's ``meta``, without the seed, which is the recording's."""
+  return {key: value for key, value in about.get("env_kwargs", {}).items() if key != "seed"}
 
 
 def read(
@@ -103,55 +94,100 @@ def read(
   """
   layout = layouts.resolve(preset, archive.keys(path), path)
   about = meta(path)
-  arrays = archive.load(path, layout.arrays(), max_bytes=max_bytes)
-  if layout.stacked:
-    arrays, layout = checked.unstack(arrays, layout, path)
-  reward = checked.to_float32(checked.vector(arrays[layout.reward], layout.reward, path))
-  starts = checked.boundaries(arrays, layout, len(reward), path)
-  observation, final = checked.observations(arrays, layout, starts, path)
-  actions, out_of_bounds = checked.actions(arrays[layout.action], layout.action, action, starts, path, clip=clip)
-  checked.check_finite(reward, layout.reward, starts, path)
-  checked.check_returns(arrays, layout, reward, starts, path)
   if max_episode_steps is None:
     max_episode_steps = about.get("env_kwargs", {}).get("max_episode_steps")
-  terminal = checked.terminals(arrays, layout, starts, max_episode_steps, path)
-  return Recording(observation, final, actions, reward, starts, terminal, out_of_bounds, about)
-
-
-def steps(recording: Recording) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, bool]]:
-  """Every episode as (observation ``[T+1, ...]``, action ``[T, ...]``, reward ``[T]``, terminal).
-
-  What followed the last action is treated as this module's docstring says; an episode of one action, cut, with nothing
-  recorded after it has no transition and is left out.
-  """
-  for episode, (start, stop) in enumerate(zip(recording.starts[:-1], recording.starts[1:], strict=True)):
-    terminal = bool(recording.terminal[episode])
-    observation = recording.observation[start:stop]
-    if recording.final is not None:
-      observation = np.concatenate([observation, recording.final[episode : episode + 1]])
-    elif terminal:
-      observation = np.concatenate([observation, observation[-1:]])
-    else:
-      stop -= 1
-    if stop > start:
-      yield observation, recording.action[start:stop], recording.reward[start:stop], terminal
-
-
-def summary(recording: Recording) -> dict[str, Any]:
-  """Counts and returns of a recording as read, and what writing it leaves out.
-
-  ``dropped`` counts the last actions of episodes cut by a time limit whose next observation was not recorded.
-  """
-  returns = recording.returns
-  cut = int((~recording.terminal).sum())
-  return {
-    "episodes": len(returns),
-    "steps": len(recording.reward),
-    "return_mean": float(returns.mean()),
-    "return_min": float(returns.min()),
-    "return_max": float(returns.max()),
-    "terminals": int(recording.terminal.sum()),
-    "time_limits": cut,
-    "out_of_bounds": recording.out_of_bounds,
-    "dropped": 0 if recording.final is not None else cut,
+  if not isinstance(max_episode_steps, int | None) or max_episode_steps == 0:
+    raise ValueError(f"{path}: max_episode_steps is {max_episode_steps!r}; expected a whole number of steps")
+  arrays = archive.load(path, layout.arrays(), max_bytes=max_bytes)
+  flat, flat_layout = checked.unstack(arrays, layout, path) if layout.stacked else (arrays, layout)
+  reward = checked.to_float32(checked.vector(flat[layout.reward], layout.reward, path))
+  starts = checked.boundaries(flat, flat_layout, len(reward), path)
+  observation, final = checked.observations(flat, flat_layout, starts, path)
+  actions, out_of_bounds = checked.actions(flat[layout.action], layout.action, action, starts, path, clip=clip)
+  checked.check_finite(reward, layout.reward, starts, path)
+  checked.check_returns(flat, flat_layout, reward, starts, path)
+  terminal = checked.terminals(flat, flat_layout, starts, max_episode_steps, path)
+  recording = Recording(observation, final, actions, reward, starts, terminal, {})
+  read_as = {
+    "file": pathlib.Path(path).name,
+    "sha256": _sha256(path),
+    "layout": dataclasses.asdict(layout),
+    "max_episode_steps": max_episode_steps,
+    "out_of_bounds": out_of_bounds,
+    "clipped": out_of_bounds > 0 and clip,
   }
+  recording.metadata.update(_described(about, action))
+  recording.metadata.update(
+    data_return=float(recording.returns.mean()),
+    data_return_std=float(recording.returns.std()),
+    recording=read_as | summary(recording),
+  )
+  return recording
+
+
+def convert(
+  path: str | os.PathLike,
+  directory: str | os.PathLike | None = None,
+  *,
+  preset: str | Layout = "auto",
+  name: str | None = None,
+  version: str = "1.0.0",
+  metadata: Mapping[str, Any] | None = None,
+  **options: Any,
+) -> pathlib.Path:
+  """``read``, then ``write``.
+
+  Example::
+
+    npz.convert("cs285_HalfCheetah-v4_expert.npz", preset="cs285", max_episode_steps=1000)
+    episodes = ilx.data.load("cs285_halfcheetah-v4_expert")
+
+  Args:
+    path: see ``read``.
+    directory: see ``write``; by default ``ilx.data.root()``.
+    preset: see ``read``.
+    name: see ``write``; by default ``default_name(path)``.
+    version: see ``write``.
+    metadata: see ``write``.
+    **options: the other arguments of ``read``.
+
+  Returns:
+    The dataset's folder.
+
+  Raises:
+    FileNotFoundError, ValueError: see ``read``.
+    FileExistsError, OSError: see ``write``.
+  """
+  recording = read(path, preset, **options)
+  where = rlds.root() if directory is None else directory
+  return write(recording, where, name=name or default_name(path), version=version, metadata=metadata)
+
+
+def default_name(path: str | os.PathLike) -> str:
+  """A dataset's name from its file's, in small letters."""
+  name = re.sub(r"[^a-z0-9_-]+", "-", pathlib.Path(path).stem.lower()).lstrip("-_0123456789")
+  if not name:
+    raise ValueError(f"{path}: its name has no letters to name a dataset by; give a name")
+  return name
+
+
+def _described(about: dict[str, Any], action: Continuous | Discrete | None) -> dict[str, Any]:
+  """Metadata from a file's ``meta`` and the environment's actions."""
+  found = {key: about[key] for key in ("env_id", "source", "note") if key in about}
+  found["env_kwargs"] = env_kwargs(about)
+  if isinstance(about.get("source"), dict) and "license" in about["source"]:
+    found["licence"] = about["source"]["license"]
+  if isinstance(action, Continuous):
+    found |= {"action_low": action.low.tolist(), "action_high": action.high.tolist()}
+  if isinstance(action, Discrete):
+    found["num_actions"] = action.num_actions
+  return found
+
+
+def _sha256(path: str | os.PathLike) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_constant(name: str) -> None:
+  raise ValueError(f"{name} is no JSON number")

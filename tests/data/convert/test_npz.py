@@ -35,7 +35,7 @@ def last(lengths):
 
 
 def episodes(recording):
-  return list(npz.steps(recording))
+  return list(npz.episodes(recording))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_cs285_tells_time_limits_from_ends_by_length_and_keeps_the_last_observat
   assert {x.dtype for x in (o0, a0, r0)} == {np.dtype(np.float32)}
   assert npz.summary(recording) == {
     "episodes": 2, "steps": 5, "return_mean": 4.5, "return_min": 3.0, "return_max": 6.0,
-    "terminals": 1, "time_limits": 1, "out_of_bounds": 0, "dropped": 0,
+    "terminals": 1, "time_limits": 1, "dropped": 0,
   }  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_the_limit_in_meta_is_used(path):
   save(path, **flat([4, 2]), dones=last([4, 2]), episode_lengths=np.array([4, 2]), meta=np.array(meta))
   recording = npz.read(path, "ilpyt")
   assert recording.terminal.tolist() == [False, True]
-  assert recording.meta["env_id"] == "X-v0"
+  assert recording.metadata["env_id"] == "X-v0"
 
 
 def test_imitation_has_an_observation_more_and_split_points(path):
@@ -216,10 +216,10 @@ def test_actions_out_of_bounds_are_counted_and_clipped(path):
   actions = np.array([[0.5, 1.5], [-3.0, 2.0], [1.0, -1.0]])
   save(path, **offline([3], [True], [False], actions=actions))
   recording = npz.read(path, "offline", action=BOX)
-  assert recording.out_of_bounds == 2
+  assert recording.metadata["recording"]["out_of_bounds"] == 2
   assert recording.action.tolist() == [[0.5, 1.0], [-1.0, 1.0], [1.0, -1.0]]
   kept = npz.read(path, "offline", action=BOX, clip=False)
-  assert kept.out_of_bounds == 2
+  assert kept.metadata["recording"]["out_of_bounds"] == 2
   np.testing.assert_array_equal(kept.action, actions.astype(np.float32))
 
 
