@@ -31,7 +31,10 @@ class Column:
     self.dtype = {"f": np.dtype(np.float32), "b": stored, "u": stored, "i": stored}[stored.kind]
     if self.dtype.kind in "iu" and self.dtype != np.uint8:
       self.dtype = np.dtype(np.int32)
+    self._real = self.dtype.kind == "f"
+    self._as_bytes = feature.kind == "image" or feature.encoding != "none"
     self._array: np.ndarray | None = None
+    self._size = 1  # values of one step, in the record
     self._rows = 0
 
   @property
@@ -54,28 +57,31 @@ class Column:
     """
     if stored is None:
       raise ValueError(f"field {self.name!r} is missing from the record")
-    as_bytes = self.feature.kind == "image" or self.feature.encoding != "none"
-    if as_bytes != isinstance(stored, list) and len(stored):
+    if self._as_bytes != isinstance(stored, list) and len(stored):
       raise ValueError(f"field {self.name!r} is stored as another kind of list than features.json says")
     if self._array is None:
       self._array = np.empty((steps, *self._shape(stored, steps)), self.dtype)
-    expected = steps if as_bytes else steps * math.prod(self._array.shape[1:])
-    if len(stored) != expected:
+      self._size = 1 if self._as_bytes else math.prod(self._array.shape[1:])
+    if len(stored) != steps * self._size:
       shape = list(self._array.shape[1:])
       raise ValueError(
-        f"field {self.name!r} has {len(stored)} values where {steps} steps of shape {shape} have {expected}"
+        f"field {self.name!r} has {len(stored)} values where {steps} steps of shape {shape} have {steps * self._size}"
       )
     end = self._rows + steps
     if end > len(self._array):
       self.reserve(max(end, len(self._array) * 3 // 2))
     target = self._array[self._rows : end]
-    if as_bytes:
+    if self._as_bytes:
       for step, content in enumerate(stored):
         target[step] = self._decode(content, step)
     else:
-      self._copy(stored, target)
-    if self.dtype.kind == "f":
-      self._check_finite(target)
+      self._check_type(stored)
+      target.reshape(-1)[...] = stored
+    if self._real:
+      finite = np.isfinite(target)
+      if np.count_nonzero(finite) != finite.size:
+        step = int((~finite.reshape(steps, -1).all(axis=1)).argmax())
+        raise ValueError(f"field {self.name!r} is NaN or inf at step {step}")
     self._rows = end
 
   def _shape(self, stored: np.ndarray | list[bytes], steps: int) -> tuple[int, ...]:
@@ -90,15 +96,16 @@ class Column:
       raise ValueError(f"field {self.name!r} has shape {shape}, which varies; columns need a fixed one")
     return tuple(len(stored) // (steps * known) if size is None else size for size in shape)
 
-  def _copy(self, stored: np.ndarray, target: np.ndarray) -> None:
-    if (stored.dtype.kind == "f") != (self.dtype.kind == "f"):
+  def _check_type(self, stored: np.ndarray) -> None:
+    # Values below 128 come as uint8 and fit every type of integer.
+    if stored.dtype == (np.float32 if self._real else np.uint8):
+      return
+    if (stored.dtype.kind == "f") != self._real:
       raise ValueError(f"field {self.name!r} holds {stored.dtype} values where features.json says {self.feature.dtype}")
-    # Values below 128 come as uint8 and fit every type.
-    if stored.dtype == np.int64 and stored.size and self.dtype != bool:
+    if self.dtype != bool and stored.size:
       limits = np.iinfo(self.dtype)
       if stored.min() < limits.min or stored.max() > limits.max:
         raise ValueError(f"field {self.name!r} has integers outside {self.dtype}")
-    target.reshape(-1)[...] = stored
 
   def _decode(self, content: bytes, step: int) -> np.ndarray:
     shape, dtype = self._array.shape[1:], self.feature.dtype
@@ -117,15 +124,6 @@ class Column:
     if len(content) != size:
       raise ValueError(f"field {self.name!r}, step {step}: {len(content)} bytes where {dtype} {shape} has {size}")
     return np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape)
-
-  def _check_finite(self, values: np.ndarray) -> None:
-    # A sum is finite only if every value is, and costs a fraction of looking at each; it may overflow, hence the rest.
-    with np.errstate(all="ignore"):
-      if np.isfinite(np.add.reduce(values, axis=None)):
-        return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-      raise ValueError(f"field {self.name!r} is NaN or inf at step {int(bad.argmax())}")
 
 
 def _image(content: bytes, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -100,26 +100,31 @@ class _MalformedError(Exception):
 def _field(buffer: bytes, offset: int, end: int) -> tuple[int, int, int]:
   """The tag of the field at ``offset`` and where its content starts and ends, within ``end``."""
   tag = buffer[offset]
-  start = offset + 1
-  if tag >= 0x80:
-    tag, start = _varint(buffer, offset, end)
-  wire = tag & 7
-  if wire == _BYTES:
-    if start >= end:
-      raise _MalformedError(offset, "the length is missing")
-    length = buffer[start]
-    start += 1
-    if length >= 0x80:
-      length, start = _varint(buffer, start - 1, end)
+  if tag & 0x87 == _BYTES and offset + 2 < end:
+    # By far the most frequent case, written out: a length of one or two bytes.
+    length, high = buffer[offset + 1], buffer[offset + 2]
+    if length < 0x80:
+      start = offset + 2
+    elif high < 0x80:
+      length += (high - 1) << 7
+      start = offset + 3
+    else:
+      length, start = _varint(buffer, offset + 1, end)
     stop = start + length
-  elif wire == _VARINT:
-    stop = _varint(buffer, start, end)[1]
-  elif wire == _FIXED32:
-    stop = start + 4
-  elif wire == _FIXED64:
-    stop = start + 8
   else:
-    raise _MalformedError(offset, f"wire type {wire} is not used here")
+    tag, start = _varint(buffer, offset, end)
+    wire = tag & 7
+    if wire == _VARINT:
+      stop = _varint(buffer, start, end)[1]
+    elif wire == _BYTES:
+      length, start = _varint(buffer, start, end)
+      stop = start + length
+    elif wire == _FIXED32:
+      stop = start + 4
+    elif wire == _FIXED64:
+      stop = start + 8
+    else:
+      raise _MalformedError(offset, f"wire type {wire} is not used here")
   if tag < 8:
     raise _MalformedError(offset, "field number 0")
   if stop > end:
@@ -130,11 +135,11 @@ def _field(buffer: bytes, offset: int, end: int) -> tuple[int, int, int]:
 def _varint(buffer: bytes, offset: int, end: int) -> tuple[int, int]:
   """The unsigned integer at ``offset`` and the offset behind it."""
   value = shift = 0
-  for place in range(offset, min(end, offset + 10)):
+  for place in range(offset, end if end < offset + 10 else offset + 10):
     byte = buffer[place]
-    value |= (byte & 0x7F) << shift
     if byte < 0x80:
-      return value & 0xFFFFFFFFFFFFFFFF, place + 1
+      return (value | byte << shift) & 0xFFFFFFFFFFFFFFFF, place + 1
+    value |= (byte & 0x7F) << shift
     shift += 7
   raise _MalformedError(offset, "an integer without end")
 

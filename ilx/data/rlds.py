@@ -238,7 +238,9 @@ def _check_flag(fields: dict[str, columns.Column], name: str, rows: np.ndarray, 
   column = fields.get(f"steps/{name}")
   if column is None:
     return
-  if (stray := np.setdiff1d(np.flatnonzero(column.values), rows)).size:
+  values = column.values.reshape(-1)
+  if np.count_nonzero(values) > np.count_nonzero(values[rows]):
+    stray = np.setdiff1d(np.flatnonzero(values), rows)
     episode = int(np.searchsorted(starts, stray[0], side="right")) - 1
     step, steps = int(stray[0] - starts[episode]), int(starts[episode + 1] - starts[episode])
     raise ValueError(
