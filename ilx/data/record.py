@@ -1,6 +1,7 @@
 """Recording episodes as an RLDS dataset, safe against kills and full disks."""
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -169,11 +170,19 @@ class Recorder:
       self._refuse_existing()
       staging.rename(self.path)
       _sync_folder(self.path.parent)
+    except FileExistsError:
+      raise
     except OSError as error:
+      raise _write_error(error, self._folder) from None
+    finally:
       shutil.rmtree(staging, ignore_errors=True)
-      raise error if isinstance(error, FileExistsError) else _write_error(error, self._folder) from None
 
   def _write(self, staging: Path) -> None:
+    try:
+      metadata = json.dumps(self.metadata, indent=2, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f"Recorder: metadata is not JSON: {error}") from None
+    _write_text(staging / "metadata.json", metadata + "\n")
     count = -(-self.num_episodes // self._episodes_per_shard)
     lengths, num_bytes = [], 0
     records = (record for _, record in self._records())
@@ -181,7 +190,7 @@ class Recorder:
     for index in range(count):
       take = min(self._episodes_per_shard, self.num_episodes - index * self._episodes_per_shard)
       name = f"{self.name}-{self.split}.array_record-{index:05}-of-{count:05}"
-      num_bytes += shards.write_array_record(staging / name, (next(records) for _ in range(take)))
+      num_bytes += shards.write_array_record(staging / name, itertools.islice(records, take))
       lengths.append(str(take))
     split = {
       "name": self.split,
@@ -190,8 +199,7 @@ class Recorder:
       "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     }
     info = {"name": self.name, "version": self.version, "fileFormat": "array_record", "splits": [split]}
-    for name, content in (("dataset_info.json", info), ("metadata.json", self.metadata)):
-      _write_text(staging / name, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    _write_text(staging / "dataset_info.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
     features.write(staging / "features.json", self._features)
     _sync_folder(staging)
 

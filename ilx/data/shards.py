@@ -1,5 +1,6 @@
 """Record files: ArrayRecord (what ilx writes) and TFRecord, every byte checked by its checksum."""
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -117,14 +118,19 @@ def write_array_record(path: Path, records: Iterable[bytes]) -> int:
   """
   from array_record.python import array_record_module
 
-  writer = array_record_module.ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
   size = 0
   try:
-    for record in records:
-      writer.write(record)
-      size += len(record)
-  finally:
-    writer.close()
+    writer = array_record_module.ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
+    try:
+      for record in records:
+        writer.write(record)
+        size += len(record)
+    finally:
+      writer.close()
+  except RuntimeError as error:
+    # The writer tells what the system said in words only.
+    number = next((number for number in errno.errorcode if os.strerror(number) in str(error)), errno.EIO)
+    raise OSError(number, os.strerror(number), str(path)) from None
   with path.open("rb") as file:
     os.fsync(file.fileno())
   return size
