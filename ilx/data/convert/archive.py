@@ -52,6 +52,8 @@ def load(path: str | os.PathLike, wanted: Iterable[str], *, max_bytes: int = 8 <
 def _open(path: Any) -> zipfile.ZipFile:
   try:
     return zipfile.ZipFile(path)
+  except FileNotFoundError:
+    raise FileNotFoundError(f"{path}: no such file") from None
   except zipfile.BadZipFile as error:
     raise ValueError(f"{path}: not an npz file ({error})") from None
 
