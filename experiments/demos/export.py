@@ -4,8 +4,9 @@
 
 Writes `experiments/demos/weights/<env>-expert.npz` and `<env>-medium.npz`, rounded to float16 and scored afterwards.
 The expert is the best of the five snapshots that scored best in training, re-scored; medium is the earliest one whose
-sampled actions are a third to a half of the way from random to expert, after D4RL (Fu et al. 2020). The scores that
-are kept come from 100 episodes that chose nothing. Run `python -m experiments.demos.summarise` afterwards.
+sampled actions are a third to a half of the way from random to expert, after D4RL (Fu et al. 2020), and whose most
+likely ones are no worse. The scores that are kept come from 100 episodes that chose nothing. Run
+`python -m experiments.demos.summarise` afterwards.
 """
 
 import json
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments.demos import play, policy
+from experiments.demos import policy
+from ilx.evaluation import environments, rollout
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of a run of experiments.demos.train.", required=True)
@@ -28,18 +30,18 @@ MEDIUM = 1 / 3, 1 / 2
 CANDIDATES = 5
 
 
-def score(act: policy.Act, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
+def score(act: policy.Forward, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
   """Return and length over ``episodes`` episodes, with the mean's 95 % interval (normal approximation)."""
-  played = play.play(act, env_id, seed=seed, num_envs=episodes, sample=sample)
-  returns = np.array([episode.total for episode in played])
-  mean, std = float(returns.mean()), float(returns.std(ddof=1))
+  player = policy.player(act, environments.spec(env_id).action)
+  result = rollout.evaluate(player, (), env_id, episodes=episodes, seed=seed, sample=sample)
+  mean, std = float(result.returns.mean()), float(result.returns.std(ddof=1))
   half = 1.96 * std / math.sqrt(episodes)
   return {
     "episodes": episodes,
     "return_mean": round(mean, 2),
     "return_std": round(std, 2),
     "return_ci95": [round(mean - half, 2), round(mean + half, 2)],
-    "length_mean": round(float(np.mean([len(episode.action) for episode in played])), 2),
+    "length_mean": round(float(result.lengths.mean()), 2),
   }
 
 
@@ -48,13 +50,13 @@ def short_name(env_id: str) -> str:
   return env_id.split("-v")[0].lower()
 
 
-def _rounded(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as arrays:
+def _rounded(file: pathlib.Path) -> dict[str, np.ndarray]:
+  with np.load(file, allow_pickle=False) as arrays:
     return {key: arrays[key].astype(np.float16) for key in arrays.files}
 
 
-def _act(weights: dict[str, np.ndarray]) -> policy.Act:
-  return policy.act({key: x.astype(np.float32) for key, x in weights.items()})
+def _act(weights: dict[str, np.ndarray]) -> policy.Forward:
+  return policy.forward({key: x.astype(np.float32) for key, x in weights.items()})
 
 
 def choose_expert(workdir: pathlib.Path, log: list[dict[str, Any]], env_id: str) -> int:
@@ -73,14 +75,15 @@ def choose_medium(
 ) -> int:
   """Environment steps of the earliest snapshot whose sampled actions are within `MEDIUM` of the way to the expert.
 
-  Where the snapshots leap over that interval, the closest to it of all.
+  Its most likely actions are to be no worse than that. Where no snapshot is such, the closest to it of all.
   """
+  low, high = MEDIUM
   misses = {}
   for row in sorted(log, key=lambda row: row["env_steps"]):
     act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
-    mean = score(act, env_id, seed=CHOICE_SEED, sample=True, episodes=25)["return_mean"]
-    share = (mean - random_return) / (expert_return - random_return)
-    misses[row["env_steps"]] = max(MEDIUM[0] - share, share - MEDIUM[1], 0.0)
+    sampled = score(act, env_id, seed=CHOICE_SEED, sample=True, episodes=25)["return_mean"]
+    share, mode_share = ((x - random_return) / (expert_return - random_return) for x in (sampled, row["return_mean"]))
+    misses[row["env_steps"]] = max(low - share, share - high, 0.0) + max(low - mode_share, 0.0)
     if misses[row["env_steps"]] == 0.0:
       break
   return min(misses, key=misses.__getitem__)
@@ -111,7 +114,7 @@ def main(argv: list[str]) -> None:
   run = json.loads((workdir / "run.json").read_text())
   log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
   env_id = run["env_id"]
-  random_act = policy.uniform(play.action_spec(env_id))
+  random_act = policy.uniform(environments.spec(env_id).action)
   random_return = score(random_act, env_id, seed=SCORE_SEED, sample=True)["return_mean"]
   steps = choose_expert(workdir, log, env_id)
   expert = _export(workdir, run, "expert", steps)

@@ -1,8 +1,8 @@
 """The policies behind the built-in datasets: weight files, and their forward pass in numpy.
 
 A weight file is an ``.npz`` without pickles: float16 arrays named by their path in the network, and ``metadata``, a
-JSON string. The forward pass avoids BLAS and threads, so that a dataset is the same, bit for bit, whatever the number
-of cores and devices; `agent` gives the same policy to ilx.
+JSON string. The forward pass avoids BLAS, threads and accelerators, so that a dataset is the same, bit for bit,
+whatever the number of cores and devices. `agent` is the same policy as any other of ilx.
 """
 
 import json
@@ -17,13 +17,14 @@ import numpy as np
 from flax import traverse_util
 
 from ilx.agents.bc import Params, bc
+from ilx.evaluation import rollout
 from ilx.networks import heads, mlp, scaling
 from ilx.types import Agent, Continuous, Discrete, Spec
 
 WEIGHTS = pathlib.Path(__file__).parent / "weights"
 
 # (observations float32 [B, O], generator or None for the mode) -> actions, float32 [B, A] or int32 [B].
-Act = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
+Forward = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
 Weights = Mapping[str, np.ndarray]
 
 
@@ -39,27 +40,32 @@ class Policy(NamedTuple):
   metadata: dict[str, Any]
 
 
-def load(name: str) -> Policy:
-  """The shipped policy ``name``, such as "halfcheetah-expert".
+def path(name: str) -> pathlib.Path:
+  """The weight file of the shipped policy ``name``, such as "halfcheetah-expert".
 
   Raises:
     FileNotFoundError: where no such policy ships; the message lists those that do.
   """
-  path = WEIGHTS / f"{name}.npz"
-  if not path.is_file():
+  file = WEIGHTS / f"{name}.npz"
+  if not file.is_file():
     raise FileNotFoundError(f"no policy {name!r}; there are {', '.join(sorted(p.stem for p in WEIGHTS.glob('*.npz')))}")
-  with np.load(path, allow_pickle=False) as arrays:
+  return file
+
+
+def load(name: str) -> Policy:
+  """The shipped policy ``name``; raises as `path` does."""
+  with np.load(path(name), allow_pickle=False) as arrays:
     metadata = json.loads(str(arrays["metadata"]))
     weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != "metadata"}
   return Policy(weights, metadata)
 
 
-def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes ``arrays`` whole or not at all."""
-  part = path.with_suffix(".part")
-  with open(part, "wb") as file:
-    np.savez(file, **arrays)
-  os.replace(part, path)
+  part = file.with_suffix(".part")
+  with open(part, "wb") as stream:
+    np.savez(stream, **arrays)
+  os.replace(part, file)
 
 
 def flatten(params: Any) -> dict[str, np.ndarray]:
@@ -67,15 +73,28 @@ def flatten(params: Any) -> dict[str, np.ndarray]:
   return {key: np.asarray(x) for key, x in traverse_util.flatten_dict(params["params"], sep="/").items()}
 
 
+def spec(weights: Weights) -> Spec:
+  """What the policy plays."""
+  observation = jax.ShapeDtypeStruct((weights["torso/Dense_0/kernel"].shape[0],), np.float32)
+  if "head/mean/bias" in weights:
+    ones = np.ones(weights["head/mean/bias"].size, np.float32)
+    return Spec(observation, Continuous(-ones, ones))
+  return Spec(observation, Discrete(weights["head/logits/bias"].size))
+
+
+def _num_layers(weights: Weights) -> int:
+  return sum(key.startswith("torso/") and key.endswith("/kernel") for key in weights)
+
+
 def _dense(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
   # einsum sums in one fixed order; a matrix product of BLAS depends on the number of threads.
   return np.einsum("bi,ij->bj", x, weights[f"{name}/kernel"]) + weights[f"{name}/bias"]
 
 
-def act(weights: Weights) -> Act:
-  """The policy in numpy: of SAC where there is a ``head/mean``, of PPO where there are ``head/logits``."""
-  layers = sum(key.startswith("torso/") and key.endswith("/kernel") for key in weights)
-  continuous = "head/mean/kernel" in weights
+def forward(weights: Weights) -> Forward:
+  """The policy in numpy: of SAC where the actions are continuous, of PPO where they are discrete."""
+  layers = _num_layers(weights)
+  continuous = isinstance(spec(weights).action, Continuous)
   low, high = np.float32(heads.TanhGaussianHead.log_std_min), np.float32(heads.TanhGaussianHead.log_std_max)
 
   def features(x: np.ndarray) -> np.ndarray:
@@ -101,8 +120,8 @@ def act(weights: Weights) -> Act:
   return tanh_gaussian if continuous else categorical
 
 
-def uniform(action: Continuous | Discrete) -> Act:
-  """Uniformly random actions."""
+def uniform(action: Continuous | Discrete) -> Forward:
+  """Uniformly random actions; they have no mode."""
 
   def continuous(observation, rng):
     return rng.uniform(action.low, action.high, (len(observation), action.size)).astype(np.float32)
@@ -113,19 +132,33 @@ def uniform(action: Continuous | Discrete) -> Act:
   return continuous if isinstance(action, Continuous) else discrete
 
 
+def player(act: Forward, action: Continuous | Discrete) -> rollout.Policy:
+  """A numpy policy for `ilx.evaluation.rollout`, to be played with params ``()``; the key seeds numpy's generator."""
+
+  def on_host(observation, *key):
+    rng = np.random.Generator(np.random.Philox(key=np.asarray(key[0], np.uint64))) if key else None
+    return act(np.asarray(observation), rng)
+
+  def jax_act(params, carry, step, key):
+    del params
+    batch_size = step.observation.shape[0]
+    if isinstance(action, Continuous):
+      result = jax.ShapeDtypeStruct((batch_size, action.size), np.float32)
+    else:
+      result = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    bits = () if key is None else (jax.random.key_data(key),)
+    return jax.pure_callback(on_host, result, step.observation, *bits), carry
+
+  return rollout.Policy(act=jax_act, carry=lambda batch_size: ())
+
+
 def agent(policy: Policy) -> tuple[Agent, Params]:
-  """The policy as an ilx agent and the params it plays with: ``agent.act(params, (), step, key)``."""
-  weights = policy.weights
-  observation_size, hidden = weights["torso/Dense_0/kernel"].shape
-  observation = jax.ShapeDtypeStruct((observation_size,), np.float32)
-  layers = sum(key.startswith("torso/") and key.endswith("/kernel") for key in weights)
-  if "head/mean/kernel" in weights:
-    ones = np.ones(weights["head/mean/bias"].size, np.float32)
-    spec = Spec(observation, Continuous(-ones, ones))
-    network = heads.Policy(mlp.MLP((hidden,) * layers), heads.TanhGaussianHead(spec.action.size))
+  """The policy as an ilx agent and the params it plays with."""
+  task, weights = spec(policy.weights), policy.weights
+  hidden = (weights["torso/Dense_0/bias"].size,) * _num_layers(weights)
+  if isinstance(task.action, Continuous):
+    network = heads.Policy(mlp.MLP(hidden), heads.TanhGaussianHead(task.action.size))
   else:
-    spec = Spec(observation, Discrete(weights["head/logits/bias"].size))
-    head = heads.CategoricalHead(spec.action.num_actions)
-    network = heads.Policy(mlp.MLP((hidden,) * layers, activation=nn.tanh), head)
+    network = heads.Policy(mlp.MLP(hidden, activation=nn.tanh), heads.CategoricalHead(task.action.num_actions))
   variables = {"params": traverse_util.unflatten_dict(dict(weights), sep="/")}
-  return bc(spec, network=network), Params(variables, None, scaling.action_scale(spec.action))
+  return bc(task, network=network), Params(variables, None, scaling.action_scale(task.action))

@@ -18,7 +18,8 @@ import numpy as np
 from absl import app, flags
 from rich import progress
 
-from experiments.demos import play, policy, ppo, sac
+from experiments.demos import policy, ppo, sac
+from ilx.evaluation import environments, rollout
 from ilx.types import Discrete
 
 FLAGS = flags.FLAGS
@@ -35,6 +36,7 @@ EVALUATION_SEED = 10_000  # plus the run's own
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
+  action = environments.spec(FLAGS.env_id).action
   workdir = pathlib.Path(FLAGS.workdir)
   log_path = workdir / "log.jsonl"
   if log_path.exists():
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
     "envpool": metadata.version("envpool"),
   }
   (workdir / "run.json").write_text(json.dumps(run, indent=2))
-  algorithm = ppo if isinstance(play.action_spec(FLAGS.env_id), Discrete) else sac
+  algorithm = ppo if isinstance(action, Discrete) else sac
   start = time.time()
   columns = (*progress.Progress.get_default_columns(), progress.TimeElapsedColumn())
   with progress.Progress(*columns) as bar, open(log_path, "x") as log:
@@ -62,14 +64,10 @@ def main(argv: list[str]) -> None:
     )
     for step, params in snapshots:
       weights = policy.flatten(params)
-      episodes = play.play(
-        policy.act(weights),
-        FLAGS.env_id,
-        seed=FLAGS.seed + EVALUATION_SEED,
-        num_envs=EVALUATION_EPISODES,
-        sample=False,
-      )
-      returns = [episode.total for episode in episodes]
+      act = policy.player(policy.forward(weights), action)
+      returns = rollout.evaluate(
+        act, (), FLAGS.env_id, episodes=EVALUATION_EPISODES, seed=FLAGS.seed + EVALUATION_SEED
+      ).returns
       policy.write_npz(workdir / f"{step:09d}.npz", weights)
       row = {
         "env_steps": step,

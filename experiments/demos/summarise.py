@@ -1,0 +1,107 @@
+"""Writes `references.json` (random and expert returns) and `README.md` (what the shipped policies score).
+
+python -m experiments.demos.summarise
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from absl import app
+
+from experiments.demos import datasets, export, policy
+from ilx.evaluation import environments
+
+HERE = pathlib.Path(__file__).parent
+QUALITIES = ("medium", "expert")
+
+TEXT = """# Experts of our own
+
+Made by `python -m experiments.demos.summarise` from the weight files and by playing.
+
+The policies in `weights/` were trained online in EnvPool by the code beside them: soft actor-critic (`sac.py`) where
+actions are continuous, PPO (`ppo.py`) where they are discrete. They are `.npz` files of float16 arrays and a JSON
+string, without pickles. `medium` is the earliest snapshot of the expert's run whose sampled actions earn a third to a
+half of what the expert's do, counted from random, and whose most likely actions earn no less.
+
+Returns are means of 100 episodes (95 % interval) after the rounding to float16, on seeds that chose nothing; "mode" is
+the policy's most likely action, "sampled" is what the datasets record. Steps are environment steps.
+
+{scores}
+
+A random policy (100 episodes), and the expert's mode, are 0 and 1 of the normalised score (`references.json`):
+
+{references}
+
+## Commands
+
+Trained with EnvPool {envpool} on CPU, one core each. The same command gives the same run on one platform with one
+number of threads; elsewhere floating-point rounding differs, and with it the policy.
+
+{commands}
+
+Then, for each workdir, and once for this page:
+
+    python -m experiments.demos.export --workdir=<workdir>
+    python -m experiments.demos.summarise
+
+## Datasets
+
+`python -m experiments.demos.build --name=<env>-<quality>` with `<env>` in {envs} and `<quality>` in {qualities}; or
+`--all`. About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two,
+shuffled together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on
+one platform. Episodes are as they come: the first `n` of them are a fair sample.
+"""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+  lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _interval(score: dict[str, Any]) -> str:
+  low, high = score["return_ci95"]
+  return f"{score['return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}")
+  references, scores, commands = {}, [], []
+  for env, env_id in datasets.ENVIRONMENTS.items():
+    shipped = {quality: policy.load(f"{env}-{quality}").metadata for quality in QUALITIES}
+    act = policy.uniform(environments.spec(env_id).action)
+    random = export.score(act, env_id, seed=export.SCORE_SEED, sample=True)
+    expert = shipped["expert"]["scores"]["mode"]
+    references[env_id] = {
+      "random_return": random["return_mean"],
+      "random_length": random["length_mean"],
+      "expert_return": expert["return_mean"],
+      "episodes": expert["episodes"],
+      "envpool": shipped["expert"]["envpool"],
+    }
+    for metadata in shipped.values():
+      mode, sample = metadata["scores"]["mode"], metadata["scores"]["sample"]
+      row = [metadata["name"], f"{metadata['env_steps']:,}", str(metadata["seed"])]
+      scores.append([*row, _interval(mode), _interval(sample), f"{sample['length_mean']:,.0f}"])
+    commands.append(f"    {shipped['expert']['command']} --workdir=runs/experts/{env_id}")
+  text = TEXT.format(
+    scores=_table(["policy", "steps", "seed", "mode", "sampled", "length, sampled"], scores),
+    references=_table(
+      ["environment", "random", "expert"],
+      [[env_id, f"{r['random_return']:,.1f}", f"{r['expert_return']:,.1f}"] for env_id, r in references.items()],
+    ),
+    commands="\n".join(commands),
+    envpool=", ".join(sorted({r["envpool"] for r in references.values()})),
+    envs=", ".join(datasets.ENVIRONMENTS),
+    qualities=", ".join(datasets.QUALITIES),
+  )
+  for path, content in ((datasets.REFERENCES, json.dumps(references, indent=2) + "\n"), (HERE / "README.md", text)):
+    part = path.with_suffix(".part")
+    part.write_text(content)
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+  app.run(main)
