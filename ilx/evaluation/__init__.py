@@ -1,0 +1,1 @@
+"""Scores of policies: rollouts in EnvPool, statistics over episodes and seeds, videos."""

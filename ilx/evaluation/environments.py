@@ -1,0 +1,181 @@
+"""EnvPool environments: making them, and what an agent must know about them."""
+
+import difflib
+import types
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from ilx.types import Continuous, Discrete, Spec, Tree
+
+
+def slot_seeds(seed: int, num_envs: int) -> np.ndarray:
+  """EnvPool seeds of ``num_envs`` environment slots, int64 ``[num_envs]``: distinct, consecutive.
+
+  Slot ``i`` gets ``base + i``, as EnvPool counts, where ``base`` is a hash of ``seed``. Passing ``seed`` itself
+  would give seeds 0 and 1 all but one of their slots in common, and runs that look independent would not be.
+  """
+  if seed < 0 or num_envs < 1:
+    raise ValueError(f"seed must be >= 0 and num_envs >= 1, got seed={seed} and num_envs={num_envs}")
+  base = int(np.random.SeedSequence(seed).generate_state(1)[0]) % (2**31 - num_envs)
+  return base + np.arange(num_envs)
+
+
+def make(env_id: str, num_envs: int, seed: int, **env_kwargs: Any) -> Any:
+  """``num_envs`` environments stepped together, as an EnvPool object with the gymnasium interface.
+
+  Args:
+    env_id: EnvPool's name of the task, such as ``"HalfCheetah-v5"``.
+    num_envs: number of environment slots.
+    seed: any integer >= 0; see ``slot_seeds``.
+    **env_kwargs: the task's own options, such as ``max_episode_steps``.
+
+  Raises:
+    ImportError: where EnvPool is not installed.
+    ValueError: for an unknown id or option; the message has the nearest valid ones.
+  """
+  envpool = _envpool()
+  _check(envpool, env_id, env_kwargs)
+  env = envpool.make(env_id, "gymnasium", num_envs=num_envs, seed=int(slot_seeds(seed, num_envs)[0]), **env_kwargs)
+  with warnings.catch_warnings():
+    # EnvPool makes the spaces on first use, and gymnasium then warns that float64 bounds were rounded to float32.
+    warnings.filterwarnings("ignore", message=".*precision lowered")
+    _ = env.observation_space, env.action_space
+  return env
+
+
+def spec(env_id: str, **env_kwargs: Any) -> Spec:
+  """What an agent must know about the task; ``statistics`` is None. Makes no environment.
+
+  Raises:
+    ImportError: where EnvPool is not installed.
+    ValueError: for an unknown id or option, or actions that are neither one bounded vector nor one choice.
+  """
+  envpool = _envpool()
+  _check(envpool, env_id, env_kwargs)
+  try:
+    return spec_of(envpool.make_spec(env_id, **env_kwargs))
+  except ValueError as error:
+    raise ValueError(f"{env_id}: {error}") from error
+
+
+def version() -> str:
+  """EnvPool's version."""
+  return _envpool().__version__
+
+
+def spec_of(env_spec: Any) -> Spec:
+  """``Spec`` of an EnvPool spec object (``env.spec``). Observations in float64 become float32: see ``observe``."""
+  observation: dict[str, Any] = {}
+  for name, array in env_spec.state_array_spec.items():
+    if name == "obs" or name.startswith("obs:"):
+      shape = _shape(array)
+      _insert(observation, name.replace(":", ".").split("."), jax.ShapeDtypeStruct(shape, _dtype(array.dtype)))
+  leaves = observation["obs"]
+  # As EnvPool does: an observation with a single entry comes without its name.
+  while isinstance(leaves, dict) and len(leaves) == 1:
+    leaves = next(iter(leaves.values()))
+  return Spec(observation=leaves, action=_action(env_spec))
+
+
+def observe(observation: Tree) -> Tree:
+  """EnvPool's observation as policies and datasets have it: float64 to float32, all else as it is."""
+  return jax.tree.map(lambda x: x.astype(_dtype(x.dtype), copy=False), observation)
+
+
+def check_spec(dataset_spec: Spec, env_spec: Spec, env_id: str = "the environment") -> None:
+  """Checks that what was learnt from a dataset can be played in an environment.
+
+  Shapes must agree exactly; of dtypes only the kind counts (float, integer, bool), and action bounds may differ.
+
+  Raises:
+    ValueError: with all that differs.
+  """
+  ours, theirs = _describe(dataset_spec), _describe(env_spec)
+  differences = [
+    f"{name} is {ours.get(name, 'absent')} in the dataset but {theirs.get(name, 'absent')} in {env_id}"
+    for name in dict.fromkeys([*ours, *theirs])
+    if ours.get(name) != theirs.get(name)
+  ]
+  if differences:
+    raise ValueError(
+      f"The dataset does not fit {env_id}: {'; '.join(differences)}. Choose the environment that the data came from."
+    )
+
+
+def _envpool() -> types.ModuleType:
+  try:
+    import envpool
+  except ImportError as error:
+    raise ImportError(f"EnvPool cannot be imported ({error}); on Linux, run: pip install envpool") from error
+  return envpool
+
+
+def _check(envpool: types.ModuleType, env_id: str, env_kwargs: dict[str, Any]) -> None:
+  known = envpool.list_all_envs()
+  if env_id not in known:
+    raise ValueError(f"Unknown environment id {env_id!r}{_nearest(env_id, known)}")
+  options = envpool.make_spec(env_id).config._fields
+  for name in env_kwargs:
+    if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
+      raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, options)}")
+
+
+def _nearest(name: str, known: Any) -> str:
+  """A message's end that names the valid names most like ``name``, without regard to case; other versions first."""
+  folded: dict[str, list[str]] = {}
+  for candidate in known:
+    folded.setdefault(candidate.casefold(), []).append(candidate)
+  wanted = name.casefold()
+  versions = [c for f in folded if f.rsplit("-v", 1)[0] == wanted.rsplit("-v", 1)[0] for c in folded[f]]
+  similar = [c for f in difflib.get_close_matches(wanted, folded, n=4) for c in folded[f]]
+  nearest = list(dict.fromkeys([*folded.get(wanted, []), *reversed(versions), *similar]))[:4]
+  if nearest:
+    return f"; did you mean {' or '.join(map(repr, nearest))}?"
+  return f"; none of the {len(known)} valid names is like it"
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+  # EnvPool's -1 stands for the players of an environment, which share the batch axis; there is one.
+  return tuple(int(size) for size in array.shape if size != -1)
+
+
+def _dtype(dtype: Any) -> np.dtype:
+  return np.dtype(np.float32) if np.dtype(dtype) == np.float64 else np.dtype(dtype)
+
+
+def _insert(tree: dict[str, Any], path: list[str], leaf: Any) -> None:
+  for name in path[:-1]:
+    tree = tree.setdefault(name, {})
+  tree[path[-1]] = leaf
+
+
+def _action(env_spec: Any) -> Continuous | Discrete:
+  arrays = {k: v for k, v in env_spec.action_array_spec.items() if k not in ("env_id", "players.env_id")}
+  if len(arrays) != 1:
+    raise ValueError(f"actions have {len(arrays)} parts, {sorted(arrays)}; ilx plays one")
+  (array,) = arrays.values()
+  shape = _shape(array)
+  if np.issubdtype(array.dtype, np.floating) and len(shape) == 1:
+    return Continuous(np.broadcast_to(array.minimum, shape), np.broadcast_to(array.maximum, shape))
+  if np.issubdtype(array.dtype, np.integer) and shape == () and array.minimum == 0:
+    return Discrete(int(array.maximum) + 1)
+  raise ValueError(
+    f"actions are {np.dtype(array.dtype)} {shape} from {array.minimum} to {array.maximum};"
+    " ilx plays one bounded float vector or one integer that starts at 0"
+  )
+
+
+def _describe(of: Spec) -> dict[str, str]:
+  kinds = {"f": "float", "u": "integer", "i": "integer", "b": "bool"}
+  described = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(of.observation)[0]:
+    kind = kinds.get(np.dtype(leaf.dtype).kind, str(leaf.dtype))
+    described[f"observation{jax.tree_util.keystr(path)}"] = f"{kind} of shape {tuple(leaf.shape)}"
+  if isinstance(of.action, Continuous):
+    described["action"] = f"continuous of size {of.action.size}"
+  else:
+    described["action"] = f"discrete with {of.action.num_actions} choices"
+  return described

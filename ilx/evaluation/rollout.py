@@ -1,0 +1,231 @@
+"""Playing policies in vectorised environments."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilx.evaluation import environments
+from ilx.evaluation.trajectories import Episode, Trajectories
+from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Tree
+
+# Slots stepped together unless the caller chooses. Measured: see the benchmark of evaluation.
+MAX_ENVS = 64
+# Between two reports of progress.
+_REPORT_SECONDS = 0.2
+
+
+class Policy(NamedTuple):
+  """The two functions of an ``Agent`` that play needs; wherever a policy is asked for, an agent will do."""
+
+  act: Callable[[Tree, Tree, Step, jax.Array | None], tuple[jax.Array, Tree]]
+  carry: Callable[[int], Tree]
+
+
+class Result(NamedTuple):
+  """What a policy scored.
+
+  Attributes:
+    returns: float64 ``[episodes]``, undiscounted. Episode ``r`` of slot ``i`` is entry ``r * num_envs + i``.
+    lengths: int64 ``[episodes]``, actions in each episode.
+    seconds: wall clock of playing, compilation included.
+    env_steps: environment steps made, those of slots that had played their share included.
+    env_id: the task.
+    env_version: EnvPool's version.
+  """
+
+  returns: np.ndarray
+  lengths: np.ndarray
+  seconds: float
+  env_steps: int
+  env_id: str
+  env_version: str
+
+
+def evaluate(
+  agent: Agent | Policy,
+  params: Tree,
+  env_id: str,
+  *,
+  episodes: int = 100,
+  seed: int = 0,
+  num_envs: int | None = None,
+  env_kwargs: dict[str, Any] | None = None,
+  sample: bool = False,
+  progress: Callable[[float], None] | None = None,
+) -> Result:
+  """Plays ``episodes`` whole episodes and returns their scores; the same arguments give the same bits.
+
+  Every environment slot plays a fixed share of the episodes, so short episodes are not favoured (counting the first
+  ``episodes`` that finish would favour them).
+
+  Args:
+    agent: only ``act`` and ``carry`` are used. ``act`` is compiled once per agent and batch size.
+    params: what ``act`` takes, such as ``state.params``; placed on one local device.
+    env_id: EnvPool's name of the task.
+    episodes: how many.
+    seed: any integer >= 0; of the environments (see ``environments.slot_seeds``) and of the sampled actions.
+    num_envs: slots stepped together; by default as few as play the episodes in ``ceil(episodes / 64)`` rounds.
+    env_kwargs: the task's own options.
+    sample: draw actions from the policy instead of taking its mode.
+    progress: called a few times a second with the fraction played, at most 1.
+
+  Raises:
+    ValueError: for an unknown ``env_id``, or where the policy's actions have a wrong shape, are out of range or NaN.
+  """
+  if episodes < 1:
+    raise ValueError(f"episodes must be >= 1, got {episodes}")
+  if num_envs is None:
+    rounds = -(-episodes // MAX_ENVS)
+    num_envs = -(-episodes // rounds)
+  env = environments.make(env_id, min(num_envs, episodes), seed, **(env_kwargs or {}))
+  start = time.perf_counter()
+  key = jax.random.key(seed) if sample else None
+  returns, lengths, env_steps = play(agent, params, env, episodes=episodes, key=key, progress=progress)
+  seconds = time.perf_counter() - start
+  return Result(returns, lengths, seconds, env_steps, env_id, environments.version())
+
+
+def play(
+  policy: Agent | Policy,
+  params: Tree,
+  env: Any,
+  *,
+  episodes: int,
+  key: jax.Array | None = None,
+  on_episode: Callable[[int, Episode], None] | None = None,
+  progress: Callable[[float], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """The loop under ``evaluate`` and under recording.
+
+  Slot ``i`` of ``n`` plays the episodes ``i``, ``i + n``, ``i + 2n``, ... below ``episodes``; then it goes on
+  stepping, and nothing it does counts, until all slots are done.
+
+  Args:
+    policy: ``act`` and ``carry``.
+    params: what ``act`` takes.
+    env: fresh from ``environments.make``; it is reset here, once.
+    episodes: how many to play.
+    key: None for the mode of the policy, a key for samples.
+    on_episode: called with ``(index, episode)`` in the order of ``index``, 0 to ``episodes - 1``.
+    progress: called a few times a second with the fraction played, at most 1.
+
+  Returns:
+    returns float64 ``[episodes]``, lengths int64 ``[episodes]``, number of environment steps made.
+
+  Raises:
+    ValueError: where the policy's actions have a wrong shape, are out of range or NaN.
+  """
+  num_envs = env.num_envs
+  spec = environments.spec_of(env.spec)
+  act = _compiled(policy.act, key is not None)
+  params, carry = _on_one_device(params), policy.carry(num_envs)
+
+  returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+  # The episode that each slot plays; at or beyond `episodes` its share is played.
+  index = np.arange(num_envs)
+  earned, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+  trajectories = Trajectories(num_envs, episodes, on_episode) if on_episode else None
+  report = _reporter(progress, episodes, env.config["max_episode_steps"])
+
+  observation = environments.observe(env.reset()[0])
+  reward, is_first, steps = np.zeros(num_envs, np.float32), np.ones(num_envs, bool), 0
+  # The step after an episode's end takes no action: it returns the next episode's first observation.
+  ended = np.zeros(num_envs, bool)
+  while np.any(index < episodes):
+    action, carry = act(params, carry, Step(observation, reward, is_first), key, steps)
+    action = _checked(np.asarray(action), spec, num_envs)
+    if trajectories:
+      trajectories.before(observation, action)
+    observation, reward, terminated, truncated, _ = env.step(action)
+    observation, is_first, steps = environments.observe(observation), ended, steps + 1
+    if trajectories:
+      trajectories.after(observation, reward, is_first)
+    earned, length = np.where(is_first, 0.0, earned + reward), np.where(is_first, 0, length + 1)
+    ended = terminated | truncated
+    for slot in np.flatnonzero(ended & (index < episodes)):
+      returns[index[slot]], lengths[index[slot]] = earned[slot], length[slot]
+      if trajectories:
+        trajectories.end(slot, index[slot], bool(terminated[slot]))
+      index[slot] += num_envs
+    report(index, np.where(ended, 0, length))
+  return returns, lengths, steps * num_envs
+
+
+def random_policy(spec: Spec) -> Policy:
+  """Actions drawn uniformly, within the bounds or over the choices; has no mode, so play it with ``sample=True``."""
+
+  def act(params: Tree, carry: Tree, step: Step, key: jax.Array | None) -> tuple[jax.Array, Tree]:
+    del params
+    if key is None:
+      raise ValueError("The random policy has no mode: play it with sample=True")
+    (batch_size,) = step.reward.shape
+    if isinstance(spec.action, Discrete):
+      return jax.random.randint(key, (batch_size,), 0, spec.action.num_actions), carry
+    low, high = jnp.asarray(spec.action.low), jnp.asarray(spec.action.high)
+    return jax.random.uniform(key, (batch_size, spec.action.size), minval=low, maxval=high), carry
+
+  return Policy(act=act, carry=lambda batch_size: ())
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(act: Callable, sample: bool) -> Callable:
+  def policy(params, carry, step, key, time_step):
+    return act(params, carry, step, jax.random.fold_in(key, time_step) if sample else None)
+
+  return jax.jit(policy)
+
+
+def _on_one_device(params: Tree) -> Tree:
+  """Acting is a small program in a host loop: it must not wait for the collectives of a mesh."""
+  device = jax.local_devices()[0]
+
+  def place(x: Array) -> Array:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      if not x.is_fully_replicated:
+        raise ValueError(f"params: an array {x.shape} is sharded over several hosts; replicate it before evaluation")
+      x = x.addressable_data(0)
+    return jax.device_put(x, device)
+
+  return jax.tree.map(place, params)
+
+
+def _checked(action: np.ndarray, spec: Spec, num_envs: int) -> np.ndarray:
+  """The actions as EnvPool may have them: it clamps nothing and does not check choices.
+
+  MuJoCo clamps actions in the physics but not in the control cost, so they are clipped here.
+  """
+  expected = (num_envs, spec.action.size) if isinstance(spec.action, Continuous) else (num_envs,)
+  if action.shape != expected:
+    raise ValueError(f"The policy's actions have shape {action.shape}; the environment takes {expected}")
+  if isinstance(spec.action, Continuous):
+    if np.isnan(action).any():
+      slot = int(np.argmax(np.isnan(action).any(axis=1)))
+      raise ValueError(f"The policy produced NaN actions (slot {slot}: {action[slot]}); look at its parameters")
+    return np.clip(action.astype(np.float32, copy=False), spec.action.low, spec.action.high)
+  if not np.issubdtype(action.dtype, np.integer):
+    raise ValueError(f"The policy's actions are {action.dtype}; the environment takes integers")
+  if action.min() < 0 or action.max() >= spec.action.num_actions:
+    wrong = action[(action < 0) | (action >= spec.action.num_actions)][0]
+    raise ValueError(f"The policy chose action {wrong}; the environment has 0 to {spec.action.num_actions - 1}")
+  return action
+
+
+def _reporter(progress: Callable[[float], None] | None, episodes: int, time_limit: int) -> Callable:
+  """Calls ``progress`` now and then; an unfinished episode counts for the part of its time limit that has passed."""
+  last = time.perf_counter()
+
+  def report(index: np.ndarray, length: np.ndarray) -> None:
+    nonlocal last
+    if progress is None or (time.perf_counter() - last < _REPORT_SECONDS and np.any(index < episodes)):
+      return
+    last = time.perf_counter()
+    finished = np.sum(index // len(index))
+    underway = np.sum(length[index < episodes]) / time_limit
+    progress(min(1.0, float((finished + underway) / episodes)))
+
+  return report
