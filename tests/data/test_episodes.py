@@ -1,0 +1,52 @@
+"""Columns, with two tiny episodes by hand: one that ends by itself, one cut by a time limit."""
+
+import numpy as np
+import pytest
+
+from ilx.data.episodes import from_columns, lengths, returns
+
+
+def build(**changed):
+  """Episode 0: three transitions, terminal. Episode 1: two, a time limit. Last rows hold values that must not count."""
+  columns = {
+    "observation": np.arange(7, dtype=np.float32)[:, None] * 10,
+    "action": np.arange(7, dtype=np.float32)[:, None],
+    "reward": np.array([1, 2, 3, 99, 10, 20, 99], np.float32),
+    "discount": np.array([1, 0.5, 1, 0, 1, 1, 0], np.float32),
+    "is_terminal": np.array([0, 0, 0, 1, 0, 0, 0], bool),
+    "starts": [0, 4, 7],
+  }
+  return from_columns(**{**columns, **changed})
+
+
+def test_counts():
+  episodes = build()
+  assert (episodes.num_episodes, episodes.num_steps, episodes.num_transitions) == (2, 7, 5)
+  np.testing.assert_array_equal(lengths(episodes), [3, 2])
+  assert episodes.starts.dtype == np.int64
+
+
+def test_rows_are_all_but_the_last_of_every_episode():
+  rows = build().rows
+  assert rows.dtype == np.int32
+  np.testing.assert_array_equal(rows, [0, 1, 2, 4, 5])
+
+
+def test_returns_leave_out_the_last_step():
+  np.testing.assert_array_equal(returns(build()), [6, 30])
+
+
+def test_an_episode_of_one_step_has_no_transition():
+  episodes = build(starts=[0, 4, 6, 7])
+  np.testing.assert_array_equal(episodes.rows, [0, 1, 2, 4])
+  np.testing.assert_array_equal(lengths(episodes), [3, 1, 0])
+  np.testing.assert_array_equal(returns(episodes), [6, 10, 0])
+
+
+@pytest.mark.parametrize(
+  ("starts", "problem"),
+  [([0, 4], "number of steps, 7"), ([1, 7], "from 0"), ([0], "from 0"), ([0, 4, 4, 7], "episode 1 is empty")],
+)
+def test_starts_that_split_nothing(starts, problem):
+  with pytest.raises(ValueError, match=problem):
+    build(starts=starts)
