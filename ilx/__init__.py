@@ -1,6 +1,7 @@
 """ilx: imitation learning and offline RL in JAX, from RLDS demonstrations to EnvPool scores."""
 
-from ilx import agents, data, networks, parallel, training
+from ilx import agents, data, evaluation, networks, parallel, training
+from ilx.evaluation import evaluate
 from ilx.training import train
 from ilx.types import Agent, Continuous, Discrete, Spec, Statistics, Step, Transition
 
@@ -16,6 +17,8 @@ __all__ = [
   "Transition",
   "agents",
   "data",
+  "evaluate",
+  "evaluation",
   "networks",
   "parallel",
   "train",

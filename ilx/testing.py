@@ -9,6 +9,7 @@ Inherit in a pytest module and give the agent; pytest collects the rest:
       return my_agent(self.spec)
 """
 
+import functools
 import unittest
 from typing import Any
 
@@ -68,40 +69,50 @@ def fake_episodes(spec: Spec, num_episodes: int = 8, length: int = 20, seed: int
   )
 
 
+class _Case:
+  """An agent with its functions compiled once for the whole suite."""
+
+  def __init__(self, suite: "AgentConformance"):
+    self.agent = suite.make()
+    self.init = jax.jit(self.agent.init)
+    self.update = jax.jit(self.agent.update)
+    episodes = jax.tree.map(jnp.asarray, fake_episodes(suite.spec))
+    sample = jax.jit(lambda key: self.agent.view.sample(key, episodes, BATCH_SIZE))
+    self.batches = [sample(jax.random.key(i)) for i in range(4)]
+    self.act = jax.jit(self.agent.act)
+
+  def train(self, updates: int, seed: int = 0) -> Any:
+    """The state after ``updates`` updates."""
+    state = self.init(jax.random.key(seed), self.batches[0])
+    for batch in self.batches[:updates]:
+      state, _ = self.update(state, batch)
+    return state
+
+
+@functools.cache
+def _case(suite_type: type["AgentConformance"]) -> _Case:
+  return _Case(suite_type())
+
+
 class AgentConformance:
   """Set ``spec`` and define ``make``; each test names the promise it checks."""
 
   spec: Spec
 
-  def make(self) -> Agent:
-    """The agent under test."""
-    raise NotImplementedError(f"{type(self).__name__} must define make()")
-
-  # Rounding allowed where only the order of additions may differ.
+  # Rounding allowed where only the order of additions may differ: absolute, and ten times that relative.
   tolerance = 1e-5
 
-  def batch(self, seed: int = 0) -> Tree:
-    """A batch of the agent's view on made-up data."""
-    episodes = jax.tree.map(jnp.asarray, fake_episodes(self.spec))
-    return self.make().view.sample(jax.random.key(seed), episodes, BATCH_SIZE)
+  def make(self) -> Agent:
+    """The agent under test; the same at every call."""
+    raise NotImplementedError(f"{type(self).__name__} must define make()")
 
-  def step(self, size: int = BATCH_SIZE, is_first: bool = True, seed: int = 0) -> Step:
-    """A step of play in ``size`` environments."""
-    observation = jax.tree.map(lambda x: x[:size], fake_episodes(self.spec, seed=seed).observation)
-    return Step(
-      jax.tree.map(jnp.asarray, observation), jnp.zeros(size, jnp.float32), jnp.full(size, is_first, dtype=bool)
-    )
-
-  def _trained(self, agent: Agent, updates: int = 3, seed: int = 0) -> Any:
-    state = jax.jit(agent.init)(jax.random.key(seed), self.batch())
-    update = jax.jit(agent.update)
-    for i in range(updates):
-      state, _ = update(state, self.batch(i))
-    return state
+  def _step(self, size: int = BATCH_SIZE, is_first: bool = True, seed: int = 0) -> Step:
+    observation = jax.tree.map(lambda x: jnp.asarray(x[:size]), fake_episodes(self.spec, seed=seed).observation)
+    return Step(observation, jnp.zeros(size, jnp.float32), jnp.full(size, is_first, dtype=bool))
 
   def test_state_is_arrays_with_params_and_step(self):
     """The state is one pytree of jax arrays; step counts updates."""
-    state = self._trained(self.make(), updates=3)
+    state = _case(type(self)).train(3)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
       assert isinstance(leaf, jax.Array), f"{jax.tree_util.keystr(path)} is {type(leaf)}, not a jax.Array"
     assert jax.tree.leaves(state.params)
@@ -109,11 +120,11 @@ class AgentConformance:
 
   def test_update_keeps_the_states_structure_and_learns_something(self):
     """Shapes and dtypes are invariant under update; some parameter moves; metrics are finite float32 scalars."""
-    agent = self.make()
-    state = agent.init(jax.random.key(0), self.batch())
-    after, metrics = agent.update(state, self.batch())
-    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.params, after.params)
+    case = _case(type(self))
+    before = case.train(0)
+    after, metrics = case.update(before, case.batches[0])
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before.params, after.params)
     assert any(jax.tree.leaves(moved)), "no parameter changed"
     assert metrics
     for name, value in metrics.items():
@@ -121,145 +132,131 @@ class AgentConformance:
       assert bool(jnp.isfinite(value)), f"metric {name} is {value}"
 
   def test_update_is_a_pure_function(self):
-    """Same arguments, same result, bit for bit, and the arguments are left alone."""
-    agent = self.make()
-    state = self._trained(agent)
-    before = jax.tree.map(jnp.copy, state)
-    first, _ = agent.update(state, self.batch())
-    second, _ = agent.update(state, self.batch())
+    """Same arguments, same result, bit for bit, without jit too, and the arguments are left alone."""
+    case = _case(type(self))
+    state = case.train(2)
+    before = _plain(jax.tree.map(jnp.copy, state))
+    first, _ = case.agent.update(state, case.batches[0])
+    second, _ = case.agent.update(state, case.batches[0])
     _assert_equal(first, second)
     _assert_equal(state, before)
 
   def test_jit_agrees_with_eager(self):
     """Compilation changes rounding only."""
-    agent = self.make()
-    state = self._trained(agent)
-    eager, _ = agent.update(state, self.batch())
-    jitted, _ = jax.jit(agent.update)(state, self.batch())
+    case = _case(type(self))
+    state = case.train(2)
+    eager, _ = case.agent.update(state, case.batches[0])
+    jitted, _ = case.update(state, case.batches[0])
     _assert_close(eager, jitted, self.tolerance)
 
   def test_scan_agrees_with_a_loop(self):
     """Updates inside lax.scan are the same updates."""
-    agent = self.make()
-    state = self._trained(agent)
-    batches = [self.batch(i) for i in range(4)]
-    looped = state
-    for batch in batches:
-      looped, _ = jax.jit(agent.update)(looped, batch)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
-    scanned, metrics = jax.jit(lambda s, b: jax.lax.scan(agent.update, s, b))(state, stacked)
-    _assert_close(looped, scanned, self.tolerance)
-    assert all(value.shape == (4,) for value in metrics.values())
+    case = _case(type(self))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *case.batches)
+    scanned, metrics = jax.jit(lambda s, b: jax.lax.scan(case.agent.update, s, b))(case.train(0), stacked)
+    _assert_close(case.train(len(case.batches)), scanned, self.tolerance)
+    assert all(value.shape == (len(case.batches),) for value in metrics.values())
 
   def test_vmap_over_seeds_agrees_with_single_seeds(self):
     """Many seeds at once are the same runs side by side, and they differ from each other."""
-    agent = self.make()
-    keys = jax.random.split(jax.random.key(7), 3)
-    batch = self.batch()
-    many = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, batch)
-    many, _ = jax.jit(jax.vmap(agent.update, in_axes=(0, None)))(many, batch)
+    case = _case(type(self))
+    keys, batch = jax.random.split(jax.random.key(7), 3), case.batches[0]
+    many = jax.jit(jax.vmap(case.agent.init, in_axes=(0, None)))(keys, batch)
+    many, _ = jax.jit(jax.vmap(case.agent.update, in_axes=(0, None)))(many, batch)
     for i, key in enumerate(keys):
-      one, _ = jax.jit(agent.update)(jax.jit(agent.init)(key, batch), batch)
+      one, _ = case.update(case.init(key, batch), batch)
       _assert_close(jax.tree.map(lambda x, i=i: x[i], many), one, self.tolerance)
     differs = jax.tree.map(lambda x: bool(jnp.any(x[0] != x[1])), many.params)
     assert any(jax.tree.leaves(differs)), "all seeds have the same parameters"
 
   def test_state_can_be_donated(self):
     """No two leaves share a buffer, so donation works from the first update on."""
-    agent = self.make()
-    expected = self._trained(agent, updates=2)
-    update = jax.jit(agent.update, donate_argnums=0)
-    state = jax.jit(agent.init)(jax.random.key(0), self.batch())
-    for i in range(2):
-      state, _ = update(state, self.batch(i))
-    _assert_close(state, expected, self.tolerance)
+    case = _case(type(self))
+    update = jax.jit(case.agent.update, donate_argnums=0)
+    state = case.init(jax.random.key(0), case.batches[0])
+    for batch in case.batches[:2]:
+      state, _ = update(state, batch)
+    _assert_close(state, case.train(2), self.tolerance)
 
   def test_sharded_agrees_with_one_device(self):
     """A batch divided among devices gives the same update to rounding."""
     count = max(n for n in (1, 2, 4, 8, BATCH_SIZE) if n <= len(jax.devices()))
     if count == 1:
       raise unittest.SkipTest("one device only; emulate more with jax.config.update('jax_num_cpu_devices', 8)")
-    agent = self.make()
-    state, batch = self._trained(agent), self.batch()
-    expected, _ = jax.jit(agent.update)(state, batch)
+    case = _case(type(self))
+    state, batch = case.train(2), case.batches[0]
+    expected, _ = case.update(state, batch)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]).reshape(count, 1, 1), mesh_lib.AXES)
     divided = jax.device_put(batch, mesh_lib.batch_sharding(mesh))
-    sharded, _ = jax.jit(agent.update)(jax.device_put(state, mesh_lib.replicated(mesh)), divided)
+    sharded, _ = case.update(jax.device_put(state, mesh_lib.replicated(mesh)), divided)
     _assert_close(sharded, expected, self.tolerance)
 
   def test_order_within_the_batch_does_not_matter(self):
     """A permuted batch, as a mesh with its devices in another order sees it, gives the same update to rounding."""
-    agent = self.make()
-    state, batch = self._trained(agent), self.batch()
+    case = _case(type(self))
+    state, batch = case.train(2), case.batches[0]
     order = np.random.default_rng(0).permutation(BATCH_SIZE)
-    expected, _ = jax.jit(agent.update)(state, batch)
-    permuted, _ = jax.jit(agent.update)(state, jax.tree.map(lambda x: x[order], batch))
+    expected, _ = case.update(state, batch)
+    permuted, _ = case.update(state, jax.tree.map(lambda x: x[order], batch))
     _assert_close(permuted, expected, 10 * self.tolerance)
 
   def test_checkpoint_round_trip(self, tmp_path):
     """A state restored from disk goes on bit for bit like the one that was saved."""
-    agent = self.make()
-    state = self._trained(agent)
+    case = _case(type(self))
+    state = case.train(2)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-      checkpoints.save(3, state)
+      checkpoints.save(2, state)
       checkpoints.wait()
-      restored = checkpoints.restore(3, jax.jit(agent.init)(jax.random.key(1), self.batch()))
+      restored = checkpoints.restore(2, case.train(0, seed=1))
     _assert_equal(restored, state)
-    update = jax.jit(agent.update)
-    _assert_equal(update(restored, self.batch())[0], update(state, self.batch())[0])
+    _assert_equal(case.update(restored, case.batches[0])[0], case.update(state, case.batches[0])[0])
 
   def test_act_gives_legal_actions(self):
     """Shape, dtype and range of actions, with and without a key; the mode is deterministic."""
-    agent = self.make()
-    params, step = self._trained(agent).params, self.step()
+    case = _case(type(self))
+    params, carry, step = case.train(2).params, case.agent.carry(BATCH_SIZE), self._step()
     for key in (None, jax.random.key(1)):
-      action, _ = agent.act(params, agent.carry(BATCH_SIZE), step, key)
+      action, _ = case.act(params, carry, step, key)
       if isinstance(self.spec.action, Discrete):
         assert action.shape == (BATCH_SIZE,) and action.dtype == jnp.int32
         assert bool(jnp.all((action >= 0) & (action < self.spec.action.num_actions)))
       else:
         assert action.shape == (BATCH_SIZE, self.spec.action.size) and action.dtype == jnp.float32
         assert bool(jnp.all((action >= self.spec.action.low) & (action <= self.spec.action.high)))
-    first, _ = agent.act(params, agent.carry(BATCH_SIZE), step, None)
-    second, _ = agent.act(params, agent.carry(BATCH_SIZE), step, None)
-    _assert_equal(first, second)
+    _assert_equal(case.act(params, carry, step, None), case.act(params, carry, step, None))
 
   def test_act_treats_environments_independently(self):
     """An environment's action does not depend on its neighbours in the batch."""
-    agent = self.make()
-    params = self._trained(agent).params
-    everyone, _ = agent.act(params, agent.carry(BATCH_SIZE), self.step(), None)
-    for size in (1, 3):
-      few, _ = agent.act(params, agent.carry(size), self.step(size), None)
-      _assert_close(few, everyone[:size], self.tolerance)
+    case = _case(type(self))
+    params = case.train(2).params
+    everyone, _ = case.act(params, case.agent.carry(BATCH_SIZE), self._step(), None)
+    few, _ = case.act(params, case.agent.carry(3), self._step(3), None)
+    _assert_close(few, everyone[:3], self.tolerance)
 
   def test_carry_resets_where_is_first(self):
     """After any history, a first step is acted on as if nothing had been before; the carry keeps its structure."""
-    agent = self.make()
-    params = self._trained(agent).params
-    fresh, after_fresh = agent.act(params, agent.carry(BATCH_SIZE), self.step(), None)
-    carry = agent.carry(BATCH_SIZE)
+    case = _case(type(self))
+    params, carry = case.train(2).params, case.agent.carry(BATCH_SIZE)
+    fresh = case.act(params, carry, self._step(), None)
     for i in range(3):
       before = carry
-      _, carry = agent.act(params, carry, self.step(is_first=i == 0, seed=i + 1), None)
+      _, carry = case.act(params, carry, self._step(is_first=i == 0, seed=i + 1), None)
       chex.assert_trees_all_equal_shapes_and_dtypes(before, carry)
-    again, after_again = agent.act(params, carry, self.step(), None)
-    _assert_equal(again, fresh)
-    _assert_equal(after_again, after_fresh)
+    _assert_equal(case.act(params, carry, self._step(), None), fresh)
 
-  def test_act_needs_params_only_and_works_in_scan(self):
-    """Params pass through jit as an argument, and act's carry through lax.scan."""
-    agent = self.make()
-    params = self._trained(agent).params
+  def test_act_works_inside_scan(self):
+    """Params pass through jit as an argument, and the carry through lax.scan."""
+    case = _case(type(self))
+    step = self._step(is_first=False)
 
     def play(params, carry):
       def one(carry, _):
-        action, carry = agent.act(params, carry, self.step(is_first=False), None)
+        action, carry = case.agent.act(params, carry, step, None)
         return carry, action
 
       return jax.lax.scan(one, carry, None, length=3)
 
-    _, actions = jax.jit(play)(params, agent.carry(BATCH_SIZE))
+    _, actions = jax.jit(play)(case.train(2).params, case.agent.carry(BATCH_SIZE))
     assert actions.shape[:2] == (3, BATCH_SIZE)
 
 

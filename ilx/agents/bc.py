@@ -106,7 +106,7 @@ def bc(
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
     params = params._replace(network=optax.apply_updates(params.network, updates))
-    metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return State(params, optimizer_state, state.step + 1, state.key), metrics
 
   def act(params: Params, carry: Tree, step: Step, key: jax.Array | None) -> tuple[jax.Array, Tree]:

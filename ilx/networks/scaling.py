@@ -61,14 +61,16 @@ def features(scale: ObservationScale | None, observation: Tree, spec: Spec) -> j
   """Standardised observation as one flat feature axis.
 
   Args:
-    scale: from `observation_scale`.
+    scale: from `observation_scale`. Without it uint8 leaves (images) are divided by 255, others left alone.
     observation: leaves ``[..., *shape]``, where ``shape`` is the leaf's in ``spec``.
     spec: says which axes are an observation's own and which are batch axes.
 
   Returns:
     float32 ``[..., F]``, F the number of elements of one observation.
   """
-  if scale is not None:
+  if scale is None:
+    observation = jax.tree.map(lambda x: x / 255.0 if x.dtype == jnp.uint8 else x, observation)
+  else:
     observation = jax.tree.map(
       lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -_LIMIT, _LIMIT),
       observation,
@@ -76,7 +78,7 @@ def features(scale: ObservationScale | None, observation: Tree, spec: Spec) -> j
       scale.std,
     )
 
-  def flat(x, leaf):
+  def flat(x: jax.Array, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     batch = x.shape[: x.ndim - len(leaf.shape)]
     return x.astype(jnp.float32).reshape(*batch, -1)
 

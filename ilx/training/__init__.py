@@ -1,5 +1,6 @@
 """Training: large device programs, checkpoints, logs."""
 
-from ilx.training.trainer import train
+from ilx.training.checkpoint import CheckpointError
+from ilx.training.trainer import Interrupted, train
 
-__all__ = ["train"]
+__all__ = ["CheckpointError", "Interrupted", "train"]

@@ -1,7 +1,9 @@
 """Leaving in good order on SIGINT and SIGTERM."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 
 class StopSignals:
@@ -13,6 +15,7 @@ class StopSignals:
   def __init__(self) -> None:
     self.received: signal.Signals | None = None
     self._previous: dict[int, object] = {}
+    self._raising = False
 
   def __enter__(self) -> "StopSignals":
     if threading.current_thread() is threading.main_thread():
@@ -20,10 +23,24 @@ class StopSignals:
         self._previous[number] = signal.signal(number, self._handle)
     return self
 
+  @contextlib.contextmanager
+  def leaving_at_once(self) -> Iterator[None]:
+    """Leaves the block early when a signal comes inside it: for long work that may be dropped."""
+    self._raising = True
+    try:
+      yield
+    except KeyboardInterrupt:
+      if not self.received:
+        raise
+    finally:
+      self._raising = False
+
   def _handle(self, number: int, frame: object) -> None:
     del frame
     self.received = signal.Signals(number)
     self._restore()
+    if self._raising:
+      raise KeyboardInterrupt
 
   def _restore(self) -> None:
     for number, handler in self._previous.items():

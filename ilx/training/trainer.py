@@ -5,6 +5,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -23,7 +24,11 @@ Evaluate = Callable[[Tree, int], Mapping[str, Any]]
 
 
 class Interrupted(Exception):
-  """SIGINT or SIGTERM came; what was learnt is saved and the same command goes on from there."""
+  """SIGINT or SIGTERM came; what was learnt is saved. ``signal`` is the signal's number."""
+
+  def __init__(self, message: str, number: int):
+    super().__init__(message)
+    self.signal = number
 
 
 def train(
@@ -88,6 +93,7 @@ def train(
   with StopSignals() as stop, _checkpoints(workdir) as checkpoints:
     state, start = _initial_state(init, init_key, episodes, checkpoints, steps)
     open_logs = list(logs(start)) if logs else []
+    opened = time.perf_counter()
     saved = start
     try:
       step = start
@@ -98,12 +104,16 @@ def train(
         state, sums = run(state, episodes, sample_key, length)
         row = {f"train/{name}": float(value) / length for name, value in jax.device_get(sums).items()}
         row["updates_per_second"] = length / (time.perf_counter() - began)
+        row["seconds"] = time.perf_counter() - opened
         step += length
         _check_finite(row, step)
-        if evaluate and (step == steps or (evaluate_every and step % evaluate_every == 0)) and not stop.received:
-          row |= {f"eval/{name}": value for name, value in evaluate(state.params, step).items()}
+        due = step == steps or (evaluate_every and step % evaluate_every == 0)
+        if evaluate and due and not stop.received:
+          with stop.leaving_at_once():
+            row |= {f"eval/{name}": value for name, value in evaluate(state.params, step).items()}
         for log in open_logs:
           log.write(step, row)
+        # After the log: what is resumed from has all its rows.
         if checkpoints and (step % checkpoint_every == 0 or step == steps or stop.received):
           checkpoints.save(step, state)
           saved = step
@@ -113,7 +123,7 @@ def train(
           if checkpoints:
             checkpoints.wait()
           where = f"{saved} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
-          raise Interrupted(f"stopped by {stop.received.name} after {step} updates; {where}")
+          raise Interrupted(f"stopped by {stop.received.name} after {step} updates; {where}", stop.received)
     finally:
       for log in open_logs:
         log.close()
@@ -157,8 +167,6 @@ def _check_finite(row: Mapping[str, float], step: int) -> None:
 
 
 def _checkpoints(workdir: str | os.PathLike | None) -> Any:
-  from contextlib import nullcontext
-
   return nullcontext() if workdir is None else Checkpoints(pathlib.Path(workdir) / "checkpoints")
 
 

@@ -1,0 +1,49 @@
+"""Trains and scores one agent.
+
+  python -m experiments.main --config=experiments/configs/bc.py
+  python -m experiments.main --config=experiments/configs/bc.py --config.dataset=hopper-expert --workdir=runs/hopper
+
+Fields of the config are set as --config.FIELD=VALUE; the config file documents them. An interrupted run (Ctrl-C,
+SIGTERM, a crash) goes on from its last checkpoint when the same command is given again.
+"""
+
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import run, summary
+from ilx import training
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as experiments/configs/bc.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<agent>-<dataset>-seed<seed>.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+  """The absl entry point."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+  config = _CONFIG.value
+  name = f"{config.agent.name}-{pathlib.Path(config.dataset).name}-seed{config.seed}"
+  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).expanduser()
+  devices = jax.devices()
+  print(f"{config.agent.name} on {config.dataset}, {len(devices)} x {devices[0].device_kind}, run folder {workdir}")
+  try:
+    result = run.run(config, workdir)
+  except training.Interrupted as stop:
+    print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
+    sys.exit(128 + stop.signal)
+  except (FileNotFoundError, ValueError, training.CheckpointError, FloatingPointError, OSError) as error:
+    if logging.get_verbosity() >= logging.DEBUG:
+      raise
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+  summary.terminal_table(result)
+  print(f"report: {workdir / 'report.html'}")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,60 @@
+"""Progress of long work: a bar with an ETA on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+# Between two lines where there is no terminal.
+_LINE_SECONDS = 15.0
+
+
+class TrainingProgress:
+  """Shows updates, loss, speed and scores as they come; a context manager."""
+
+  def __init__(self, steps: int, start: int = 0, console: Console | None = None):
+    self._console = console or Console()
+    self._steps = steps
+    self._bar = Progress(
+      TextColumn("training"),
+      BarColumn(),
+      MofNCompleteColumn(),
+      TimeElapsedColumn(),
+      TextColumn("ETA"),
+      TimeRemainingColumn(),
+      TextColumn("{task.description}"),
+      console=self._console,
+      speed_estimate_period=60,
+    )
+    self._task = self._bar.add_task("", total=steps, completed=start)
+    self._score = ""
+    self._printed = time.monotonic()
+    self._began, self._start = time.monotonic(), start
+
+  def __enter__(self) -> "TrainingProgress":
+    if self._console.is_terminal:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    self._bar.stop()
+
+  def update(self, step: int, row: Mapping[str, Any]) -> None:
+    """Takes what `ilx.train` reports after each device program."""
+    scored = "eval/return_mean" in row
+    if scored:
+      low, high = row["eval/return_ci95"]
+      self._score = f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+    text = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s  {self._score}"
+    if self._console.is_terminal:
+      if scored:
+        self._bar.console.print(f"{step:>9,} updates: {self._score}", highlight=False)
+      self._bar.update(self._task, completed=step, description=text)
+    elif scored or time.monotonic() - self._printed > _LINE_SECONDS:
+      self._printed = time.monotonic()
+      speed = (step - self._start) / max(self._printed - self._began, 1e-9)
+      eta = (self._steps - step) / max(speed, 1e-9)
+      self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {text}  ETA {eta:.0f} s\n")
+      self._console.file.flush()
