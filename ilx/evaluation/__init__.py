@@ -1,1 +1,23 @@
 """Scores of policies: rollouts in EnvPool, statistics over episodes and seeds, videos."""
+
+from ilx.evaluation.environments import check_spec, make, spec
+from ilx.evaluation.rollout import Policy, Result, evaluate, play, random_policy
+from ilx.evaluation.scores import iqm, normalized, summary
+from ilx.evaluation.trajectories import Episode
+from ilx.evaluation.video import record_video
+
+__all__ = [
+  "Episode",
+  "Policy",
+  "Result",
+  "check_spec",
+  "evaluate",
+  "iqm",
+  "make",
+  "normalized",
+  "play",
+  "random_policy",
+  "record_video",
+  "spec",
+  "summary",
+]
