@@ -31,7 +31,7 @@ def terminal_table(result: Mapping[str, Any], console: Console | None = None) ->
     for head in HEADS:
       table.add_column(head, justify="right" if head else "left")
     for row in rows:
-      table.add_row(*map(Text, row), style="bold cyan" if row[0] == NAMES["policy"] else None)
+      table.add_row(*row, style="bold cyan" if row[0] == NAMES["policy"] else None)
     console.print(table)
     console.print(Text(closing, style="dim"))
     return

@@ -26,7 +26,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
   path = run.folder / "report.html"
   temporary = run.folder / "report.html.tmp"
   try:
-    temporary.write_text(render(run), encoding="utf-8")
+    temporary.write_text(render(run), encoding="utf-8", errors="replace")
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

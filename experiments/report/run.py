@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 # A data URI larger than this makes browsers slow to open the page.
 MAX_VIDEO_BYTES = 32 * 2**20
+FLOAT32_MAX = 3.4028235e38
 
 
 class Series(NamedTuple):
@@ -90,10 +91,10 @@ def read_log(path: pathlib.Path) -> tuple[dict[str, Series], int]:
 
 
 def number(value: Any) -> float | None:
-  """``value`` as a finite float, None if it is not a number (booleans are not) or not finite."""
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
+  """``value`` as a float; None if it is no number (booleans are none) or beyond float32, in which runs compute."""
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= FLOAT32_MAX:
     return None
-  return float(value) if math.isfinite(value) else None
+  return float(value)
 
 
 def interval(value: Any) -> tuple[float, float] | None:

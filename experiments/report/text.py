@@ -35,7 +35,7 @@ def significant(value: float, minus: str = MINUS) -> str:
 
 def compact(value: float, decimals: int, suffix: str) -> str:
   """A tick label: ``value`` in units of ``suffix`` (``""``, ``"k"``, ``"M"`` or ``"G"``)."""
-  return fixed(value / {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[suffix], decimals) + (suffix if value else "")
+  return fixed(value / {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[suffix], decimals) + suffix if value else "0"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.report import details, run, write_report
+from experiments.report import axes, charts, details, run, write_report
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 VOID = {"meta", "link", "img", "br"}
@@ -203,6 +203,8 @@ def test_values_of_users_are_escaped(tmp_path):
     ({"expert_return": None}, "Not known for this run: the return of the expert."),
     ({"expert_return": None, "data_return": None, "random_return": None}, "nothing to be measured against"),
     ({"random_return": None}, "needs the expert's and the random return"),
+    ({"expert_return": 10**400}, "Not known for this run: the return of the expert."),
+    ({"git_commit": "\udc80"}, "git checkout"),
     ({"expert_return": math.nan}, "Not known for this run: the return of the expert."),
     ({"return_mean": 9512.0}, "The policy's mean return equals the expert's."),
     ({"return_ci95": [9301.0, 9600.0]}, "which its 95 % interval includes."),
@@ -294,7 +296,27 @@ def test_long_logs_keep_their_spikes(tmp_path):
   heights = sorted({float(point.split()[1]) for point in curve.split("L")})
   # The spike alone is near the top, all else near the bottom; each has a margin of 5 % of the range.
   assert heights == pytest.approx([5 / 1.1, 100 - 5 / 1.1], abs=0.02)
+  assert sum(float(point.split()[1]) < 50 for point in curve.split("L")) == 1
   assert curve.count("L") < 700
+
+
+def test_axes():
+  axis = axes.tight(-100, 300, count=4)
+  assert axis.ticks == [(-100, "−100"), (0, "0"), (100, "100"), (200, "200"), (300, "300")]  # noqa: RUF001
+  assert [axis.percent(v) for v in (-100, 0, 300)] == [0, 25, 100]
+  assert [label for _, label in axes.tight(0, 1.2e6, count=4).ticks] == ["0", "0.5M", "1.0M"]
+  assert [label for _, label in axes.tight(0, 40_000, count=4).ticks] == ["0", "10k", "20k", "30k", "40k"]
+  log = axes.logarithmic([0.02, 0.5])
+  assert [label for _, label in log.ticks] == ["0.01", "0.1", "1"]
+  assert log.percent(0.1) == pytest.approx(50)
+
+
+def test_bins():
+  assert charts.bins([500.0, 500.0]) == [490, 510]
+  edges = charts.bins([float(i) for i in range(101)])
+  assert np.allclose(edges, np.arange(0, 101, 20))
+  skewed = charts.bins([0.0, *[1000.0 + 0.01 * i for i in range(99)]])
+  assert len(skewed) - 1 <= 30
 
 
 def test_command_reproduces_the_config(tmp_path):
@@ -349,7 +371,7 @@ JSON = st.recursive(
 REALISTIC = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1e-12, 500.0, -281.0]) | st.lists(st.floats(-1e6, 1e6))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_run_folder_makes_a_valid_page(tmp_path, data):
   value = JSON | REALISTIC
