@@ -1,0 +1,148 @@
+"""features.json, against TFDS' own feature classes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from ilx.data import features
+from ilx.data.features import Feature, Sequence
+
+_TREE = {
+  "steps": Sequence(
+    {
+      "observation": {
+        "state": Feature("tensor", (17,), np.dtype(np.float32)),
+        "image": Feature("image", (8, 8, 3), np.dtype(np.uint8), "png"),
+        "pixels": Feature("tensor", (4, 4), np.dtype(np.uint8), "bytes"),
+      },
+      "action": Feature("tensor", (), np.dtype(np.int32)),
+      "is_last": Feature("tensor", (), np.dtype(bool)),
+      "note": Feature("text", (), np.dtype(object)),
+    }
+  ),
+}
+
+
+def test_tfds_reads_what_is_written(tmp_path):
+  features.write(tmp_path / "features.json", _TREE)
+  found = tfds.features.FeaturesDict.from_config(str(tmp_path))
+  expected = tfds.features.FeaturesDict(
+    {
+      "steps": tfds.features.Dataset(
+        {
+          "observation": {
+            "state": tfds.features.Tensor(shape=(17,), dtype=np.float32),
+            "image": tfds.features.Image(shape=(8, 8, 3), dtype=np.uint8, encoding_format="png"),
+            "pixels": tfds.features.Tensor(shape=(4, 4), dtype=np.uint8, encoding="bytes"),
+          },
+          "action": tfds.features.Tensor(shape=(), dtype=np.int32),
+          "is_last": tfds.features.Tensor(shape=(), dtype=np.bool_),
+          "note": tfds.features.Text(),
+        }
+      )
+    }
+  )
+  assert repr(found) == repr(expected)
+  assert found.get_serialized_info() == expected.get_serialized_info()
+
+
+def test_what_is_written_reads_back(tmp_path):
+  features.write(tmp_path / "features.json", _TREE)
+  assert features.read(tmp_path / "features.json") == _TREE
+
+
+def _tfds_features():
+  return tfds.features.FeaturesDict(
+    {
+      "steps": tfds.features.Dataset(
+        {
+          "observation": tfds.features.Tensor(shape=(2, None), dtype=np.float64, encoding="zlib"),
+          "reward": tfds.features.Scalar(np.float32),
+          "label": tfds.features.ClassLabel(num_classes=3),
+          "text": tfds.features.Tensor(shape=(), dtype=np.str_),
+          "list": tfds.features.Sequence(np.int64),
+          "image": tfds.features.Image(),
+        }
+      ),
+      "id": np.int64,
+    }
+  )
+
+
+_EXPECTED = {
+  "steps": Sequence(
+    {
+      "observation": Feature("tensor", (2, None), np.dtype(np.float64), "zlib"),
+      "reward": Feature("tensor", (), np.dtype(np.float32)),
+      "label": Feature("label", (), np.dtype(np.int64)),
+      "text": Feature("text", (), np.dtype(object)),
+      "list": Sequence(Feature("tensor", (), np.dtype(np.int64))),
+      "image": Feature("image", (None, None, 3), np.dtype(np.uint8), "png"),
+    }
+  ),
+  "id": Feature("tensor", (), np.dtype(np.int64)),
+}
+
+
+def test_reads_what_tfds_writes(tmp_path):
+  _tfds_features().save_config(str(tmp_path))
+  assert features.read(tmp_path / "features.json") == _EXPECTED
+
+
+def test_reads_the_older_layout_of_type_and_content(tmp_path):
+  (tmp_path / "features.json").write_text(json.dumps(_tfds_features().to_json()))
+  assert features.read(tmp_path / "features.json") == _EXPECTED
+
+
+def test_flatten_joins_names():
+  names = [name for name, _ in features.flatten(_TREE["steps"].feature)]
+  assert names == ["observation/state", "observation/image", "observation/pixels", "action", "is_last", "note"]
+
+
+def _tensor(**content):
+  return {"pythonClassName": "x.Tensor", "tensor": {"shape": {}, "dtype": "float32", **content}}
+
+
+@pytest.mark.parametrize(
+  ("field", "problem"),
+  [
+    ({"pythonClassName": "my.code.Audio", "audio": {}}, r"field 'a' is a my\.code\.Audio, which is not supported"),
+    ({"tensor": {}}, "field 'a' names no class"),
+    (3, "field 'a' is not an object"),
+    (_tensor(dtype="bfloat17"), "field 'a' .*bfloat17"),
+    (_tensor(dtype="complex64"), "field 'a' .*complex64 is not supported"),
+    (_tensor(encoding="lz4"), "field 'a' .*'lz4' is not supported"),
+    (_tensor(shape={"dimensions": ["x"]}), "field 'a' "),
+    (_tensor(shape=[3]), "field 'a' .*malformed"),
+    ({"pythonClassName": "x.Dataset", "sequence": {}}, "field 'a' .*malformed"),
+  ],
+)
+def test_errors_name_file_and_field(tmp_path, field, problem):
+  path = tmp_path / "features.json"
+  path.write_text(json.dumps({"pythonClassName": "x.FeaturesDict", "featuresDict": {"features": {"a": field}}}))
+  with pytest.raises(ValueError, match=problem) as error:
+    features.read(path)
+  assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "[" * 100_000, '{"pythonClassName": "x.Text"}'])
+def test_no_features_at_all(tmp_path, text):
+  path = tmp_path / "features.json"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=str(path)):
+    features.read(path)
+
+
+def test_missing_file(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"features\.json is missing"):
+    features.read(tmp_path / "features.json")
+
+
+def test_no_module_named_in_the_file_is_imported(tmp_path):
+  path = tmp_path / "features.json"
+  path.write_text(json.dumps({"pythonClassName": "antigravity.FeaturesDict", "featuresDict": {"features": {}}}))
+  assert features.read(path) == {}
+  assert "antigravity" not in sys.modules
