@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from typing import Any
@@ -71,6 +72,8 @@ def result_table(run: Run) -> str:
     return None if x is None else text.significant(x)
 
   lengths, seconds = numbers(result.get("lengths")), number(result.get("seconds"))
+  commit, dirty = _commit(run)
+  devices = Counter(map(str, result["devices"])) if isinstance(result.get("devices"), list) else Counter()
   rows = [
     ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
     ("Standard deviation over episodes", value("return_std")),
@@ -84,38 +87,50 @@ def result_table(run: Run) -> str:
     ("Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
     ("Dataset", facts.name(result.get("dataset")) or None),
+    ("Episodes learnt from", count("data_episodes")),
+    ("Transitions learnt from", count("data_transitions")),
     ("Environment", result.get("env_id")),
     ("Seed", result.get("seed")),
-    ("Commit", str(commit)[:12] if (commit := result.get("git_commit")) else None),
+    ("Devices", ", ".join(f"{n} x {name}" for name, n in devices.items()) or None),
+    ("Commit", commit[:12] + (", with changes" if dirty else "") if commit else None),
   ]
   return f"<section><h2>Result</h2>{_facts((k, 'not recorded' if v is None else v) for k, v in rows)}</section>"
 
 
 def command(run: Run) -> str:
-  """A shell command that makes the same run in a new folder, or an empty string if the config is not there."""
-  agent = facts.name(run.config.get("agent")) or facts.name(run.result.get("agent"))
-  if not run.config or not agent:
-    return ""
-  words = [f"python -m experiments.main --config={shlex.quote(f'experiments/configs/{agent}.py')}"]
-  for path, leaf in flatten(run.config).items():
-    if leaf is not None and leaf != {}:
-      words.append(shlex.quote(f"--config.{path}={_flag(leaf)}"))
-  words.append("--workdir=runs/reproduced")
-  return " \\\n  ".join(words)
+  """A shell command that makes the same run in a new folder, or an empty string if it is not known.
+
+  The recorded command with another ``--workdir``; where none is recorded, one that sets every field of the config.
+  """
+  given = run.result.get("command")
+  if isinstance(given, list) and any(str(word).startswith("--config") for word in given):
+    words = ["python", *_without_workdir([str(word) for word in given[1:]])]
+  else:
+    agent = facts.name(run.config.get("agent"))
+    if not agent:
+      return ""
+    fields = [(path, leaf) for path, leaf in flatten(run.config).items() if leaf is not None and leaf != {}]
+    words = ["python", "-m", "experiments.main", f"--config=experiments/configs/{agent}.py"]
+    words += [f"--config.{path}={_flag(leaf)}" for path, leaf in fields]
+  line = ""
+  for word in [*words, "--workdir=runs/reproduced"]:
+    separator = " \\\n  " if word.startswith(("--config.", "--workdir=")) else " " if line else ""
+    line += separator + shlex.quote(word)
+  return line
 
 
 def reproduce(run: Run) -> str:
   """The command, after the checkout of the commit."""
   line = command(run)
   if not line:
-    return (
-      '<section><h2>Reproduce</h2><p class="note">config.json is missing, so the command is not known.</p></section>'
-    )
-  commit = run.result.get("git_commit")
-  first = f"git checkout {shlex.quote(str(commit))}\n" if commit else ""
+    note = '<p class="note">Neither a command nor the config is recorded, so the command is not known.</p>'
+    return f"<section><h2>Reproduce</h2>{note}</section>"
+  commit, dirty = _commit(run)
+  first = f"git checkout {shlex.quote(commit)}\n" if commit else ""
+  note = '<p class="note">The code had changes that are not in this commit.</p>' if dirty else ""
   # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
   block = f'<pre tabindex="0" role="region" aria-label="Commands"><code>{escape(first + line)}</code></pre>'
-  return f"<section><h2>Reproduce</h2>{block}</section>"
+  return f"<section><h2>Reproduce</h2>{block}{note}</section>"
 
 
 def collapsed(run: Run) -> str:
@@ -128,6 +143,22 @@ def collapsed(run: Run) -> str:
   if isinstance(versions, dict) and versions:
     parts.append(f"<details><summary>Versions</summary>{_facts(sorted(versions.items()))}</details>")
   return f"<section>{''.join(parts)}</section>" if parts else ""
+
+
+def _commit(run: Run) -> tuple[str, bool]:
+  """The commit, empty if unknown, and whether the code differed from it."""
+  commit = str(run.result.get("git_commit") or "")
+  return commit.removesuffix("-dirty"), commit.endswith("-dirty")
+
+
+def _without_workdir(words: list[str]) -> list[str]:
+  kept, skip = [], False
+  for word in words:
+    flag = word.lstrip("-") if word.startswith("-") else ""
+    if not skip and flag != "workdir" and not flag.startswith("workdir="):
+      kept.append(word)
+    skip = flag == "workdir"
+  return kept
 
 
 def _flag(leaf: Any) -> str:

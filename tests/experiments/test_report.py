@@ -284,7 +284,7 @@ def test_unfinished_run(tmp_path):
 
 def test_result_alone(tmp_path):
   content = page(make(tmp_path, config=None, log=None))
-  for sentence in ("No evaluation was logged", "No training loss was logged", "config.json is missing"):
+  for sentence in ("No evaluation was logged", "No training loss was logged", "the command is not known"):
     assert sentence in content.text
 
 
@@ -336,6 +336,27 @@ def test_command_reproduces_the_config(tmp_path):
     "--config.note=it's $HOME; rm -rf",
     "--workdir=runs/reproduced",
   ]
+
+
+def test_recorded_command_goes_to_another_folder(tmp_path):
+  given = [
+    "/usr/bin/python3",
+    "-m",
+    "experiments.main",
+    "--workdir",
+    "runs/a b",
+    "--config=c.py",
+    "--config.note=a --b",
+  ]
+  for recorded in (given, [*given[:3], "--workdir=runs/x", *given[5:]]):
+    folder = make(tmp_path, result={**RESULT, "command": recorded, "git_commit": "abc123-dirty"})
+    line = details.command(run.read(folder))
+    assert (
+      line == "python -m experiments.main --config=c.py \\\n  '--config.note=a --b' \\\n  --workdir=runs/reproduced"
+    )
+    content = page(folder)
+    assert "git checkout abc123 python" in content.text
+    assert "The code had changes that are not in this commit." in content.text
 
 
 def test_errors_name_the_file(tmp_path):
