@@ -47,7 +47,7 @@ def terminal_table(result: Mapping[str, Any], console: Console | None = None) ->
 
 def _rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
   scores = facts.scores(result)
-  decimals = text.decimals_for(s.value for s in scores if s.value is not None)
+  decimals = facts.decimals(result)
   episodes = number(result.get("episodes"))
   return [
     (

@@ -57,7 +57,7 @@ def result_table(run: Run) -> str:
   result = run.result
   if not result:
     return ""
-  decimals = text.decimals_for([x for key in ("return_mean", "expert_return") if (x := number(result.get(key)))])
+  decimals = facts.decimals(result)
 
   def value(key: str) -> str | None:
     x = number(result.get(key))
@@ -78,7 +78,7 @@ def result_table(run: Run) -> str:
     ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
     ("Standard deviation over episodes", value("return_std")),
     ("Interquartile mean", value("return_iqm") and value("return_iqm") + band("return_iqm_ci95")),
-    ("Mean length", f"{sum(lengths) / len(lengths):,.1f} steps" if lengths else None),
+    ("Mean length", f"{text.significant(sum(lengths) / len(lengths))} steps" if lengths else None),
     ("Episodes", count("episodes")),
     ("Expert's return", value("expert_return")),
     ("Data's return", value("data_return")),

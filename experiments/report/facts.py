@@ -43,6 +43,11 @@ def scores(result: Mapping[str, Any]) -> list[Score]:
   return rows
 
 
+def decimals(result: Mapping[str, Any]) -> int:
+  """Decimals that the returns of the comparison are printed with, everywhere alike."""
+  return text.decimals_for(score.value for score in scores(result) if score.value is not None)
+
+
 def verdict(result: Mapping[str, Any]) -> str:
   """One sentence: where the policy's mean return lies beside the expert's."""
   policy, expert, data, random = scores(result)
@@ -52,14 +57,14 @@ def verdict(result: Mapping[str, Any]) -> str:
   if other.value is None:
     return "Neither the expert's nor the data's return is known, so the return has nothing to be measured against."
   name = "expert" if other is expert else "data"
-  decimals = text.decimals_for([policy.value, other.value])
+  places = decimals(result)
   gap = policy.value - other.value
   share = f" ({100 * abs(gap) / other.value:.1f} %)" if other.value > 0 else ""
-  if text.fixed(gap, decimals) == text.fixed(0.0, decimals):
+  if text.fixed(gap, places) == text.fixed(0.0, places):
     sentence = f"The policy's mean return equals the {name}'s"
   else:
     side = "below" if gap < 0 else "above"
-    sentence = f"The policy's mean return is {text.fixed(abs(gap), decimals)}{share} {side} the {name}'s"
+    sentence = f"The policy's mean return is {text.fixed(abs(gap), places)}{share} {side} the {name}'s"
   if policy.band and gap:
     inside = policy.band[0] <= other.value <= policy.band[1]
     sentence += f", which its 95 % interval {'includes' if inside else 'excludes'}"

@@ -41,7 +41,7 @@ def comparison(run: Run) -> str:
   note = f'<p class="note">Not known for this run: the return of {_list(missing)}.</p>' if missing else ""
   if not rows or rows[0].kind != "policy" or len(rows) == 1:
     return f"<section>{note}</section>" if run.result else ""
-  decimals = text.decimals_for(r.value for r in rows)
+  decimals = facts.decimals(run.result)
   axis = axes.linear([r.value for r in rows] + [x for r in rows for x in r.band or ()], count=4)
   marks = [t for t, _ in axis.ticks]
   body = []
@@ -161,7 +161,7 @@ def _tiles(result: dict[str, Any]) -> str:
   policy = facts.scores(result)[0]
   tiles = []
   if policy.value is not None:
-    decimals = text.decimals_for([policy.value])
+    decimals = facts.decimals(result)
     band = f"95 % interval {_band(policy.band, decimals)}" if policy.band else "95 % interval not recorded"
     tiles.append(("main", "Mean return", text.fixed(policy.value, decimals), band))
   if policy.normalized is not None:
