@@ -1,6 +1,7 @@
 """RLDS datasets on disk: a TFDS folder whose records are whole episodes, read without TensorFlow."""
 
 import difflib
+import itertools
 import json
 import os
 import re
@@ -170,11 +171,11 @@ def read_records(info: Info, split: str, num_episodes: int | None = None) -> Ite
     if not file.is_file():
       raise FileNotFoundError(f"{file} is missing: the dataset is incomplete; copy or build it again")
   for file, length in needed:
-    for record in shards.read(file, info.file_format, length):
+    records = shards.read(file, info.file_format, length)
+    # A shard of which all is wanted is read to its very end, where a surplus would show.
+    for record in records if wanted >= length else itertools.islice(records, wanted):
       yield file, record
-      wanted -= 1
-      if not wanted:
-        return
+    wanted -= length
 
 
 def load(directory_or_name: str | os.PathLike, split: str = "train", num_episodes: int | None = None) -> Episodes:

@@ -12,6 +12,13 @@ FORMATS = ("array_record", "tfrecord")
 # zstd would cap reading at a third of the speed.
 _ARRAY_RECORD_OPTIONS = "group_size:1,snappy"
 
+# What every Riegeli file, and so every ArrayRecord file, begins with; the reader itself does not look at it.
+# Source: https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md
+_SIGNATURE = bytes.fromhex(
+  "83af70d10d884a3f0000000000000000400000000000000091bac23c9287e1a9"
+  "0000000000000000e19f13c0e9b1c3727300000000000000" + "00" * 8
+)
+
 
 class CutShortError(ValueError):
   """A file ends in the middle of a record."""
@@ -37,6 +44,9 @@ def read(path: Path, file_format: str, count: int) -> Iterator[bytes]:
 def _read_array_record(path: Path, count: int) -> Iterator[bytes]:
   from array_record.python import array_record_module
 
+  with path.open("rb") as file:
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+      raise ValueError(f"{path} is damaged or no ArrayRecord file: wrong signature at its start")
   # Riegeli keeps a hash of every chunk and raises on the first that differs, some of them on closing only.
   found = None
   try:
