@@ -1,5 +1,6 @@
 """Arrays out of ``.npz`` files that are not trusted: nothing is unpickled, sizes are checked before memory is taken."""
 
+import errno
 import math
 import os
 import zipfile
@@ -54,8 +55,13 @@ def _open(path: Any) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
   except FileNotFoundError:
     raise FileNotFoundError(f"{path}: no such file") from None
-  except zipfile.BadZipFile as error:
+  except _BROKEN as error:
     raise ValueError(f"{path}: not an npz file ({error})") from None
+  except OSError as error:
+    # zipfile seeks to where a damaged directory sends it
+    if error.errno != errno.EINVAL:
+      raise
+    raise ValueError(f"{path}: not an npz file, or a damaged one") from None
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -87,7 +93,7 @@ def _check_header(path: Any, archive: zipfile.ZipFile, key: str, info: zipfile.Z
         raise ValueError(f"npy version {version} is for structured arrays")
       shape, _, dtype = _HEADERS[version](stream)
       start = stream.tell()
-  except _BROKEN as error:
+  except (*_BROKEN, OSError) as error:
     raise ValueError(f"{path}: array {key!r} cannot be read ({error})") from None
   if dtype.hasobject:
     raise ValueError(f"{path}: array {key!r} holds pickled Python objects, which are not read; save plain arrays")
@@ -103,5 +109,5 @@ def _array(path: Any, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo)
   try:
     with archive.open(info) as stream:
       return np.lib.format.read_array(stream, allow_pickle=False)
-  except _BROKEN as error:
+  except (*_BROKEN, OSError) as error:
     raise ValueError(f"{path}: array {key!r} cannot be read ({error})") from None

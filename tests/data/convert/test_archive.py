@@ -114,3 +114,20 @@ def test_other_compressions_are_refused(tmp_path):
   path = zipped(tmp_path / "a.npz", {"x": npy(np.zeros(2))}, zipfile.ZIP_LZMA)
   with pytest.raises(ValueError, match="compressed in a way"):
     archive.load(path, ["x"])
+
+
+def test_no_damage_gets_past_as_another_error(tmp_path):
+  path = tmp_path / "a.npz"
+  np.savez_compressed(path, x=np.arange(20.0), flags=np.zeros(20, bool))
+  intact, rng = path.read_bytes(), np.random.default_rng(0)
+  refused = 0
+  for _ in range(300):
+    damaged = bytearray(intact)
+    damaged[rng.integers(len(damaged))] ^= int(rng.integers(1, 256))
+    path.write_bytes(damaged)
+    try:
+      archive.load(path, [key for key in archive.keys(path) if key in ("x", "flags")])
+    except ValueError as error:
+      assert str(path) in str(error)  # noqa: PT017
+      refused += 1
+  assert refused > 100
