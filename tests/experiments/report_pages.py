@@ -1,0 +1,121 @@
+"""Run folders to report on, and a reader of the pages."""
+
+import html.parser
+import json
+import pathlib
+import re
+
+import av
+import numpy as np
+
+from experiments.report import write_report
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+VOID = {"meta", "link", "img", "br"}
+
+CONFIG = {
+  "agent": {"name": "bc", "hidden_sizes": [256, 256], "learning_rate": 3e-4, "schedule": None},
+  "dataset": "halfcheetah-expert",
+  "steps": 400,
+  "seed": 0,
+}
+RESULT = {
+  "env_id": "HalfCheetah-v5",
+  "episodes": 4,
+  "return_mean": 9412.0,
+  "return_std": 110.0,
+  "return_ci95": [9301.0, 9498.0],
+  "return_iqm": 9420.0,
+  "return_iqm_ci95": [9300.0, 9500.0],
+  "normalized_score": 99.0,
+  "expert_return": 9512.0,
+  "data_return": 9480.0,
+  "random_return": -281.0,
+  "returns": [9300.0, 9400.0, 9450.0, 9498.0],
+  "lengths": [1000, 1000, 1000, 1000],
+  "steps": 400,
+  "updates_per_second": 2143.2,
+  "seconds": 134.2,
+  "seed": 0,
+  "versions": {"jax": "0.10.0"},
+  "git_commit": "b2c66081d2f3",
+  "agent": "bc",
+  "dataset": "halfcheetah-expert",
+}
+LOG = [
+  {"step": 100 * i, "train/loss": 0.5 / i, "eval/return_mean": 2000.0 * i, "eval/return_ci95": [1900.0 * i, 2100.0 * i]}
+  for i in range(1, 5)
+]
+
+
+class Page(html.parser.HTMLParser):
+  """Elements of a page; fails on tags that are not closed in order."""
+
+  def __init__(self, source: str):
+    super().__init__()
+    self.elements: list[tuple[str, dict[str, str | None]]] = []
+    self.words: list[str] = []
+    self._open: list[str] = []
+    self.feed(source)
+    self.close()
+    assert not self._open
+
+  def handle_starttag(self, tag, attrs):
+    self.elements.append((tag, dict(attrs)))
+    if tag not in VOID:
+      self._open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.elements.append((tag, dict(attrs)))
+
+  def handle_endtag(self, tag):
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    if "style" not in self._open:
+      self.words.append(data)
+
+  @property
+  def text(self) -> str:
+    return re.sub(r"\s+", " ", " ".join(self.words))
+
+  def count(self, tag: str, kind: str | None = None) -> int:
+    return sum(t == tag and (kind is None or kind in (a.get("class") or "").split()) for t, a in self.elements)
+
+
+def make(folder: pathlib.Path, config=CONFIG, result=RESULT, log=LOG) -> pathlib.Path:
+  folder.mkdir(exist_ok=True)
+  for name, value in (("config.json", config), ("result.json", result)):
+    if value is not None:
+      (folder / name).write_text(json.dumps(value))
+  if log is not None:
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+  return folder
+
+
+def page(folder: pathlib.Path) -> Page:
+  return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def record(path: pathlib.Path) -> None:
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("h264", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for i in range(5):
+      frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * i, np.uint8), format="rgb24")
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def assert_self_contained(source: str) -> None:
+  for tag, attributes in Page(source).elements:
+    assert tag not in {"script", "iframe", "object", "embed", "form", "base"}
+    for name, value in attributes.items():
+      assert not name.startswith("on")
+      # The page's own policy refuses style attributes.
+      assert name != "style"
+      if name in {"src", "href", "poster", "srcset", "data", "action", "xlink:href"}:
+        assert value.startswith("data:")
+  style = source[source.index("<style>") : source.index("</style>")]
+  assert "url(" not in style
+  assert "@import" not in style
