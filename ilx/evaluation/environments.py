@@ -14,12 +14,13 @@ from ilx.types import Continuous, Discrete, Spec, Tree
 def slot_seeds(seed: int, num_envs: int) -> np.ndarray:
   """EnvPool seeds of ``num_envs`` environment slots, int64 ``[num_envs]``: distinct, consecutive.
 
-  Slot ``i`` gets ``base + i``, as EnvPool counts, where ``base`` is a hash of ``seed``. Passing ``seed`` itself
-  would give seeds 0 and 1 all but one of their slots in common, and runs that look independent would not be.
+  Slot ``i`` gets ``base + i``, as EnvPool counts, whatever ``num_envs``; ``base`` is a hash of ``seed`` below 2^30.
+  Passing ``seed`` itself would give seeds 0 and 1 all but one of their slots in common, and runs that look
+  independent would not be.
   """
-  if seed < 0 or num_envs < 1:
-    raise ValueError(f"seed must be >= 0 and num_envs >= 1, got seed={seed} and num_envs={num_envs}")
-  base = int(np.random.SeedSequence(seed).generate_state(1)[0]) % (2**31 - num_envs)
+  if seed < 0 or not 0 < num_envs < 2**30:
+    raise ValueError(f"seed must be >= 0 and num_envs in [1, 2^30), got seed={seed} and num_envs={num_envs}")
+  base = int(np.random.SeedSequence(seed).generate_state(1)[0]) % 2**30
   return base + np.arange(num_envs)
 
 

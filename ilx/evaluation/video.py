@@ -52,7 +52,7 @@ def record_video(
     params: what ``act`` takes.
     env_id: EnvPool's name of the task.
     path: of the video; its folder is made. A video that is there stays until the new one is complete.
-    seed: any integer >= 0, of the environment and the sampled actions. The episode is that of slot 0 of ``evaluate``.
+    seed: any integer >= 0, of the environment and the sampled actions. The start is slot 0's in ``evaluate``.
     max_seconds: length in the time of the task.
     env_kwargs: the task's own options.
     sample: draw actions from the policy instead of taking its mode.

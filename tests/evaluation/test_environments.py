@@ -56,6 +56,7 @@ def test_slots_have_the_documented_seeds():
 def test_neighbouring_seeds_share_no_slot():
   slots = np.concatenate([environments.slot_seeds(seed, 64) for seed in range(20)])
   assert len(np.unique(slots)) == 20 * 64
+  np.testing.assert_array_equal(environments.slot_seeds(3, 100)[:64], environments.slot_seeds(3, 64))
   assert slots.min() >= 0
   assert slots.max() < 2**31
 
