@@ -271,6 +271,7 @@ def test_a_full_disk_while_publishing(tmp_path):
     undo()
   assert error.value.errno == errno.EFBIG
   assert sorted(os.listdir(tmp_path / "test")) == ["0.9.0", "1.0.0.incomplete"]
+  assert os.listdir(tmp_path / "test" / "1.0.0.incomplete") == ["journal.tfrecord"]
   assert contents(other) == before
   with Recorder(tmp_path, name="test") as recorder:
     assert recorder.num_episodes == 1

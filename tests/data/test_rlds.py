@@ -1,13 +1,16 @@
 """Reading datasets: finding them, equal content with TFDS, and one clear error for each way to be broken."""
 
+import io
 import json
 import shutil
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 import ilx.data
 from ilx.data import example, features, rlds, shards
@@ -402,3 +405,75 @@ def test_images_of_another_size_are_refused(tmp_path, shared_data):
   features_file.write_text(features_file.read_text().replace('"64"', '"32"'))
   with pytest.raises(ValueError, match=r"image_\d', step 0: an image of 64 x 64 where features\.json says \(32, 32, 3"):
     ilx.data.load(tmp_path / "copy")
+
+
+def test_what_tfds_encodes_loads(tmp_path):
+  """Images, compressed tensors, labels and a shape left open, through TFDS' own serialiser."""
+  feature = tfds.features
+  steps = {
+    "observation": {
+      "gray": feature.Image(shape=(6, 5, 1), dtype=np.uint8, encoding_format="png"),
+      "color": feature.Image(shape=(None, None, 3), dtype=np.uint8, encoding_format="png"),
+      "small": feature.Tensor(shape=(2, 2), dtype=np.uint8, encoding="zlib"),
+      "wide": feature.Tensor(shape=(3,), dtype=np.float64, encoding="bytes"),
+      "open": feature.Tensor(shape=(None, 2), dtype=np.float32),
+    },
+    "action": feature.ClassLabel(num_classes=5),
+    "reward": feature.Tensor(shape=(1,), dtype=np.float64),
+    "is_terminal": feature.Scalar(np.bool_),
+    "language": feature.Text(),
+  }
+  tree = feature.FeaturesDict({"steps": feature.Dataset(steps), "episode_id": np.int64})
+  rng = np.random.default_rng(0)
+
+  def step(last):
+    return {
+      "observation": {
+        "gray": rng.integers(0, 256, (6, 5, 1), np.uint8),
+        "color": rng.integers(0, 256, (4, 7, 3), np.uint8),
+        "small": rng.integers(0, 256, (2, 2), np.uint8),
+        "wide": rng.standard_normal(3),
+        "open": rng.standard_normal((3, 2)).astype(np.float32),
+      },
+      "action": rng.integers(5),
+      "reward": rng.standard_normal(1),
+      "is_terminal": last,
+      "language": "go",
+    }
+
+  def encoded(step):
+    """TFDS turns arrays into PNG with TensorFlow; files it takes as they are."""
+    images = {name: io.BytesIO() for name in ("gray", "color")}
+    for name, file in images.items():
+      Image.fromarray(step["observation"][name].squeeze()).save(file, "PNG")
+      file.seek(0)
+    return {**step, "observation": {**step["observation"], **images}}
+
+  episodes = [[step(index == length) for index in range(length + 1)] for length in (3, 5)]
+  records = [
+    tree.serialize_example({"steps": [encoded(step) for step in steps], "episode_id": index})
+    for index, steps in enumerate(episodes)
+  ]
+  write(tmp_path, records)
+  tree.save_config(str(tmp_path))
+  found = ilx.data.load(tmp_path)
+  flat = [step for steps in episodes for step in steps]
+  assert found.num_steps == len(flat) == 10
+  for name, value in found.observation.items():
+    expected = np.stack([step["observation"][name] for step in flat])
+    np.testing.assert_array_equal(value, expected.astype(value.dtype), err_msg=name)
+  assert {name: value.dtype.name for name, value in found.observation.items() if value.dtype != np.uint8} == {
+    "wide": "float32",
+    "open": "float32",
+  }
+  np.testing.assert_array_equal(found.action, [step["action"] for step in flat])
+  np.testing.assert_array_equal(found.reward, np.float32([step["reward"][0] for step in flat]))
+  np.testing.assert_array_equal(found.is_terminal, [step["is_terminal"] for step in flat])
+
+
+def test_a_zip_bomb_is_cut_off(tmp_path):
+  record = make()
+  record["steps/observation"] = [zlib.compress(bytes(10_000_000))] * 4
+  write(tmp_path, [record], {**TREE, "observation": Feature("tensor", (4,), FLOAT, "zlib")})
+  with pytest.raises(ValueError, match=r"'steps/observation', step 0: 17 bytes where float32 \(4,\) has 16"):
+    ilx.data.load(tmp_path)
