@@ -16,7 +16,6 @@ from collections.abc import Mapping
 import numpy as np
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_KINDS = {1: "bytes", 2: "float", 3: "int64"}
 
 
 def parse(buffer: bytes) -> dict[str, np.ndarray | list[bytes]]:
@@ -38,7 +37,7 @@ def parse(buffer: bytes) -> dict[str, np.ndarray | list[bytes]]:
     buffer = bytes(buffer)
   features: dict[str, np.ndarray | list[bytes]] = {}
   name = ""
-  offset, size = 0, len(buffer)
+  offset, start, size = 0, 0, len(buffer)
   try:
     while offset < size:
       tag, start, offset = _field(buffer, offset, size)
@@ -149,7 +148,7 @@ def _feature(buffer: bytes, offset: int, end: int) -> np.ndarray | list[bytes]:
   kind, parts = 0, []
   while offset < end:
     tag, start, offset = _field(buffer, offset, end)
-    if tag & 7 != _BYTES or tag >> 3 not in _KINDS:
+    if tag & 7 != _BYTES or not 1 <= tag >> 3 <= 3:
       continue
     if tag >> 3 != kind:
       kind, parts = tag >> 3, []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ilx.data import encode, example, features, shards
+from ilx.data import encode, example, features, files, shards
 
 
 class Recorder:
@@ -169,7 +169,7 @@ class Recorder:
       self._write(staging)
       self._refuse_existing()
       staging.rename(self.path)
-      _sync_folder(self.path.parent)
+      files.sync_folder(self.path.parent)
     except FileExistsError:
       raise
     except OSError as error:
@@ -182,7 +182,7 @@ class Recorder:
       metadata = json.dumps(self.metadata, indent=2, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
       raise ValueError(f"Recorder: metadata is not JSON: {error}") from None
-    _write_text(staging / "metadata.json", metadata + "\n")
+    files.write_text(staging / "metadata.json", metadata + "\n")
     count = -(-self.num_episodes // self._episodes_per_shard)
     lengths, num_bytes = [], 0
     records = (record for _, record in self._records())
@@ -199,9 +199,9 @@ class Recorder:
       "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     }
     info = {"name": self.name, "version": self.version, "fileFormat": "array_record", "splits": [split]}
-    _write_text(staging / "dataset_info.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
+    files.write_text(staging / "dataset_info.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
     features.write(staging / "features.json", self._features)
-    _sync_folder(staging)
+    files.sync_folder(staging)
 
   def __enter__(self) -> "Recorder":
     return self
@@ -240,18 +240,3 @@ def _write_error(error: OSError, folder: Path) -> OSError:
     f"cannot write to {folder}: {error.strerror or error}; what was recorded before is intact, "
     "free some space and run again",
   )
-
-
-def _write_text(path: Path, text: str) -> None:
-  with path.open("w") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
