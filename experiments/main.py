@@ -8,6 +8,7 @@ SIGTERM, a crash) goes on from its last checkpoint when the same command is give
 """
 
 import pathlib
+import re
 import sys
 
 import jax
@@ -22,10 +23,29 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs
 flags.mark_flag_as_required("config")
 
 
+def parse(argv: list[str]) -> list[str]:
+  """Parses flags; what is wrong with them is one line that names the field and the nearest one, not a traceback."""
+  try:
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
+    return rest
+  except flags.Error as error:
+    reason = str(error)
+  except (AttributeError, KeyError) as error:
+    near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error))
+    reason = f"the config has no field {near[2]!r}; did you mean {near[1]!r}?" if near else f"no such field: {error}"
+  except (ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
+    reason = f"--config cannot be loaded: {' '.join(str(error).rpartition('Attempted')[2].split())}"
+  print(f"error: {reason}\nSee --help.", file=sys.stderr)
+  sys.exit(2)
+
+
 def main(argv: list[str]) -> None:
-  """The absl entry point."""
+  """Runs the experiment that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell each step of theirs at INFO
   config = _CONFIG.value
   name = f"{config.agent.name}-{pathlib.Path(config.dataset).name}-seed{config.seed}"
   workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).expanduser()
@@ -46,4 +66,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse)

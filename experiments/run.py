@@ -4,7 +4,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from ilx.training import logs
 
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
 _EVALUATION_SEED, _FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
-_PACKAGES = ("ilx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
 class Task(NamedTuple):
@@ -96,7 +95,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     ValueError: when ``workdir`` holds a run of another config.
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
   """
-  began = time.perf_counter()
   check_config(config, workdir)
   task = load_task(config)
   agent = agents.make(config.agent, task.spec, config.steps)
@@ -137,7 +135,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     )
   if evaluate.result is None:  # the run was complete already
     evaluate(state.params, config.steps)
-  result = summarise(config, task, evaluate.result, workdir, time.perf_counter() - began)
+  result = summarise(config, task, evaluate.result, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video:
     ilx.evaluation.record_video(
@@ -176,7 +174,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def summarise(
-  config: ml_collections.ConfigDict, task: Task, played: ilx.evaluation.Result, workdir: pathlib.Path, seconds: float
+  config: ml_collections.ConfigDict, task: Task, played: ilx.evaluation.Result, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """What result.json holds."""
   summary = ilx.evaluation.summary(played.returns)
@@ -208,10 +206,14 @@ def summarise(
     "lengths": played.lengths,
     "steps": config.steps,
     "updates_per_second": float(np.median(speeds)),
-    "seconds": seconds,
+    "seconds": rows[-1]["seconds"],
     "seed": config.seed,
     "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-    "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in _PACKAGES}},
+    "versions": {
+      "python": sys.version.split()[0],
+      "ilx": ilx.__version__,
+      **{name: metadata.version(name) for name in _PACKAGES},
+    },
     "git_commit": git_commit(),
     "command": [sys.executable, "-m", "experiments.main", *sys.argv[1:]],
   }

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -23,8 +24,9 @@ class Log(Protocol):
 
 
 class JsonlLog:
-  """One JSON object a line with the key ``step`` first, flushed line by line.
+  """One JSON object a line, flushed line by line: ``step`` and ``seconds`` first.
 
+  ``seconds`` is wall clock since the log was first opened, the time between a stop and its resumption left out.
   Rows later than ``resume_step`` are dropped on opening: they belong to updates that will be made again. So is a last
   line that a crash cut short.
   """
@@ -36,10 +38,12 @@ class JsonlLog:
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(temporary, self._path)
     self._file = open(self._path, "a")  # noqa: SIM115 (closed by close)
+    self._began = time.monotonic() - (kept[-1].get("seconds", 0.0) if kept else 0.0)
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Appends one line; non-finite numbers become null, which JSON can express."""
-    self._file.write(json.dumps({"step": step, **{k: jsonable(v) for k, v in row.items()}}) + "\n")
+    seconds = round(time.monotonic() - self._began, 3)
+    self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
     self._file.flush()
 
   def close(self) -> None:
@@ -90,5 +94,9 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes ``value`` as indented JSON, atomically."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(json.dumps(jsonable(value), indent=2) + "\n")
-  os.replace(temporary, path)
+  try:
+    temporary.write_text(json.dumps(jsonable(value), indent=2) + "\n")
+    os.replace(temporary, path)
+  except OSError:
+    temporary.unlink(missing_ok=True)
+    raise

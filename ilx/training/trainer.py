@@ -93,8 +93,6 @@ def train(
   with StopSignals() as stop, _checkpoints(workdir) as checkpoints:
     state, start = _initial_state(init, init_key, episodes, checkpoints, steps)
     open_logs = list(logs(start)) if logs else []
-    opened = time.perf_counter()
-    saved = start
     try:
       step = start
       while step < steps:
@@ -104,7 +102,6 @@ def train(
         state, sums = run(state, episodes, sample_key, length)
         row = {f"train/{name}": float(value) / length for name, value in jax.device_get(sums).items()}
         row["updates_per_second"] = length / (time.perf_counter() - began)
-        row["seconds"] = time.perf_counter() - opened
         step += length
         _check_finite(row, step)
         due = step == steps or (evaluate_every and step % evaluate_every == 0)
@@ -113,17 +110,14 @@ def train(
             row |= {f"eval/{name}": value for name, value in evaluate(state.params, step).items()}
         for log in open_logs:
           log.write(step, row)
+        if on_progress:
+          on_progress(step, row)
         # After the log: what is resumed from has all its rows.
         if checkpoints and (step % checkpoint_every == 0 or step == steps or stop.received):
           checkpoints.save(step, state)
-          saved = step
-        if on_progress:
-          on_progress(step, row)
         if stop.received:
-          if checkpoints:
-            checkpoints.wait()
-          where = f"{saved} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
-          raise Interrupted(f"stopped by {stop.received.name} after {step} updates; {where}", stop.received)
+          where = f"{step} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
+          raise Interrupted(f"stopped by {stop.received.name}; {where}", stop.received)
     finally:
       for log in open_logs:
         log.close()

@@ -1,0 +1,37 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ilx import parallel
+from ilx.parallel import mesh as mesh_lib
+
+
+def test_default_is_data_parallel_over_all_devices():
+  mesh = parallel.make_mesh()
+  assert dict(mesh.shape) == {"data": len(jax.devices()), "fsdp": 1, "tensor": 1}
+
+
+def test_data_takes_what_is_left():
+  assert dict(parallel.make_mesh(fsdp=2, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 16}])
+def test_sizes_must_fit_the_devices(sizes):
+  with pytest.raises(ValueError, match="number of devices, 8"):
+    parallel.make_mesh(**sizes)
+
+
+def test_batch_is_divided_and_the_rest_replicated():
+  mesh = parallel.make_mesh(data=4, fsdp=2)
+  x = jnp.zeros((16, 3))
+  assert jax.device_put(x, parallel.batch_sharding(mesh)).addressable_shards[0].data.shape == (2, 3)
+  assert jax.device_put(x, parallel.replicated(mesh)).addressable_shards[0].data.shape == (16, 3)
+
+
+def test_batch_size_errors_name_sizes_that_fit():
+  mesh = parallel.make_mesh()
+  mesh_lib.check_batch_size(mesh, 64)
+  with pytest.raises(ValueError, match="batch_size=100 does not divide among 8 devices; use 96 or 104"):
+    mesh_lib.check_batch_size(mesh, 100)
+  with pytest.raises(ValueError, match="use 8"):
+    mesh_lib.check_batch_size(mesh, 3)

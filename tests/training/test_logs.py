@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+
+from ilx.training import logs
+
+
+def test_jsonl_resumes_at_a_step_and_drops_what_comes_after(tmp_path):
+  path = tmp_path / "log.jsonl"
+  log = logs.JsonlLog(path)
+  for step in (10, 20, 30):
+    log.write(step, {"train/loss": np.float32(step), "eval/return_ci95": (1.0, np.float64(2.0))})
+  log.close()
+  with open(path, "a") as file:
+    file.write('{"step": 40, "train/lo')  # the process was killed here
+  log = logs.JsonlLog(path, resume_step=20)
+  log.write(30, {"train/loss": float("nan")})
+  log.close()
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [row["step"] for row in rows] == [10, 20, 30]
+  assert rows[0]["train/loss"] == 10.0
+  assert rows[0]["eval/return_ci95"] == [1.0, 2.0]
+  assert rows[2]["train/loss"] is None
+
+
+def test_seconds_go_on_where_they_stopped(tmp_path):
+  path = tmp_path / "log.jsonl"
+  path.write_text('{"step": 10, "seconds": 500.0}\n{"step": 20, "seconds": 900.0}\n')
+  log = logs.JsonlLog(path, resume_step=10)
+  log.write(20, {})
+  log.close()
+  assert 500.0 <= logs.read_jsonl(path)[-1]["seconds"] < 510.0
+
+
+def test_tensorboard_has_the_scalars(tmp_path):
+  log = logs.TensorBoardLog(tmp_path)
+  log.write(5, {"train/loss": 0.25, "eval/return_ci95": [1.0, 2.0]})
+  log.close()
+  content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+  assert b"train/loss" in content
+  assert b"return_ci95" not in content
+
+
+def test_write_json_is_atomic_and_speaks_plain_json(tmp_path):
+  path = tmp_path / "result.json"
+  logs.write_json(path, {"a": np.arange(2), "b": float("inf"), "c": (np.int64(1), None)})
+  assert json.loads(path.read_text()) == {"a": [0, 1], "b": None, "c": [1, None]}
+  assert [p.name for p in tmp_path.iterdir()] == ["result.json"]

@@ -1,0 +1,155 @@
+import os
+import signal
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+import ilx
+from ilx import testing, training
+from ilx.training import logs
+
+SPEC = testing.continuous_spec()
+
+
+@pytest.fixture(scope="module")
+def agent():
+  return ilx.agents.bc(SPEC, hidden=(16,))
+
+
+@pytest.fixture(scope="module")
+def episodes():
+  return testing.fake_episodes(SPEC)
+
+
+def _train(agent, episodes, **kwargs):
+  defaults = {"steps": 40, "batch_size": 16, "log_every": 10, "checkpoint_every": 20}
+  return ilx.train(agent, episodes, **(defaults | kwargs))
+
+
+def _plain(state):
+  return jax.tree.map(np.asarray, state._replace(key=jax.random.key_data(state.key)))
+
+
+@pytest.fixture(scope="module")
+def reference(agent, episodes):
+  return _plain(_train(agent, episodes))
+
+
+def test_a_seed_fixes_the_run(agent, episodes, reference):
+  chex.assert_trees_all_equal(_plain(_train(agent, episodes)), reference)
+  other = _plain(_train(agent, episodes, seed=1))
+  assert not np.array_equal(jax.tree.leaves(other.params)[0], jax.tree.leaves(reference.params)[0])
+
+
+def test_where_logs_and_checkpoints_fall_changes_nothing(agent, episodes, reference, tmp_path):
+  state = _train(agent, episodes, workdir=tmp_path, log_every=7, checkpoint_every=9)
+  chex.assert_trees_all_equal(_plain(state), reference)
+
+
+def test_one_device_and_eight_agree_to_rounding(agent, episodes, reference):
+  one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
+  chex.assert_trees_all_close(_plain(_train(agent, episodes, mesh=one)), reference, rtol=1e-3, atol=1e-5)
+
+
+def test_it_is_the_plain_loop(agent, episodes, reference):
+  """The program with its sampling, against a loop that a user would write."""
+  init_key, sample_key = jax.random.split(jax.random.key(0))
+  data = jax.device_put(episodes)
+  state = agent.init(init_key, agent.view.sample(init_key, data, 16))
+  for i in range(40):
+    state, _ = jax.jit(agent.update)(state, agent.view.sample(jax.random.fold_in(sample_key, i), data, 16))
+  chex.assert_trees_all_close(_plain(state), reference, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_call_goes_on_bit_for_bit(agent, episodes, reference, tmp_path, number):
+  def stop_at_ten(step, row):
+    del row
+    if step == 10:
+      os.kill(os.getpid(), number)
+
+  with pytest.raises(training.Interrupted, match=r"10 of 40 updates are saved") as caught:
+    _train(agent, episodes, workdir=tmp_path, on_progress=stop_at_ten, checkpoint_every=40)
+  assert caught.value.signal == number
+  steps = []
+  state = _train(agent, episodes, workdir=tmp_path, on_progress=lambda step, row: steps.append(step))
+  assert steps == [20, 30, 40]
+  chex.assert_trees_all_equal(_plain(state), reference)
+
+
+def test_a_crash_resumes_from_the_last_checkpoint_bit_for_bit(agent, episodes, reference, tmp_path):
+  def crash(step, row):
+    del row
+    if step == 30:
+      raise KeyError("crash")
+
+  with pytest.raises(KeyError, match="crash"):
+    _train(agent, episodes, workdir=tmp_path, on_progress=crash)
+  starts = []
+  state = _train(agent, episodes, workdir=tmp_path, logs=lambda step: starts.append(step) or [])
+  assert starts == [20]
+  chex.assert_trees_all_equal(_plain(state), reference)
+
+
+def test_a_signal_does_not_wait_for_an_evaluation(agent, episodes, tmp_path):
+  def evaluate(params, step):
+    del params, step
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("went on evaluating")
+
+  with pytest.raises(training.Interrupted, match="20 of 40 updates are saved"):
+    _train(agent, episodes, workdir=tmp_path, evaluate=evaluate, evaluate_every=20, checkpoint_every=40)
+
+
+def test_logs_and_evaluations_come_when_they_are_due(agent, episodes, tmp_path):
+  _train(
+    agent,
+    episodes,
+    steps=45,
+    evaluate=lambda params, step: {"return_mean": float(step)},
+    evaluate_every=20,
+    logs=lambda step: [logs.JsonlLog(tmp_path / "log.jsonl", step)],
+  )
+  rows = logs.read_jsonl(tmp_path / "log.jsonl")
+  assert [row["step"] for row in rows] == [10, 20, 30, 40, 45]
+  assert [row["eval/return_mean"] for row in rows if "eval/return_mean" in row] == [20.0, 40.0, 45.0]
+  assert all(np.isfinite(row["train/loss"]) for row in rows)
+
+
+def test_logged_metrics_are_means_over_the_updates(agent, episodes):
+  rows = {}
+  _train(agent, episodes, steps=3, log_every=3, on_progress=lambda step, row: rows.update({step: row}))
+  one_by_one = []
+  _train(agent, episodes, steps=3, log_every=1, on_progress=lambda step, row: one_by_one.append(row["train/loss"]))
+  np.testing.assert_allclose(rows[3]["train/loss"], np.mean(one_by_one), rtol=1e-5)
+
+
+def test_divergence_stops_the_run_and_is_not_saved(episodes, tmp_path):
+  agent = ilx.agents.bc(SPEC, hidden=(16,), head="tanh_gaussian", optimizer=optax.sgd(float("nan")))
+  with pytest.raises(FloatingPointError, match=r"train/\w+ is nan within the updates up to step 10"):
+    _train(agent, episodes, workdir=tmp_path, checkpoint_every=10)
+  assert not (tmp_path / "checkpoints" / "10").exists()
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"batch_size": 30}, "batch_size=30 does not divide among 8 devices; use 24 or 32"),
+    ({"steps": 0}, "steps=0 must be at least 1"),
+    ({"log_every": 0}, "log_every=0 must be at least 1"),
+  ],
+)
+def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    _train(agent, episodes, **kwargs)
+
+
+def test_a_finished_run_trains_no_more_and_fewer_steps_are_refused(agent, episodes, reference, tmp_path):
+  _train(agent, episodes, workdir=tmp_path)
+  state = _train(agent, episodes, workdir=tmp_path, on_progress=lambda step, row: pytest.fail("trained again"))
+  chex.assert_trees_all_equal(_plain(state), reference)
+  with pytest.raises(ValueError, match="is at step 40, beyond steps=30"):
+    _train(agent, episodes, workdir=tmp_path, steps=30)
