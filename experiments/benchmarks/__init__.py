@@ -1,0 +1,1 @@
+"""Speeds beside their limits, measured in one run: see README.md."""

@@ -1,0 +1,52 @@
+"""Measures the speeds of ilx beside their limits, in alternating rounds.
+
+python -m experiments.benchmarks                     all: updates, data, evaluation, startup
+python -m experiments.benchmarks updates data        some of them
+python -m experiments.benchmarks --quick             seconds: does it run? The figures mean little
+python -m experiments.benchmarks --json=speeds.json  the rows and the machine, for programs
+"""
+
+import difflib
+import json
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from experiments.benchmarks import data, evaluation, machine, startup, table, updates
+
+BENCHMARKS = {"updates": updates.run, "data": data.run, "evaluation": evaluation.run, "startup": startup.run}
+
+_QUICK = flags.DEFINE_bool("quick", False, "Small sizes and two rounds: shows that it runs, not how fast.")
+_JSON = flags.DEFINE_string("json", None, "File to write the rows and the facts about the machine to.")
+
+
+def main(argv: list[str]) -> None:
+  """Runs the benchmarks named, all by default."""
+  names = argv[1:] or list(BENCHMARKS)
+  for name in names:
+    if name not in BENCHMARKS:
+      near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
+      raise app.UsageError(f"no benchmark {name!r}; did you mean {near!r}? There are {', '.join(BENCHMARKS)}")
+  if _JSON.value and not pathlib.Path(_JSON.value).resolve().parent.is_dir():
+    raise app.UsageError(f"--json={_JSON.value}: the folder does not exist")
+  facts, rows = machine.facts(), []
+  for name in names:
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
+    rows += BENCHMARKS[name](_QUICK.value)
+  facts["load_average_after"] = round(os.getloadavg()[0], 2)
+  table.show(rows, facts)
+  if _JSON.value:
+    content = {"machine": facts, "quick": _QUICK.value, "rows": [row._asdict() for row in rows]}
+    path = pathlib.Path(_JSON.value)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+      temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+      temporary.replace(path)
+    finally:
+      temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,21 @@
+"""Data of the shapes of the D4RL locomotion tasks: random numbers, as speed does not depend on the values."""
+
+import numpy as np
+
+from ilx import data
+
+OBSERVATION, ACTION, EPISODE = 17, 6, 1000
+
+
+def episodes(count: int, length: int = EPISODE) -> data.Episodes:
+  """``count`` episodes of ``length`` steps, the last one's included, all ended by the time limit."""
+  rng = np.random.default_rng(0)
+  steps = count * length
+  return data.from_columns(
+    observation=rng.standard_normal((steps, OBSERVATION), np.float32),
+    action=np.tanh(rng.standard_normal((steps, ACTION), np.float32)),
+    reward=rng.standard_normal(steps, np.float32),
+    discount=np.ones(steps, np.float32),
+    is_terminal=np.zeros(steps, bool),
+    starts=np.arange(count + 1) * length,
+  )

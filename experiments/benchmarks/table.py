@@ -1,0 +1,72 @@
+"""Rows as a table: with lines and colour on a terminal, plain elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.benchmarks.measure import COSTS, Row
+
+HEADS = ("figure", "value", "by cpu", "beside", "its value", "ratio", "spread", "ratio by cpu", "bar", "reached")
+
+
+def show(rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None = None) -> None:
+  """Prints the rows, what their columns mean, the notes and the machine."""
+  console = console or Console()
+  cells = [_cells(row) for row in rows]
+  if console.is_terminal:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in HEADS:
+      table.add_column(head, justify="left" if head in ("figure", "beside", "reached") else "right")
+    for row in cells:
+      table.add_row(*row)
+    console.print(table)
+  else:
+    widths = [max(len(line[i]) for line in [HEADS, *cells]) for i in range(len(HEADS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [HEADS, *cells]]
+    # Not console.print: it would fold lines at 80 columns.
+    console.file.write("\n".join(line.rstrip() for line in lines) + "\n\n")
+  notes = dict.fromkeys(f"{row.name}: {row.note}" for row in rows if row.note)
+  machine = (
+    f"{facts['cpu']}, {facts['cores']} cores, {facts['devices']}; jax {facts['versions']['jax']}, "
+    f"ilx {facts['ilx']} ({str(facts['git_commit'])[:12]}), {facts['date']}, load average {facts['load_average']}"
+  )
+  legend = (
+    "Medians of alternating rounds by the wall clock; spread: the ratio's range over single rounds. By cpu: by the "
+    "processor\ntime of this process, all threads together. Of times (s, us) less is better."
+  )
+  console.file.write("\n".join([legend, *notes, machine]) + "\n")
+  console.file.flush()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+  wall, cpu = row.reached(row.value), row.reached(row.cpu_value)
+  if wall is None:
+    reached = ""
+  elif wall or not cpu or row.unit == "updates/s":
+    reached = "yes" if wall else "no"
+  else:
+    reached = "by cpu"
+  return (
+    row.name,
+    f"{_number(row.value)} {row.unit}",
+    _number(row.cpu_value),
+    row.limit,
+    _number(row.limit_value),
+    _number(row.ratio),
+    f"{_number(row.spread[0])} to {_number(row.spread[1])}",
+    _number(row.cpu_ratio),
+    "" if row.bar is None else f"{'<=' if row.unit in COSTS else '>='} {_number(row.bar)}",
+    reached,
+  )
+
+
+def _number(value: float) -> str:
+  """Three significant digits, without an exponent."""
+  if value >= 1e6:
+    return f"{value / 1e6:.3g} M"
+  if value >= 1000:
+    return f"{float(f'{value:.3g}'):,.0f}"
+  return f"{value:.3g}"
