@@ -185,10 +185,13 @@ def _on_one_device(params: Tree) -> Tree:
   device = jax.local_devices()[0]
 
   def place(x: Array) -> Array:
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-      if not x.is_fully_replicated:
+    if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+      if x.is_fully_replicated:
+        x = x.addressable_data(0)
+      elif x.is_fully_addressable:
+        x = np.asarray(x)
+      else:
         raise ValueError(f"params: an array {x.shape} is sharded over several hosts; replicate it before evaluation")
-      x = x.addressable_data(0)
     return jax.device_put(x, device)
 
   return jax.tree.map(place, params)

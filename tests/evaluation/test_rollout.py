@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import envpool
 import jax
 import jax.numpy as jnp
@@ -167,6 +171,14 @@ def test_random_policy_covers_the_actions():
     evaluate(random_policy(spec), None, "LunarLander-v3", episodes=1)
 
 
+def test_every_step_draws_anew():
+  collected = []
+  env = environments.make("Pendulum-v1", 2, 0, max_episode_steps=50)
+  policy = random_policy(environments.spec("Pendulum-v1"))
+  play(policy, None, env, episodes=2, key=jax.random.key(0), on_episode=lambda _, episode: collected.append(episode))
+  assert len(np.unique(np.concatenate([episode.action for episode in collected]))) == 100
+
+
 def test_act_is_compiled_once():
   traces = []
 
@@ -249,6 +261,28 @@ def test_memory_of_trajectories_is_bounded():
         trajectories.end(slot, 2 * (t // 4) + slot, False)
     assert len(trajectories._steps) <= 6
   assert collected == list(range(100))
+
+
+_ON_EIGHT_DEVICES = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ilx.evaluation import Policy, evaluate
+
+assert jax.device_count() == 8
+weights = np.arange(16, dtype=np.float32).reshape(8, 2) / 16
+policy = Policy(lambda params, carry, step, key: (step.observation[:, :2] @ params[2:4, :1], carry), lambda size: ())
+for axis_type in (AxisType.Auto, AxisType.Explicit):
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(axis_type,))
+  for spec in (PartitionSpec(), PartitionSpec("data")):
+    placed = jax.device_put(weights, NamedSharding(mesh, spec))
+    sharded, alone = (evaluate(policy, params, "Pendulum-v1", episodes=3).returns for params in (placed, weights))
+    np.testing.assert_array_equal(sharded, alone)
+"""
+
+
+def test_sharded_params_score_the_same():
+  environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+  subprocess.run([sys.executable, "-c", _ON_EIGHT_DEVICES], check=True, env=environment)
 
 
 def test_episodes_must_be_positive():
