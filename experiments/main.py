@@ -45,7 +45,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # orbax and jax tell each step of theirs at INFO
+    # Orbax tells every step, and prints tracebacks of failures that this command reports in one line.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   name = f"{config.agent.name}-{pathlib.Path(config.dataset).name}-seed{config.seed}"
   workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).expanduser()

@@ -1,0 +1,309 @@
+"""The whole path: data, training, scores, report; killed, resumed, fed with bad input."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import ilx
+from experiments import agents, run
+from experiments.configs import bc
+from experiments.demos import datasets
+from ilx.training import logs
+from ilx.training.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STEPS = 3_000
+
+
+@pytest.fixture(scope="session")
+def cartpole(tmp_path_factory) -> pathlib.Path:
+  return datasets.build("cartpole-expert", tmp_path_factory.mktemp("data"), rounds=1)
+
+
+def _config(dataset, /, **changes):
+  config = bc.get_config()
+  config.update(dataset=str(dataset), num_episodes=5, steps=STEPS, batch_size=32, log_every=100, checkpoint_every=500)
+  config.agent.update(hidden=(16,), learning_rate=3e-3)
+  config.evaluation.update(every=1_000, episodes=4, final_episodes=10, video=False)
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def _command(dataset, workdir, /, **changes):
+  """The command line that gives ``_config(dataset, **changes)``."""
+  default, wanted = bc.get_config(), _config(dataset, **changes)
+  flags = []
+  for name, value in {**_flat(wanted)}.items():
+    if value != _flat(default)[name]:
+      flags.append(f"--config.{name}={value}")
+  config = f"--config={ROOT / 'experiments/configs/bc.py'}"
+  return [sys.executable, "-m", "experiments.main", config, f"--workdir={workdir}", *flags]
+
+
+def _flat(config):
+  return run._flat(config.to_dict())
+
+
+def _environment(devices: int = 1):
+  return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+
+
+def _start(command, devices=1, stderr=subprocess.PIPE):
+  return subprocess.Popen(
+    command, cwd=ROOT, env=_environment(devices), stdout=subprocess.PIPE, stderr=stderr, text=True
+  )
+
+
+def _final_params(dataset, workdir):
+  config = _config(dataset)
+  task = run.load_task(config)
+  agent = agents.make(config.agent, task.spec, config.steps)
+  data = jax.device_put(task.episodes)
+  like = jax.jit(agent.init)(jax.random.key(0), agent.view.sample(jax.random.key(0), data, 32))
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    assert checkpoints.latest_step == STEPS
+    return jax.tree.map(np.asarray, checkpoints.restore(STEPS, like).params)
+
+
+@pytest.fixture(scope="session")
+def reference(cartpole, tmp_path_factory):
+  """A run that was never stopped: (workdir, output of the command)."""
+  workdir = tmp_path_factory.mktemp("reference") / "run"
+  process = _start(_command(cartpole, workdir))
+  output, errors = process.communicate()
+  assert process.returncode == 0, errors
+  return workdir, output, errors
+
+
+def test_a_run_leaves_what_it_promises(reference):
+  workdir, output, errors = reference
+  result = json.loads((workdir / "result.json").read_text())
+  promised = "env_id episodes return_mean return_std return_ci95 normalized_score expert_return random_return steps"
+  promised += " updates_per_second seconds seed versions git_commit"
+  assert set(promised.split()) <= set(result)
+  assert result["env_id"] == "CartPole-v1"
+  assert result["episodes"] == len(result["returns"]) == 10
+  assert result["return_mean"] == pytest.approx(np.mean(result["returns"]))
+  assert result["steps"] == STEPS
+  low, high = result["return_ci95"]
+  assert low <= result["return_mean"] <= high
+  score = 100 * (result["return_mean"] - result["random_return"]) / (result["expert_return"] - result["random_return"])
+  assert result["normalized_score"] == pytest.approx(score)
+  assert result["return_mean"] > 150, "five expert episodes teach far more than a random policy's 22"
+  assert json.loads((workdir / "config.json").read_text())["steps"] == STEPS
+  rows = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == list(range(100, STEPS + 1, 100))
+  assert [row["step"] for row in rows if "eval/return_mean" in row] == [1_000, 2_000, 3_000]
+  assert list((workdir / "tensorboard").iterdir())
+  assert "<html" in (workdir / "report.html").read_text()
+  assert "policy" in output
+  assert "random policy" in output
+  assert "Traceback" not in errors
+
+
+def test_killed_at_three_random_points_it_ends_the_same_bit_for_bit(cartpole, reference, tmp_path):
+  workdir = tmp_path / "run"
+  rng = np.random.default_rng()
+  for _ in range(3):
+    process = _start(_command(cartpole, workdir))
+    # A kill may come at any moment from the first checkpoint on, so that every process makes progress.
+    before = _newest(workdir)
+    while process.poll() is None and _newest(workdir) == before:
+      time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 0.4))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  process = _start(_command(cartpole, workdir))
+  assert process.communicate() and process.returncode == 0
+  jax.tree.map(np.testing.assert_array_equal, _final_params(cartpole, workdir), _final_params(cartpole, reference[0]))
+  ended, expected = (json.loads((w / "result.json").read_text()) for w in (workdir, reference[0]))
+  assert ended["returns"] == expected["returns"]
+  losses = [[row["train/loss"] for row in logs.read_jsonl(w / "log.jsonl")] for w in (workdir, reference[0])]
+  assert losses[0] == losses[1]
+
+
+def _newest(workdir):
+  folder = workdir / "checkpoints"
+  return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
+
+
+def test_a_signal_saves_says_so_and_leaves(cartpole, tmp_path):
+  process = _start(_command(cartpole, tmp_path / "run", steps=1_000_000, checkpoint_every=1_000_000))
+  while not (tmp_path / "run" / "log.jsonl").exists() or not (tmp_path / "run" / "log.jsonl").read_text():
+    time.sleep(0.05)
+    assert process.poll() is None, process.communicate()[1]
+  process.send_signal(signal.SIGTERM)
+  _, errors = process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM
+  assert "stopped by SIGTERM" in errors
+  assert "same command goes on" in errors
+  assert _newest(tmp_path / "run") > 0
+
+
+def test_eight_devices_end_like_one_up_to_rounding(cartpole, reference, tmp_path):
+  process = _start(_command(cartpole, tmp_path / "run"), devices=8)
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors
+  eight, one = (_final_params(cartpole, w) for w in (tmp_path / "run", reference[0]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), eight, one)
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert len(result["devices"]) == 8
+
+
+# Bad input: an error that names what and where, and nothing lost.
+
+
+def _copy(dataset, tmp_path):
+  return pathlib.Path(shutil.copytree(dataset, tmp_path / "copy" / "1.0.0"))
+
+
+def _shard(folder):
+  return next(path for path in sorted(folder.iterdir()) if "array_record" in path.name)
+
+
+def _truncate(folder):
+  _shard(folder).write_bytes(_shard(folder).read_bytes()[:-1000])
+  return _shard(folder).name
+
+
+def _flip(folder):
+  content = bytearray(_shard(folder).read_bytes())
+  content[len(content) // 3] ^= 0x10
+  _shard(folder).write_bytes(content)
+  return _shard(folder).name
+
+
+def _remove(folder):
+  name = _shard(folder).name
+  _shard(folder).unlink()
+  return name
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _remove])
+def test_damaged_datasets_are_named(cartpole, tmp_path, damage):
+  folder = _copy(cartpole, tmp_path)
+  name = damage(folder)
+  with pytest.raises((ValueError, FileNotFoundError), match=name):
+    run.run(_config(folder, num_episodes=0), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def _record(root, observation_size=4, actions=None, nan=False):
+  rng = np.random.default_rng(0)
+  with ilx.data.Recorder(root, name="made-up", metadata={"env_id": "CartPole-v1"}) as recorder:
+    for _ in range(2):
+      observation = rng.normal(size=(11, observation_size))
+      if nan:
+        observation[5, 1] = np.nan
+      action = rng.integers(2, size=10) if actions is None else rng.uniform(-1, 1, (10, actions))
+      recorder.add(ilx.data.episode(observation, action, np.ones(10), terminal=True))
+  return recorder.path
+
+
+def test_data_that_do_not_fit_the_environment_are_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"CartPole-v1.*action"):
+    run.run(_config(_record(tmp_path / "a", actions=3), num_episodes=0), tmp_path / "run")
+  with pytest.raises(ValueError, match=r"CartPole-v1.*observation"):
+    run.run(_config(_record(tmp_path / "b", observation_size=5), num_episodes=0), tmp_path / "run")
+  folder = _record(tmp_path / "c", actions=3)
+  with pytest.raises(ValueError, match=r"HalfCheetah-v5.*"):
+    run.run(_config(folder, num_episodes=0, env_id="HalfCheetah-v5"), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_nan_in_the_data_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"observation.*(nan|NaN|finite)"):
+    run.run(_config(_record(tmp_path, nan=True), num_episodes=0), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("changes", "error", "message"),
+  [
+    ({"env_id": "CartPoel-v1"}, ValueError, r"CartPoel-v1.*CartPole-v1"),
+    ({"dataset": "cartpole-expret"}, FileNotFoundError, r"config.dataset.*cartpole-expret.*cartpole-expert"),
+    ({"dataset": "/nowhere/at/all"}, FileNotFoundError, r"config.dataset.*/nowhere/at/all"),
+    ({"split": "trian"}, ValueError, r"trian.*train"),
+    ({"num_episodes": 10_000}, ValueError, r"num_episodes is 10000"),
+    ({"agent.name": "bcc"}, ValueError, r"config.agent.name: no 'bcc'; did you mean 'bc'"),
+    ({"agent.head": "tanh_gaussian"}, ValueError, r"does not fit the actions"),
+    ({"agent.schedule": "cosin"}, ValueError, r"config.agent.schedule.*did you mean 'cosine'"),
+    ({"env_kwargs": "[1]"}, ValueError, r"config.env_kwargs must be a JSON object"),
+    ({"batch_size": 33}, ValueError, r"batch_size=33 does not divide among 8 devices; use 32 or 40"),
+  ],
+)
+def test_wrong_fields_are_named(cartpole, tmp_path, changes, error, message):
+  with pytest.raises(error, match=message):
+    run.run(_config(cartpole, **changes), tmp_path / "run")
+
+
+def test_the_command_fails_with_one_line_and_an_exit_code(cartpole, tmp_path):
+  for command, code, message in (
+    (_command(cartpole, tmp_path / "run", env_id="CartPoel-v1"), 1, "CartPole-v1"),
+    ([*_command(cartpole, tmp_path / "run"), "--config.agent.hiden=(2,)"], 2, "did you mean 'hidden'"),
+    ([*_command(cartpole, tmp_path / "run"), "--wrokdir=x"], 2, "workdir"),
+  ):
+    process = _start(command)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert message in errors
+    assert "Traceback" not in errors
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_of_another_config_is_left_alone(cartpole, reference):
+  workdir = reference[0]
+  before = (workdir / "result.json").read_bytes()
+  with pytest.raises(
+    ValueError, match=r"holds a run of another config \(config.agent.hidden: \[16\] there, \[8\] now\)"
+  ):
+    run.run(_config(cartpole, **{"agent.hidden": (8,)}), workdir)
+  assert (workdir / "result.json").read_bytes() == before
+
+
+def test_a_mistake_corrected_is_no_other_run(cartpole, tmp_path):
+  with pytest.raises(ValueError, match="batch_size=33"):
+    run.run(_config(cartpole, batch_size=33), tmp_path)
+  run.check_config(_config(cartpole), tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_earlier_checkpoints(cartpole, tmp_path):
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+  if mounted.returncode:
+    pytest.skip("mounting a small file system needs root")
+  try:
+    with open(tmp_path / "errors", "w+") as errors:
+      process = _start(_command(cartpole, disk / "run", steps=200_000), stderr=errors)
+      while _newest(disk / "run") < 500 and process.poll() is None:
+        time.sleep(0.02)
+      with open(disk / "filler", "wb", buffering=0) as filler:
+        while process.poll() is None:
+          try:
+            filler.write(b"0" * 4096)
+          except OSError:
+            time.sleep(0.02)
+    said = (tmp_path / "errors").read_text()
+    assert process.returncode == 1, said
+    assert "the disk is full" in said or "No space left" in said
+    assert "Traceback" not in said
+    newest = _newest(disk / "run")
+    assert newest >= 500
+    (disk / "filler").unlink()
+    process = _start(_command(cartpole, disk / "run", steps=200_000))
+    while _newest(disk / "run") <= newest and process.poll() is None:
+      time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert _newest(disk / "run") > newest, "did not go on from the checkpoint"
+  finally:
+    subprocess.run(["umount", "-l", str(disk)], check=True)
