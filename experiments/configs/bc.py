@@ -32,14 +32,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.env_kwargs = ""
 
   config.seed = 0
-  config.steps = 100_000
+  config.steps = 50_000
   config.batch_size = 256
   config.log_every = 1_000
   config.checkpoint_every = 10_000
 
   config.evaluation = ml_collections.ConfigDict()
   # Updates between evaluations, and the episodes of each.
-  config.evaluation.every = 20_000
+  config.evaluation.every = 10_000
   config.evaluation.episodes = 20
   # Of the evaluation that closes the run.
   config.evaluation.final_episodes = 100
