@@ -29,7 +29,7 @@ def run(quick: bool) -> list[Row]:
   rows = []
   for batch_size in (256, 8):
     rows += _speed(agent, episodes, batch_size, 0.05 if quick else 0.5, rounds)
-  return [*rows, _first(agent, episodes, min(rounds, 5))]
+  return [*rows, _first(agent, episodes, 1 if quick else 5)]
 
 
 def _speed(agent: ilx.Agent, episodes: ilx.data.Episodes, batch_size: int, seconds: float, rounds: int) -> list[Row]:
