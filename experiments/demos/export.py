@@ -3,7 +3,7 @@
     python -m experiments.demos.export --workdir=runs/experts/HalfCheetah-v5
 
 Writes `experiments/demos/weights/<env>-expert.npz` and `<env>-medium.npz`, rounded to float16 and scored afterwards.
-The expert is the best of the five snapshots that scored best in training, re-scored; medium is the earliest one whose
+The expert is the best of the three snapshots that scored best in training, re-scored; medium is the earliest one whose
 sampled actions are a third to a half of the way from random to expert, after D4RL (Fu et al. 2020), and whose most
 likely ones are no worse. The scores that are kept come from 100 episodes that chose nothing. Run
 `python -m experiments.demos.summarise` afterwards.
@@ -27,7 +27,7 @@ flags.DEFINE_string("workdir", None, "Folder of a run of experiments.demos.train
 EPISODES = 100
 CHOICE_SEED, SCORE_SEED = 20_000, 30_000
 MEDIUM = 1 / 3, 1 / 2
-CANDIDATES = 5
+CANDIDATES = 3
 
 
 def score(act: policy.Forward, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def choose_expert(workdir: pathlib.Path, log: list[dict[str, Any]], env_id: str)
 
   def value(row: dict[str, Any]) -> float:
     act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
-    return sum(score(act, env_id, seed=CHOICE_SEED, sample=s)["return_mean"] for s in (False, True))
+    return sum(score(act, env_id, seed=CHOICE_SEED, sample=s, episodes=25)["return_mean"] for s in (False, True))
 
   candidates = sorted(log, key=lambda row: row["return_mean"])[-CANDIDATES:]
   return max(candidates, key=value)["env_steps"]
