@@ -10,7 +10,6 @@ likely ones are no worse. The scores that are kept come from 100 episodes that c
 """
 
 import json
-import math
 import pathlib
 import sys
 from typing import Any
@@ -19,30 +18,15 @@ import numpy as np
 from absl import app, flags
 
 from experiments.demos import policy
-from ilx.evaluation import environments, rollout
+from experiments.demos.scores import SCORE_SEED, score
+from ilx.evaluation import environments
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of a run of experiments.demos.train.", required=True)
 
-EPISODES = 100
-CHOICE_SEED, SCORE_SEED = 20_000, 30_000
+CHOICE_SEED, CHOICE_EPISODES = 20_000, 25
 MEDIUM = 1 / 3, 1 / 2
 CANDIDATES = 3
-
-
-def score(act: policy.Forward, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
-  """Return and length over ``episodes`` episodes, with the mean's 95 % interval (normal approximation)."""
-  player = policy.player(act, environments.spec(env_id).action)
-  result = rollout.evaluate(player, (), env_id, episodes=episodes, seed=seed, sample=sample)
-  mean, std = float(result.returns.mean()), float(result.returns.std(ddof=1))
-  half = 1.96 * std / math.sqrt(episodes)
-  return {
-    "episodes": episodes,
-    "return_mean": round(mean, 2),
-    "return_std": round(std, 2),
-    "return_ci95": [round(mean - half, 2), round(mean + half, 2)],
-    "length_mean": round(float(result.lengths.mean()), 2),
-  }
 
 
 def short_name(env_id: str) -> str:
@@ -64,7 +48,9 @@ def choose_expert(workdir: pathlib.Path, log: list[dict[str, Any]], env_id: str)
 
   def value(row: dict[str, Any]) -> float:
     act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
-    return sum(score(act, env_id, seed=CHOICE_SEED, sample=s, episodes=25)["return_mean"] for s in (False, True))
+    return sum(
+      score(act, env_id, seed=CHOICE_SEED, sample=s, episodes=CHOICE_EPISODES)["return_mean"] for s in (False, True)
+    )
 
   candidates = sorted(log, key=lambda row: row["return_mean"])[-CANDIDATES:]
   return max(candidates, key=value)["env_steps"]
@@ -81,7 +67,7 @@ def choose_medium(
   misses = {}
   for row in sorted(log, key=lambda row: row["env_steps"]):
     act = _act(_rounded(workdir / f"{row['env_steps']:09d}.npz"))
-    sampled = score(act, env_id, seed=CHOICE_SEED, sample=True, episodes=25)["return_mean"]
+    sampled = score(act, env_id, seed=CHOICE_SEED, sample=True, episodes=CHOICE_EPISODES)["return_mean"]
     share, mode_share = ((x - random_return) / (expert_return - random_return) for x in (sampled, row["return_mean"]))
     misses[row["env_steps"]] = max(low - share, share - high, 0.0) + max(low - mode_share, 0.0)
     if misses[row["env_steps"]] == 0.0:

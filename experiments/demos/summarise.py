@@ -10,7 +10,8 @@ from typing import Any
 
 from absl import app
 
-from experiments.demos import datasets, export, policy
+from experiments.demos import datasets, policy
+from experiments.demos.scores import SCORE_SEED, score
 from ilx.evaluation import environments
 
 HERE = pathlib.Path(__file__).parent
@@ -68,11 +69,11 @@ def _interval(score: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}")
-  references, scores, commands = {}, [], []
+  references, rows, commands = {}, [], []
   for env, env_id in datasets.ENVIRONMENTS.items():
     shipped = {quality: policy.load(f"{env}-{quality}").metadata for quality in QUALITIES}
     act = policy.uniform(environments.spec(env_id).action)
-    random = export.score(act, env_id, seed=export.SCORE_SEED, sample=True)
+    random = score(act, env_id, seed=SCORE_SEED, sample=True)
     expert = shipped["expert"]["scores"]["mode"]
     references[env_id] = {
       "random_return": random["return_mean"],
@@ -83,11 +84,11 @@ def main(argv: list[str]) -> None:
     }
     for metadata in shipped.values():
       mode, sample = metadata["scores"]["mode"], metadata["scores"]["sample"]
-      row = [metadata["name"], f"{metadata['env_steps']:,}", str(metadata["seed"])]
-      scores.append([*row, _interval(mode), _interval(sample), f"{sample['length_mean']:,.0f}"])
+      origin = [metadata["name"], f"{metadata['env_steps']:,}", str(metadata["seed"])]
+      rows.append([*origin, _interval(mode), _interval(sample), f"{sample['length_mean']:,.0f}"])
     commands.append(f"    {shipped['expert']['command']} --workdir=runs/experts/{env_id}")
   text = TEXT.format(
-    scores=_table(["policy", "steps", "seed", "mode", "sampled", "length, sampled"], scores),
+    scores=_table(["policy", "steps", "seed", "mode", "sampled", "length, sampled"], rows),
     references=_table(
       ["environment", "random", "expert"],
       [[env_id, f"{r['random_return']:,.1f}", f"{r['expert_return']:,.1f}"] for env_id, r in references.items()],
