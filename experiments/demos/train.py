@@ -36,7 +36,10 @@ EVALUATION_SEED = 10_000  # plus the run's own
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
-  action = environments.spec(FLAGS.env_id).action
+  try:
+    action = environments.spec(FLAGS.env_id).action
+  except ValueError as error:
+    sys.exit(f"--env_id: {error}")
   workdir = pathlib.Path(FLAGS.workdir)
   log_path = workdir / "log.jsonl"
   if log_path.exists():
