@@ -49,10 +49,11 @@ Then, for each workdir, and once for this page:
 
 ## Datasets
 
-`python -m experiments.demos.build --name=<env>-<quality>` with `<env>` in {envs} and `<quality>` in {qualities}; or
-`--all`. About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two,
+`python -m experiments.demos.build --name=<env>-<quality>`, or `--all`, with `<env>` one of {envs} and
+`<quality>` one of {qualities}. About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two,
 shuffled together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on
-one platform. Episodes are as they come: the first `n` of them are a fair sample.
+one platform, in about 10 seconds of one core for each policy. Episodes are as they come: the first `n` of them are a
+fair sample.
 """
 
 
