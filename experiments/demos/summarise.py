@@ -37,8 +37,9 @@ A random policy (100 episodes), and the expert's mode, are 0 and 1 of the normal
 
 ## Commands
 
-Trained with EnvPool {envpool} on CPU, one core each. The same command gives the same run on one platform with one
-number of threads; elsewhere floating-point rounding differs, and with it the policy.
+Trained with EnvPool {envpool} on CPU, each MuJoCo run on one core (`taskset -c 0`). The same command gives the same
+run on one platform with one number of threads; elsewhere floating-point rounding differs, and with it the policy. A
+run may be stopped once it is good enough: HalfCheetah was after 1,000,000 steps, Hopper after 675,008.
 
 {commands}
 
@@ -49,11 +50,14 @@ Then, for each workdir, and once for this page:
 
 ## Datasets
 
-`python -m experiments.demos.build --name=<env>-<quality>`, or `--all`, with `<env>` one of {envs} and
-`<quality>` one of {qualities}. About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two,
-shuffled together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on
-one platform, in about 10 seconds of one core for each policy. Episodes are as they come: the first `n` of them are a
-fair sample.
+`python -m experiments.demos.build --name=<env>-<quality>`, or `--all`:
+
+* `<env>`: {envs}
+* `<quality>`: {qualities}
+
+About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two, shuffled
+together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on one
+platform, in about 10 seconds of one core for each policy. The first `n` episodes are a fair sample.
 """
 
 
