@@ -25,34 +25,39 @@ from experiments.results.recordings import Recording
 from ilx.data import rlds
 from ilx.training import logs
 
-_DEMOS = flags.DEFINE_string("demos", None, "Folder of the demonstrations, .npz files.", required=True)
-_OFFLINE = flags.DEFINE_string("offline", None, "Folder of recorded policies, for three more rows; none by default.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/results-bc", "Folder of the datasets and the runs.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs per dataset.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output", str(pathlib.Path(__file__).with_suffix(".md")), "The file to write.")
+FLAGS = flags.FLAGS
 
 # Runs a command given as Python's arguments, with additional environment variables.
 Execute = Callable[[Sequence[str], dict[str, str]], None]
 
 
+def define_flags() -> None:
+  """Of this command; not made on import, where they would meet those of other commands."""
+  flags.DEFINE_string("demos", None, "Folder of the demonstrations, .npz files.", required=True)
+  flags.DEFINE_string("offline", None, "Folder of recorded policies, for three more rows; none by default.")
+  flags.DEFINE_string("workdir", "runs/results-bc", "Folder of the datasets and the runs.")
+  flags.DEFINE_integer("seeds", 3, "Runs per dataset.", lower_bound=1)
+  flags.DEFINE_string("output", str(pathlib.Path(__file__).with_suffix(".md")), "The file to write.")
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-  folders = {_DEMOS.value: recordings.DEMONSTRATIONS}
-  if _OFFLINE.value:
-    folders[_OFFLINE.value] = recordings.OFFLINE
+  folders = {FLAGS.demos: recordings.DEMONSTRATIONS}
+  if FLAGS.offline:
+    folders[FLAGS.offline] = recordings.OFFLINE
   files = {recording: pathlib.Path(folder) for folder, several in folders.items() for recording in several}
   command = ["-m", "experiments.results.bc", *sys.argv[1:]]
   try:
-    page = produce(files, pathlib.Path(_WORKDIR.value), _SEEDS.value, execute, command)
-    pathlib.Path(_OUTPUT.value).write_text(page)
+    page = produce(files, pathlib.Path(FLAGS.workdir), FLAGS.seeds, execute, command)
+    pathlib.Path(FLAGS.output).write_text(page)
   except subprocess.CalledProcessError as error:
     print(f"error: exit status {error.returncode} from {shell(error.cmd[1:])}", file=sys.stderr)
     sys.exit(1)
   except (OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-  print(f"written to {_OUTPUT.value}")
+  print(f"written to {FLAGS.output}")
 
 
 def produce(
@@ -107,6 +112,8 @@ def finished(workdir: pathlib.Path, recording: Recording, seed: int) -> bool:
     raise ValueError(f"{error}, or remove {folder} to have it run again") from None
   if not (folder / "result.json").exists() or not (folder / "where.json").exists():
     return False
+  if not any((folder / "checkpoints").glob("[0-9]*")):
+    return False  # without what was learnt, the config is not compared
   return json.loads((folder / "result.json").read_text())["steps"] == recording.updates
 
 
@@ -178,4 +185,5 @@ def shell(command: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)

@@ -27,6 +27,8 @@ HEADS = (
   "normalised",
   "minutes",
 )
+# Columns of words; all others are of numbers.
+_LEFT = ("", "dataset", "environment")
 
 
 class Row(NamedTuple):
@@ -128,7 +130,8 @@ def page(rows: Sequence[Row], command: str, variables: dict[str, str], commands:
       'episodes (`ilx.evaluation.summary`). "Demonstrations" is the mean return of the recording as published, '
       '"reference clone" what a short behaviour-cloning run of those who collected the recordings reached (one or '
       'two seeds, 20 to 100 episodes), "random" uniform actions, 100 episodes. Normalised: 0 is random, 100 the '
-      "demonstrations. Minutes are those of one run, training and evaluations, mean over seeds.",
+      "demonstrations. Minutes are wall clock of one run, training and "
+      "evaluations, mean over seeds.",
       "",
       *_table(HEADS, [_cells(row) for row in rows]),
       *(["", *notes] if notes else []),
@@ -213,8 +216,8 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-  right = ["---" if i < 2 or head in ("each seed", "95 % interval") else "---:" for i, head in enumerate(heads)]
-  return [f"| {' | '.join(line)} |" for line in (heads, right, *rows)]
+  alignment = ["---" if head in _LEFT else "---:" for head in heads]
+  return [f"| {' | '.join(line)} |" for line in (heads, alignment, *rows)]
 
 
 def _block(code: str) -> list[str]:

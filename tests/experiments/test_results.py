@@ -76,7 +76,7 @@ def make_run(given):
     parent[last] = value == "True" if isinstance(parent[last], bool) else type(parent[last])(value)
   seed, steps = config.seed, config.steps
   folder = pathlib.Path(given["workdir"])
-  folder.mkdir(parents=True)
+  (folder / "checkpoints" / str(steps)).mkdir(parents=True)
   logs.write_json(folder / "config.json", config.to_dict())
   every = config.evaluation.every
   rows = [{"step": i * every, "seconds": 30.0 * i, "eval/return_mean": 50.0 * seed} for i in range(1, 4)]
@@ -175,6 +175,9 @@ def test_a_run_without_its_result_is_run_again(demos, tmp_path):
   assert bc.finished(tmp_path / "work", CARTPOLE, 1)
   (tmp_path / "work" / "toy_cartpole-seed1" / "where.json").unlink()
   assert not bc.finished(tmp_path / "work", CARTPOLE, 1)
+  (tmp_path / "work" / "toy_cartpole-seed0" / "checkpoints" / "40").rmdir()
+  assert not bc.finished(tmp_path / "work", CARTPOLE, 0)
+  assert bc.finished(tmp_path / "work", CARTPOLE, 2)
   assert not bc.finished(tmp_path / "work", CARTPOLE, 7)
 
 
