@@ -11,8 +11,9 @@ import sys
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from ilx.data import rlds
 from ilx.data.convert import layouts, npz
 from ilx.data.convert.recording import Recording
@@ -33,9 +34,7 @@ _EXPERT = flags.DEFINE_float("expert_return", None, "Return that normalised scor
 _RANDOM = flags.DEFINE_float("random_return", None, "Return that normalised scores count as 0.")
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; give the recording as --npz={argv[1]}")
+def main() -> None:
   try:
     _convert()
   except (OSError, ValueError) as error:
@@ -117,4 +116,4 @@ def _warn_unless_playable(recording: Recording, spec: Spec, env_id: str) -> None
 
 
 if __name__ == "__main__":
-  app.run(main)
+  cli.run(main)

@@ -12,10 +12,10 @@ import re
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import run, summary
+from experiments import cli, run, summary
 from ilx import training
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as experiments/configs/bc.py.")
@@ -40,14 +40,8 @@ def parse(argv: list[str]) -> list[str]:
   sys.exit(2)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs the experiment that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
-  if not flags.FLAGS["verbosity"].present:
-    # Orbax tells every step, and prints tracebacks of failures that this command reports in one line.
-    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
-    logging.set_verbosity(logging.WARNING)
   config = _CONFIG.value
   name = f"{config.agent.name}-{pathlib.Path(config.dataset).name}-seed{config.seed}"
   workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name).expanduser()
@@ -68,4 +62,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse)
+  cli.run(main, parse)

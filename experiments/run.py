@@ -156,8 +156,9 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   More steps continue a run only where nothing else depends on their number: with a constant learning rate.
   """
   path = workdir / "config.json"
-  if not path.exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
-    return  # nothing has been learnt there
+  learnt = (workdir / "result.json").exists() or any((workdir / "checkpoints").glob("[0-9]*"))
+  if not learnt or not path.exists():
+    return
   before, now = _flat(json.loads(path.read_text())), _flat(logs.jsonable(config.to_dict()))
   free = ("evaluation.video",) + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]

@@ -8,6 +8,7 @@ import sys
 
 from absl import app, flags
 
+from experiments import cli
 from experiments.demos import datasets
 
 FLAGS = flags.FLAGS
@@ -16,9 +17,7 @@ flags.DEFINE_bool("all", False, "Build all of them.")
 flags.DEFINE_string("root", None, "Folder of datasets; by default $ILX_DATA_DIR or ~/.cache/ilx.")
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
+def main() -> None:
   if (FLAGS.name is None) != FLAGS.all:
     raise app.UsageError("give either --name or --all")
   for name in datasets.NAMES if FLAGS.all else (FLAGS.name,):
@@ -29,4 +28,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  cli.run(main)

@@ -15,8 +15,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from experiments.demos import policy
 from experiments.demos.scores import SCORE_SEED, score
 from ilx.evaluation import environments
@@ -91,9 +92,7 @@ def _export(workdir: pathlib.Path, run: dict[str, Any], quality: str, steps: int
   return scores
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
+def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir)
   if not (workdir / "run.json").is_file():
     sys.exit(f"--workdir: {workdir} holds no run.json; it must be the workdir of experiments.demos.train")
@@ -108,4 +107,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  cli.run(main)

@@ -8,8 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from absl import app
-
+from experiments import cli
 from experiments.demos import datasets, policy
 from experiments.demos.scores import SCORE_SEED, score
 from ilx.evaluation import environments
@@ -71,9 +70,7 @@ def _interval(score: dict[str, Any]) -> str:
   return f"{score['return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def main() -> None:
   references, rows, commands = {}, [], []
   for env, env_id in datasets.ENVIRONMENTS.items():
     shipped = {quality: policy.load(f"{env}-{quality}").metadata for quality in QUALITIES}
@@ -110,4 +107,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  cli.run(main)

@@ -15,9 +15,10 @@ import time
 from importlib import metadata
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich import progress
 
+from experiments import cli
 from experiments.demos import policy, ppo, sac
 from ilx.evaluation import environments, rollout
 from ilx.types import Discrete
@@ -33,9 +34,7 @@ EVALUATION_EPISODES = 10
 EVALUATION_SEED = 10_000  # plus the run's own
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags begin with --")
+def main() -> None:
   try:
     action = environments.spec(FLAGS.env_id).action
   except ValueError as error:
@@ -84,4 +83,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  cli.run(main)

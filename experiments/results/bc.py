@@ -16,9 +16,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import flags
 
-from experiments import run
+from experiments import cli, run
 from experiments.configs import bc as defaults
 from experiments.results import recordings, table
 from experiments.results.recordings import Recording
@@ -40,9 +40,7 @@ def define_flags() -> None:
   flags.DEFINE_string("output", str(pathlib.Path(__file__).with_suffix(".md")), "The file to write.")
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}; flags start with --")
+def main() -> None:
   folders = {FLAGS.demos: recordings.DEMONSTRATIONS}
   if FLAGS.offline:
     folders[FLAGS.offline] = recordings.OFFLINE
@@ -186,4 +184,4 @@ def shell(command: Sequence[str]) -> str:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  cli.run(main)

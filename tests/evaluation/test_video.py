@@ -16,7 +16,7 @@ def _decode(path):
   with av.open(str(path)) as container:
     stream = container.streams.video[0]
     frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    return stream.codec_context.name, stream.codec_context.pix_fmt, int(stream.average_rate), frames
+    return stream.codec_context.name, stream.codec_context.pix_fmt, round(float(stream.average_rate)), frames
 
 
 def test_video_of_cartpole(tmp_path):
