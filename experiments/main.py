@@ -52,7 +52,7 @@ def main() -> None:
   except training.Interrupted as stop:
     print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
     sys.exit(128 + stop.signal)
-  except (FileNotFoundError, ValueError, training.CheckpointError, FloatingPointError, OSError) as error:
+  except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
     if logging.get_verbosity() >= logging.DEBUG:
       raise
     print(f"error: {error}", file=sys.stderr)

@@ -12,9 +12,9 @@ _LINE_SECONDS = 15.0
 
 
 class TrainingProgress:
-  """Shows updates, loss, speed and scores as they come; a context manager."""
+  """Shows updates, loss, speed and scores as they come, and evaluations under way; a context manager."""
 
-  def __init__(self, steps: int, start: int = 0, console: Console | None = None):
+  def __init__(self, steps: int, console: Console | None = None):
     self._console = console or Console()
     self._steps = steps
     self._bar = Progress(
@@ -28,10 +28,11 @@ class TrainingProgress:
       console=self._console,
       speed_estimate_period=60,
     )
-    self._task = self._bar.add_task("", total=steps, completed=start)
+    self._task = self._bar.add_task("", total=steps)
+    self._text = ""
     self._score = ""
     self._printed = time.monotonic()
-    self._began, self._start = time.monotonic(), start
+    self._began, self._start = time.monotonic(), 0
 
   def __enter__(self) -> "TrainingProgress":
     if self._console.is_terminal:
@@ -41,13 +42,22 @@ class TrainingProgress:
   def __exit__(self, *exc: object) -> None:
     self._bar.stop()
 
+  def resume(self, step: int) -> None:
+    """Says that earlier processes made the first ``step`` updates."""
+    self._start, self._began = step, time.monotonic()
+    self._bar.reset(self._task, total=self._steps, completed=step)
+
+  def evaluation(self, fraction: float) -> None:
+    """Takes what `ilx.evaluate` reports: the fraction played."""
+    self._bar.update(self._task, description=f"evaluating {fraction:4.0%}  {self._text}")
+
   def update(self, step: int, row: Mapping[str, Any]) -> None:
     """Takes what `ilx.train` reports after each device program."""
     scored = "eval/return_mean" in row
     if scored:
       low, high = row["eval/return_ci95"]
       self._score = f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
-    text = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s  {self._score}"
+    self._text = text = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s  {self._score}"
     if self._console.is_terminal:
       if scored:
         self._bar.console.print(f"{step:>9,} updates: {self._score}", highlight=False)

@@ -59,7 +59,10 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
   env_kwargs = _env_kwargs(config, info.metadata)
   env_spec = environments.spec(env_id, **env_kwargs)
   episodes = ilx.data.load(directory, config.split, config.num_episodes or None)
-  spec = ilx.data.spec(episodes, info.metadata)
+  metadata = dict(info.metadata)
+  if isinstance(env_spec.action, ilx.Discrete):
+    metadata.setdefault("num_actions", env_spec.action.num_actions)  # data may lack the last of them
+  spec = ilx.data.spec(episodes, metadata)
   environments.check_spec(spec, env_spec, env_id)
   return Task(episodes, spec._replace(action=env_spec.action), env_id, env_kwargs, info.metadata)
 
@@ -96,18 +99,26 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
   """
   check_config(config, workdir)
+  for field in ("episodes", "final_episodes"):
+    if config.evaluation[field] < 1:
+      raise ValueError(f"config.evaluation.{field}={config.evaluation[field]} must be at least 1")
   task = load_task(config)
   agent = agents.make(config.agent, task.spec, config.steps)
   workdir.mkdir(parents=True, exist_ok=True)
   logs.write_json(workdir / "config.json", config.to_dict())
 
-  def score(params: Any, seed: int, episodes: int) -> ilx.evaluation.Result:
-    return ilx.evaluate(agent, params, task.env_id, episodes=episodes, seed=seed, env_kwargs=task.env_kwargs)
-
   def evaluate(params: Any, step: int) -> dict[str, Any]:
     final = step == config.steps
     episodes = config.evaluation.final_episodes if final else config.evaluation.episodes
-    played = score(params, (_FINAL_SEED if final else _EVALUATION_SEED) + config.seed, episodes)
+    played = ilx.evaluate(
+      agent,
+      params,
+      task.env_id,
+      episodes=episodes,
+      seed=(_FINAL_SEED if final else _EVALUATION_SEED) + config.seed,
+      env_kwargs=task.env_kwargs,
+      progress=progress.evaluation,
+    )
     summary = ilx.evaluation.summary(played.returns)
     row = {"return_mean": summary["mean"], "return_ci95": summary["mean_ci95"], "length_mean": played.lengths.mean()}
     if final:
@@ -115,7 +126,13 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     return row
 
   evaluate.result = None
-  with TrainingProgress(config.steps) as progress:
+
+  def open_logs(step: int) -> tuple[logs.Log, ...]:
+    progress.resume(step)
+    return logs.JsonlLog(workdir / "log.jsonl", step), logs.TensorBoardLog(workdir / "tensorboard", step)
+
+  progress = TrainingProgress(config.steps)
+  with progress:
     state = ilx.train(
       agent,
       task.episodes,
@@ -127,14 +144,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       checkpoint_every=config.checkpoint_every,
       evaluate=evaluate,
       evaluate_every=config.evaluation.every,
-      logs=lambda step: (
-        logs.JsonlLog(workdir / "log.jsonl", step),
-        logs.TensorBoardLog(workdir / "tensorboard", step),
-      ),
+      logs=open_logs,
       on_progress=progress.update,
     )
-  if evaluate.result is None:  # the run was complete already
-    evaluate(state.params, config.steps)
+    if evaluate.result is None:  # the run was complete already
+      evaluate(state.params, config.steps)
   result = summarise(config, task, evaluate.result, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video:

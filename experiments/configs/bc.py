@@ -1,6 +1,6 @@
 """Behaviour cloning of HalfCheetah from 25 episodes of an expert.
 
-  python -m experiments.main --config=experiments/configs/bc.py
+python -m experiments.main --config=experiments/configs/bc.py
 """
 
 import ml_collections

@@ -22,15 +22,16 @@ Made by `python -m experiments.demos.summarise` from the weight files and by pla
 
 The policies in `weights/` were trained online in EnvPool by the code beside them: soft actor-critic (`sac.py`) where
 actions are continuous, PPO (`ppo.py`) where they are discrete. They are `.npz` files of float16 arrays and a JSON
-string, without pickles. `medium` is the earliest snapshot of the expert's run whose sampled actions earn a third to a
-half of what the expert's do, counted from random, and whose most likely actions earn no less.
+string, without pickles. `medium` is the earliest snapshot of the expert's run whose sampled actions earned a third to a
+half of what the expert's did, counted from random, or the nearest snapshot where there is none; the choice was made on
+other episodes than the table's.
 
 Returns are means of 100 episodes (95 % interval) after the rounding to float16, on seeds that chose nothing; "mode" is
 the policy's most likely action, "sampled" is what the datasets record. Steps are environment steps.
 
 {scores}
 
-A random policy (100 episodes), and the expert's mode, are 0 and 1 of the normalised score (`references.json`):
+A random policy (100 episodes), and the expert's mode, are 0 and 100 of the normalised score (`references.json`):
 
 {references}
 

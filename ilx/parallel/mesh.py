@@ -11,10 +11,13 @@ AXES = ("data", "fsdp", "tensor")
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   """A mesh over all devices.
 
+  The axes of a batch are placed by `batch_sharding`; parameters are replicated, whatever ``fsdp`` and ``tensor``, until
+  placement rules say otherwise.
+
   Args:
     data: copies of the parameters that each see a part of the batch; -1 for as many as there are devices left.
-    fsdp: devices that share one copy of the parameters and each see a part of the batch.
-    tensor: devices that share one copy of the parameters and see the same part of the batch.
+    fsdp: devices that each see a part of the batch, and over which parameters can be divided.
+    tensor: devices that see the same part of the batch, and over which parameters can be divided.
 
   Raises:
     ValueError: when the sizes do not multiply to the number of devices.

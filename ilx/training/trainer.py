@@ -80,6 +80,8 @@ def train(
   for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
     if value < 1:
       raise ValueError(f"{name}={value} must be at least 1")
+  if evaluate_every < 0:
+    raise ValueError(f"evaluate_every={evaluate_every} must be at least 0")
   if len(episodes.rows) == 0:
     raise ValueError("episodes: no step to learn from; every episode has a single step")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh

@@ -140,6 +140,7 @@ def test_divergence_stops_the_run_and_is_not_saved(episodes, tmp_path):
     ({"batch_size": 30}, "batch_size=30 does not divide among 8 devices; use 24 or 32"),
     ({"steps": 0}, "steps=0 must be at least 1"),
     ({"log_every": 0}, "log_every=0 must be at least 1"),
+    ({"evaluate_every": -1}, "evaluate_every=-1 must be at least 0"),
   ],
 )
 def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
