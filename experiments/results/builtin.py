@@ -29,10 +29,11 @@ Made by one command, which skips finished runs:
 
     {command}
 
-Each row: {seeds} seeds of the default config, `python -m experiments.main --config=experiments/configs/bc.py
---config.dataset=<dataset> --config.seed=<seed>`: the first {data_episodes} episodes, {steps} updates of {batch_size}. Scored is
-the last checkpoint, {episodes} episodes a seed, actions at the mode. The interval (95 %, bootstrap) is over seeds and
-episodes. "Expert" is the mode of the policy that recorded the data with sampled actions; 100 is its return, 0 a random policy's.
+Each row: {seeds} seeds of the default config,
+`python -m experiments.main --config=experiments/configs/bc.py --config.dataset=<dataset> --config.seed=<seed>`: the
+first {data_episodes} episodes, {steps} updates of {batch_size}. Scored is the last checkpoint, {episodes} episodes a
+seed, actions at the mode. The interval (95 %, bootstrap) is over seeds and episodes. "Expert" is the mode of the policy
+that recorded the data with sampled actions; 100 is its return, 0 a random policy's.
 
 {table}
 

@@ -220,6 +220,12 @@ def test_data_that_do_not_fit_the_environment_are_refused(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_discrete_data_may_lack_an_action_of_the_environment(tmp_path):
+  with ilx.data.Recorder(tmp_path, name="lazy", metadata={"env_id": "CartPole-v1"}) as recorder:
+    recorder.add(ilx.data.episode(np.zeros((11, 4)), np.zeros(10, np.int64), np.ones(10), terminal=True))
+  assert run.load_task(_config(recorder.path, num_episodes=0)).spec.action == ilx.Discrete(2)
+
+
 def test_nan_in_the_data_is_named(tmp_path):
   with pytest.raises(ValueError, match=r"observation.*(nan|NaN|finite)"):
     run.run(_config(_record(tmp_path, nan=True), num_episodes=0), tmp_path / "run")
@@ -245,8 +251,28 @@ def test_wrong_fields_are_named(cartpole, tmp_path, changes, error, message):
     run.run(_config(cartpole, **changes), tmp_path / "run")
 
 
+def test_bad_input_leaves_an_earlier_run_and_the_dataset_as_they_were(cartpole, tmp_path):
+  folder, workdir = _copy(cartpole, tmp_path), tmp_path / "run"
+  run.run(_config(folder, num_episodes=0, steps=200, checkpoint_every=100), workdir)
+  name = _flip(folder)
+  before = _contents(tmp_path)
+  with pytest.raises(ValueError, match=name):
+    run.run(_config(folder, num_episodes=0, steps=200, checkpoint_every=100), workdir)
+  assert _contents(tmp_path) == before
+
+
+def _contents(folder):
+  return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def test_the_command_fails_with_one_line_and_an_exit_code(cartpole, tmp_path):
+  damaged = _copy(cartpole, tmp_path)
+  shard = _truncate(damaged)
   for command, code, message in (
+    (_command(damaged, tmp_path / "run", num_episodes=0), 1, shard),
+    (_command(_record(tmp_path / "nan", nan=True), tmp_path / "run", num_episodes=0), 1, "observation"),
+    (_command(_record(tmp_path / "size", actions=3), tmp_path / "run", num_episodes=0), 1, "action"),
+    (_command(cartpole, tmp_path / "run", **{"evaluation.final_episodes": 0}), 1, "config.evaluation.final_episodes=0"),
     (_command(cartpole, tmp_path / "run", env_id="CartPoel-v1"), 1, "CartPole-v1"),
     ([*_command(cartpole, tmp_path / "run"), "--config.agent.hiden=(2,)"], 2, "did you mean 'hidden'"),
     ([*_command(cartpole, tmp_path / "run"), "--wrokdir=x"], 2, "workdir"),
