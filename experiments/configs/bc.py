@@ -31,9 +31,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Its options as a JSON object; empty: those that the dataset names.
   config.env_kwargs = ""
 
+  # Fixes the run.
   config.seed = 0
+  # Updates, and transitions in the batch of each, over all devices together.
   config.steps = 50_000
   config.batch_size = 256
+  # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000
 
@@ -43,5 +46,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.episodes = 20
   # Of the evaluation that closes the run.
   config.evaluation.final_episodes = 100
+  # Of one episode, where the task can be drawn.
   config.evaluation.video = True
   return config
