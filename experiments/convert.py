@@ -22,7 +22,7 @@ from ilx.types import Spec
 
 _NPZ = flags.DEFINE_string("npz", None, "The recording.", required=True)
 _PRESET = flags.DEFINE_string(
-  "preset", "auto", f"Its layout: {', '.join(layouts.PRESETS)}; auto; or a JSON file of ilx.data.convert.layouts.Layout."
+  "preset", "auto", f"Its layout: {', '.join(layouts.PRESETS)}; auto; or a JSON file of a layouts.Layout."
 )
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default the file's.")
 _ROOT = flags.DEFINE_string("root", None, "Folder of datasets; by default $ILX_DATA_DIR, or ~/.cache/ilx.")
