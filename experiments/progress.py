@@ -30,7 +30,7 @@ class TrainingProgress:
     )
     self._task = self._bar.add_task("", total=steps)
     self._text = ""
-    self._score = ""
+    self._score = self._speed = ""
     self._printed = time.monotonic()
     self._began, self._start = time.monotonic(), 0
 
@@ -52,19 +52,21 @@ class TrainingProgress:
     self._bar.update(self._task, description=f"evaluating {fraction:4.0%}  {self._text}")
 
   def update(self, step: int, row: Mapping[str, Any]) -> None:
-    """Takes what `ilx.train` reports after each device program."""
+    """Takes the rows that `ilx.train` logs: of updates and of evaluations."""
     scored = "eval/return_mean" in row
     if scored:
       low, high = row["eval/return_ci95"]
       self._score = f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
-    self._text = text = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s  {self._score}"
+    else:
+      self._speed = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s"
+    self._text = f"{self._speed}  {self._score}"
     if self._console.is_terminal:
       if scored:
         self._bar.console.print(f"{step:>9,} updates: {self._score}", highlight=False)
-      self._bar.update(self._task, completed=step, description=text)
+      self._bar.update(self._task, completed=step, description=self._text)
     elif scored or time.monotonic() - self._printed > _LINE_SECONDS:
       self._printed = time.monotonic()
-      speed = (step - self._start) / max(self._printed - self._began, 1e-9)
-      eta = (self._steps - step) / max(speed, 1e-9)
-      self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {text}  ETA {eta:.0f} s\n")
+      rate = (step - self._start) / max(self._printed - self._began, 1e-9)
+      eta = f"ETA {(self._steps - step) / rate:.0f} s" if rate else ""
+      self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {self._text}  {eta}\n")
       self._console.file.flush()

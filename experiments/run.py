@@ -170,7 +170,9 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   More steps continue a run only where nothing else depends on their number: with a constant learning rate.
   """
   path = workdir / "config.json"
-  learnt = (workdir / "result.json").exists() or any((workdir / "checkpoints").glob("[0-9]*"))
+  learnt = (workdir / "result.json").exists() or any(
+    path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
+  )
   if not learnt or not path.exists():
     return
   before, now = _flat(json.loads(path.read_text())), _flat(logs.jsonable(config.to_dict()))

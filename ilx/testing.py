@@ -170,10 +170,10 @@ class AgentConformance:
     assert any(jax.tree.leaves(differs)), "all seeds have the same parameters"
 
   def test_state_can_be_donated(self):
-    """No two leaves share a buffer, so donation works from the first update on."""
+    """No two leaves of a fresh state share a buffer (a target must be a copy), so the first update may donate it."""
     case = _case(type(self))
     update = jax.jit(case.agent.update, donate_argnums=0)
-    state = case.init(jax.random.key(0), case.batches[0])
+    state = case.agent.init(jax.random.key(0), case.batches[0])
     for batch in case.batches[:2]:
       state, _ = update(state, batch)
     _assert_close(state, case.train(2), self.tolerance)

@@ -70,6 +70,14 @@ def _impure(update):
   return broken
 
 
+def _shares_buffers(init):
+  def broken(key, batch):
+    state = init(key, batch)
+    return state._replace(params=state.params | {"target": state.params["w"]})
+
+  return broken
+
+
 def _forgets_to_count(update):
   def broken(state, batch):
     after, metrics = update(state, batch)

@@ -123,7 +123,12 @@ class Column:
         raise ValueError(f"field {self.name!r}, step {step}: {error}") from None
     if len(content) != size:
       raise ValueError(f"field {self.name!r}, step {step}: {len(content)} bytes where {dtype} {shape} has {size}")
-    return np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape)
+    values = np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape)
+    if self.dtype == np.int32 and values.size:
+      limits = np.iinfo(np.int32)
+      if values.min() < limits.min or values.max() > limits.max:
+        raise ValueError(f"field {self.name!r}, step {step}: integers outside int32")
+    return values
 
 
 def _image(content: bytes, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -166,6 +171,8 @@ def step_columns(features: dict[str, Any], path: Path) -> dict[str, Column]:
         raise ValueError(f"{path}: field 'steps/{top}' is a dict; expected one tensor")
       if top not in ("observation", "action") and math.prod(size or 0 for size in feature.shape) != 1:
         raise ValueError(f"{path}: field {name!r} has shape {feature.shape}; expected one number a step")
+      if feature.kind == "image" and feature.dtype != np.uint8:
+        raise ValueError(f"{path}: field {name!r} is an image of {feature.dtype}; only uint8 images are decoded")
       columns[name] = Column(name, feature)
   if not any(name.startswith("steps/observation") for name in columns):
     raise ValueError(f"{path}: field 'steps/observation' has nothing but text")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from flax import struct
 
@@ -55,7 +56,8 @@ def from_columns(
   """Episodes whose ``rows`` are all the steps but the last of every episode.
 
   Raises:
-    ValueError: where lengths disagree, or ``starts`` does not split the steps into non-empty episodes.
+    ValueError: where lengths disagree, ``starts`` does not split the steps into non-empty episodes, or a step other
+      than an episode's last is terminal.
   """
   starts = np.asarray(starts, np.int64)
   num_steps = len(reward)
@@ -65,8 +67,16 @@ def from_columns(
     raise ValueError(f"episodes: episode {int(np.argmax(np.diff(starts) < 1))} is empty")
   if num_steps > np.iinfo(np.int32).max:
     raise ValueError(f"episodes: {num_steps} steps do not fit one columnar block; load a part of the split")
+  columns = {"observation": observation, "action": action, "discount": discount, "is_terminal": is_terminal}
+  for path, column in jax.tree_util.tree_leaves_with_path(columns):
+    if np.ndim(column) < 1 or len(column) != num_steps:
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      raise ValueError(f"episodes: {name} has shape {np.shape(column)} where reward has {num_steps} steps")
   is_last = np.zeros(num_steps, bool)
   is_last[starts[1:] - 1] = True
+  if np.any(np.asarray(is_terminal) & ~is_last):
+    row = int(np.argmax(np.asarray(is_terminal) & ~is_last))
+    raise ValueError(f"episodes: is_terminal is true at row {row}, which is no episode's last")
   return Episodes(
     observation=observation,
     action=action,

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ilx.data import files
+
 _PREFIX = "tensorflow_datasets.core.features."
 _CONTENT = {
   "FeaturesDict": "featuresDict",
@@ -82,7 +84,7 @@ def read(path: Path) -> dict[str, Features]:
 
 def write(path: Path, features: Mapping[str, Features]) -> None:
   """Writes a ``features.json`` that TFDS reads; the same bytes for the same features."""
-  path.write_text(json.dumps(to_json(dict(features)), indent=2, sort_keys=True) + "\n")
+  files.write_text(path, json.dumps(to_json(dict(features)), indent=2, sort_keys=True) + "\n")
 
 
 def to_json(feature: Features) -> dict[str, Any]:

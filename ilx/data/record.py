@@ -141,9 +141,11 @@ class Recorder:
     try:
       while left:
         left = left[self._journal.write(left) :]
-    except OSError as error:
+    except BaseException as error:
       self._journal.truncate(end)
-      raise _write_error(error, self._folder) from None
+      if isinstance(error, OSError):
+        raise _write_error(error, self._folder) from None
+      raise
 
   def close(self) -> Path:
     """Publishes the dataset and removes the journal; returns its folder.

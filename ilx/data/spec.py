@@ -50,7 +50,9 @@ def _discrete(action: np.ndarray, metadata: Mapping[str, Any]) -> Discrete:
 def _continuous(action: np.ndarray, metadata: Mapping[str, Any]) -> Continuous:
   if action.ndim != 2:
     raise ValueError(f"spec: actions of shape {list(action.shape[1:])} a step; expected [A]")
-  if "action_low" in metadata and "action_high" in metadata:
+  if ("action_low" in metadata) != ("action_high" in metadata):
+    raise ValueError("spec: the metadata have one of action_low and action_high; both or neither")
+  if "action_low" in metadata:
     bounds = Continuous(np.array(metadata["action_low"]), np.array(metadata["action_high"]))
     if bounds.size != action.shape[1]:
       raise ValueError(f"spec: the metadata bound {bounds.size} action dimensions, the data have {action.shape[1]}")

@@ -10,6 +10,9 @@ import numpy as np
 
 from ilx.types import Continuous, Discrete, Spec, Tree
 
+# Options of the pool, set here; and the folder of assets, which no dataset may choose.
+_RESERVED = ("num_envs", "batch_size", "seed", "num_threads", "thread_affinity_offset", "env_type", "base_path")
+
 
 def slot_seeds(seed: int, num_envs: int) -> np.ndarray:
   """EnvPool seeds of ``num_envs`` environment slots, int64 ``[num_envs]``: distinct, consecutive.
@@ -120,6 +123,8 @@ def _check(envpool: types.ModuleType, env_id: str, env_kwargs: dict[str, Any]) -
     raise ValueError(f"Unknown environment id {env_id!r}{_nearest(env_id, known)}")
   options = envpool.make_spec(env_id).config._fields
   for name in env_kwargs:
+    if name in _RESERVED:
+      raise ValueError(f"{env_id}: option {name!r} is not the task's to set")
     if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
       raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, options)}")
 

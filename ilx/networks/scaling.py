@@ -45,7 +45,7 @@ def observation_scale(statistics: Statistics | None) -> ObservationScale | None:
   if statistics is None:
     return None
   return ObservationScale(
-    mean=jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), statistics.mean),
+    mean=jax.tree.map(lambda x: jnp.array(x, jnp.float32), statistics.mean),
     std=jax.tree.map(lambda x: jnp.maximum(jnp.asarray(x, jnp.float32), _STD_FLOOR), statistics.std),
   )
 
@@ -54,7 +54,8 @@ def action_scale(action: Continuous | Discrete) -> ActionScale | None:
   """The bounds of continuous actions; None for discrete ones."""
   if isinstance(action, Discrete):
     return None
-  return ActionScale(low=jnp.asarray(action.low), high=jnp.asarray(action.high))
+  # Copies: params may be donated, the spec's arrays must not be.
+  return ActionScale(low=jnp.array(action.low), high=jnp.array(action.high))
 
 
 def features(scale: ObservationScale | None, observation: Tree, spec: Spec) -> jax.Array:

@@ -24,9 +24,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   """
   count = len(jax.devices())
   fixed = fsdp * tensor
-  if data == -1 and count % fixed == 0:
+  if data == -1 and fixed > 0 and count % fixed == 0:
     data = count // fixed
-  if math.prod((data, fsdp, tensor)) != count:
+  if min(data, fsdp, tensor) < 1 or math.prod((data, fsdp, tensor)) != count:
     raise ValueError(f"mesh: data={data} x fsdp={fsdp} x tensor={tensor} is not the number of devices, {count}")
   # Auto: the compiler places intermediate values (GSPMD).
   return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))

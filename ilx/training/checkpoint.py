@@ -58,7 +58,7 @@ class Checkpoints:
     """
     self.wait()
     # On a CPU orbax may hold views of the very buffers that the next update is about to overwrite.
-    if jax.default_backend() == "cpu":
+    if any(device.platform == "cpu" for x in jax.tree.leaves(state) for device in x.devices()):
       state = jax.tree.map(jnp.copy, state)
     try:
       self._pending = self._checkpointer.save_async(step, state)

@@ -27,13 +27,14 @@ class JsonlLog:
   """One JSON object a line, flushed line by line: ``step`` and ``seconds`` first.
 
   ``seconds`` is wall clock since the log was first opened, the time between a stop and its resumption left out.
-  Rows later than ``resume_step`` are dropped on opening: they belong to updates that will be made again. So is a last
-  line that a crash cut short.
+  Rows later than ``resume_step`` are dropped on opening, and evaluations at it: they belong to work that will be done
+  again. So is a last line that a crash cut short.
   """
 
   def __init__(self, path: str | os.PathLike, resume_step: int = 0):
     self._path = pathlib.Path(path)
-    kept = [row for row in read_jsonl(self._path) if row["step"] <= resume_step] if self._path.exists() else []
+    rows = read_jsonl(self._path) if self._path.exists() else []
+    kept = [row for row in rows if row["step"] < resume_step or (row["step"] == resume_step and not _evaluated(row))]
     temporary = self._path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(temporary, self._path)
@@ -57,7 +58,7 @@ class TensorBoardLog:
   def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
     from tensorboardX import SummaryWriter
 
-    self._writer = SummaryWriter(os.fspath(directory), purge_step=resume_step + 1 if resume_step else None)
+    self._writer = SummaryWriter(os.fspath(directory), purge_step=resume_step + 1)
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Writes the entries that are single numbers."""
@@ -69,6 +70,10 @@ class TensorBoardLog:
   def close(self) -> None:
     """Closes the event file."""
     self._writer.close()
+
+
+def _evaluated(row: Mapping[str, Any]) -> bool:
+  return any(name.startswith("eval/") for name in row)
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:

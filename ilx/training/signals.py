@@ -1,9 +1,11 @@
 """Leaving in good order on SIGINT and SIGTERM."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class StopSignals:
@@ -23,15 +25,19 @@ class StopSignals:
         self._previous[number] = signal.signal(number, self._handle)
     return self
 
-  @contextlib.contextmanager
-  def leaving_at_once(self) -> Iterator[None]:
-    """Leaves the block early when a signal comes inside it: for long work that may be dropped."""
-    self._raising = True
+  def unless_signalled(self, work: Callable[[], T]) -> T | None:
+    """What long work returns, or None where a signal came before or in the middle of it: then it is dropped."""
+    if self.received:
+      return None
     try:
-      yield
+      self._raising = True
+      result = work()
+      self._raising = False
+      return result
     except KeyboardInterrupt:
       if not self.received:
         raise
+      return None
     finally:
       self._raising = False
 

@@ -51,7 +51,8 @@ def train(
 
   The update, the sampling and the loop over updates are one program, which runs from one log to the next. The batch of
   update ``i`` depends on ``seed`` and ``i`` alone, so a run that stops and resumes equals one that did not, bit for
-  bit, and the number of devices changes rounding only.
+  bit (on one machine and number of devices; a GPU's compiler may choose other kernels in another process), and the
+  number of devices changes rounding only.
 
   Args:
     agent: what to train.
@@ -63,10 +64,12 @@ def train(
     workdir: checkpoints go to ``workdir/checkpoints`` and the newest one is resumed from. None: no checkpoints.
     log_every: updates between logs.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
-    evaluate: called with params and step; what it returns is logged under ``eval/``.
-    evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end.
+    evaluate: called with params and step; what it returns is logged under ``eval/``. The params are valid during the
+      call, the next update takes their memory: copy what is to be kept.
+    evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end. An evaluation that is
+      due at the step resumed from is made (again).
     logs: called once with the step resumed from, opens the logs to write.
-    on_progress: called after every device program with the step and what was logged.
+    on_progress: called with the step and every row that is logged.
 
   Returns:
     The agent's state after ``steps`` updates.
@@ -95,9 +98,24 @@ def train(
   with StopSignals() as stop, _checkpoints(workdir) as checkpoints:
     state, start = _initial_state(init, init_key, episodes, checkpoints, steps)
     open_logs = list(logs(start)) if logs else []
+
+    def write(step: int, row: Mapping[str, Any]) -> None:
+      for log in open_logs:
+        log.write(step, row)
+      if on_progress:
+        on_progress(step, row)
+
+    def evaluate_if_due(step: int) -> None:
+      if evaluate and (step == steps or (evaluate_every and step % evaluate_every == 0)):
+        found = stop.unless_signalled(lambda: evaluate(state.params, step))
+        if found is not None:
+          write(step, {f"eval/{name}": value for name, value in found.items()})
+
     try:
-      step = start
-      while step < steps:
+      step = saved = start
+      if start:
+        evaluate_if_due(start)  # the process before this one may have been stopped in it
+      while step < steps and not stop.received:
         length = min(_until_next(step, n) for n in (log_every, checkpoint_every, evaluate_every or steps))
         length = min(length, steps - step)
         began = time.perf_counter()
@@ -106,23 +124,20 @@ def train(
         row["updates_per_second"] = length / (time.perf_counter() - began)
         step += length
         _check_finite(row, step)
-        due = step == steps or (evaluate_every and step % evaluate_every == 0)
-        if evaluate and due and not stop.received:
-          with stop.leaving_at_once():
-            row |= {f"eval/{name}": value for name, value in evaluate(state.params, step).items()}
-        for log in open_logs:
-          log.write(step, row)
-        if on_progress:
-          on_progress(step, row)
-        # After the log: what is resumed from has all its rows.
-        if checkpoints and (step % checkpoint_every == 0 or step == steps or stop.received):
+        write(step, row)
+        # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
+        if checkpoints and (step % checkpoint_every == 0 or step == steps):
           checkpoints.save(step, state)
-        if stop.received:
-          where = f"{step} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
-          raise Interrupted(f"stopped by {stop.received.name}; {where}", stop.received)
+          saved = step
+        evaluate_if_due(step)
+      if stop.received and checkpoints and saved != step:
+        checkpoints.save(step, state)
     finally:
       for log in open_logs:
         log.close()
+  if stop.received:
+    where = f"{step} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
+    raise Interrupted(f"stopped by {stop.received.name}; {where}", stop.received)
   return state
 
 

@@ -125,7 +125,7 @@ def test_actions_beyond_the_bounds_are_learnt_as_the_bounds():
 @pytest.mark.parametrize("head", ["deterministic", "tanh_gaussian"])
 def test_clones_a_simple_policy(head):
   spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), Continuous(-2 * np.ones(2), 2 * np.ones(2)))
-  agent = bc(spec, head=head, hidden=(64,), optimizer=optax.adam(1e-2))
+  agent = bc(spec, head=head, hidden=(64,), optimizer=optax.adam(3e-3))
   observation = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
   action = 1.5 * np.tanh(observation[:, :2])
   batch = _batch(observation, action)

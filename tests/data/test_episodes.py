@@ -50,3 +50,21 @@ def test_an_episode_of_one_step_has_no_transition():
 def test_starts_that_split_nothing(starts, problem):
   with pytest.raises(ValueError, match=problem):
     build(starts=starts)
+
+
+@pytest.mark.parametrize(
+  ("changed", "message"),
+  [
+    ({"observation": np.zeros((6, 1))}, r"observation has shape \(6, 1\) where reward has 7 steps"),
+    ({"observation": {"a": np.zeros(7), "b": np.zeros(3)}}, r"observation/b has shape \(3,\)"),
+    ({"action": np.zeros((8, 1))}, "action has shape"),
+    ({"discount": np.ones(2)}, "discount has shape"),
+    (
+      {"is_terminal": np.array([0, 1, 0, 0, 0, 0, 0], bool)},
+      "is_terminal is true at row 1, which is no",
+    ),
+  ],
+)
+def test_columns_that_disagree_are_named(changed, message):
+  with pytest.raises(ValueError, match=message):
+    build(**changed)

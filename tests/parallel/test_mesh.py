@@ -15,7 +15,7 @@ def test_data_takes_what_is_left():
   assert dict(parallel.make_mesh(fsdp=2, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
-@pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 16}])
+@pytest.mark.parametrize("sizes", [{"data": 3}, {"fsdp": 3}, {"data": 16}, {"fsdp": 0}, {"fsdp": -1}])
 def test_sizes_must_fit_the_devices(sizes):
   with pytest.raises(ValueError, match="number of devices, 8"):
     parallel.make_mesh(**sizes)

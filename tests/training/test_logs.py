@@ -9,7 +9,8 @@ def test_jsonl_resumes_at_a_step_and_drops_what_comes_after(tmp_path):
   path = tmp_path / "log.jsonl"
   log = logs.JsonlLog(path)
   for step in (10, 20, 30):
-    log.write(step, {"train/loss": np.float32(step), "eval/return_ci95": (1.0, np.float64(2.0))})
+    log.write(step, {"train/loss": np.float32(step)})
+    log.write(step, {"eval/return_ci95": (1.0, np.float64(2.0))})
   log.close()
   with open(path, "a") as file:
     file.write('{"step": 40, "train/lo')  # the process was killed here
@@ -17,10 +18,13 @@ def test_jsonl_resumes_at_a_step_and_drops_what_comes_after(tmp_path):
   log.write(30, {"train/loss": float("nan")})
   log.close()
   rows = [json.loads(line) for line in path.read_text().splitlines()]
-  assert [row["step"] for row in rows] == [10, 20, 30]
+  # The evaluation at the step resumed from is made again.
+  assert [(row["step"], [*row][-1]) for row in rows] == [
+    (10, "train/loss"), (10, "eval/return_ci95"), (20, "train/loss"), (30, "train/loss")
+  ]  # fmt: skip
   assert rows[0]["train/loss"] == 10.0
-  assert rows[0]["eval/return_ci95"] == [1.0, 2.0]
-  assert rows[2]["train/loss"] is None
+  assert rows[1]["eval/return_ci95"] == [1.0, 2.0]
+  assert rows[3]["train/loss"] is None
 
 
 def test_seconds_go_on_where_they_stopped(tmp_path):

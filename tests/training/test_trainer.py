@@ -114,9 +114,30 @@ def test_logs_and_evaluations_come_when_they_are_due(agent, episodes, tmp_path):
     logs=lambda step: [logs.JsonlLog(tmp_path / "log.jsonl", step)],
   )
   rows = logs.read_jsonl(tmp_path / "log.jsonl")
-  assert [row["step"] for row in rows] == [10, 20, 30, 40, 45]
+  assert [row["step"] for row in rows if "train/loss" in row] == [10, 20, 30, 40, 45]
   assert [row["eval/return_mean"] for row in rows if "eval/return_mean" in row] == [20.0, 40.0, 45.0]
-  assert all(np.isfinite(row["train/loss"]) for row in rows)
+  assert all(np.isfinite(row["train/loss"]) for row in rows if "train/loss" in row)
+
+
+def test_an_evaluation_that_fails_loses_no_update_and_is_made_up(agent, episodes, tmp_path):
+  def fail(params, step):
+    raise KeyError("no environment")
+
+  def open_logs(step):
+    return [logs.JsonlLog(tmp_path / "log.jsonl", step)]
+
+  kwargs = {"workdir": tmp_path, "evaluate_every": 20, "checkpoint_every": 20, "logs": open_logs}
+  with pytest.raises(KeyError, match="no environment"):
+    _train(agent, episodes, evaluate=fail, **kwargs)
+  evaluated = []
+  _train(agent, episodes, evaluate=lambda params, step: evaluated.append(step) or {"x": 1.0}, **kwargs)
+  assert evaluated == [20, 40]
+  _train(agent, episodes, evaluate=lambda params, step: evaluated.append(step) or {"x": 2.0}, **kwargs)
+  assert evaluated == [20, 40, 40]
+  rows = logs.read_jsonl(tmp_path / "log.jsonl")
+  assert [(row["step"], row.get("eval/x")) for row in rows] == [
+    (10, None), (20, None), (20, 1.0), (30, None), (40, None), (40, 2.0)
+  ]  # fmt: skip
 
 
 def test_logged_metrics_are_means_over_the_updates(agent, episodes):
