@@ -44,8 +44,11 @@ class JsonlLog:
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Appends one line; non-finite numbers become null, which JSON can express."""
     seconds = round(time.monotonic() - self._began, 3)
-    self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
-    self._file.flush()
+    try:
+      self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
+      self._file.flush()
+    except OSError as error:
+      raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
 
   def close(self) -> None:
     """Closes the file."""
