@@ -34,6 +34,7 @@ class Checkpoints:
       cleanup_tmp_directories=True,
     )
     self._pending: Any = None
+    self._pending_step = 0
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -42,7 +43,10 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      self._checkpointer.close()
+      try:
+        self._checkpointer.close()
+      except Exception as error:  # the same failure again
+        raise self._failed("write", self._pending_step, error) from error
 
   @property
   def latest_step(self) -> int | None:
@@ -60,11 +64,11 @@ class Checkpoints:
     # On a CPU orbax may hold views of the very buffers that the next update is about to overwrite.
     if any(device.platform == "cpu" for x in jax.tree.leaves(state) for device in x.devices()):
       state = jax.tree.map(jnp.copy, state)
+    self._pending_step = step
     try:
       self._pending = self._checkpointer.save_async(step, state)
     except Exception as error:
       raise self._failed("write", step, error) from error
-    self._pending_step = step
 
   def wait(self) -> None:
     """Returns once the write in progress is complete.

@@ -1,11 +1,12 @@
 """Logs of a run: rows of named numbers, to a JSON-lines file and to TensorBoard."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,15 +45,14 @@ class JsonlLog:
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Appends one line; non-finite numbers become null, which JSON can express."""
     seconds = round(time.monotonic() - self._began, 3)
-    try:
+    with _naming(self._path):
       self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
       self._file.flush()
-    except OSError as error:
-      raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    with _naming(self._path):  # what could not be written is tried again
+      self._file.close()
 
 
 class TensorBoardLog:
@@ -61,18 +61,30 @@ class TensorBoardLog:
   def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
     from tensorboardX import SummaryWriter
 
+    self._path = pathlib.Path(directory)
     self._writer = SummaryWriter(os.fspath(directory), purge_step=resume_step + 1)
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Writes the entries that are single numbers."""
-    for name, value in row.items():
-      if np.ndim(value) == 0 and value is not None and not isinstance(value, str):
-        self._writer.add_scalar(name, float(value), step)
-    self._writer.flush()
+    with _naming(self._path):
+      for name, value in row.items():
+        if np.ndim(value) == 0 and value is not None and not isinstance(value, str):
+          self._writer.add_scalar(name, float(value), step)
+      self._writer.flush()
 
   def close(self) -> None:
     """Closes the event file."""
-    self._writer.close()
+    with _naming(self._path):
+      self._writer.close()
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+  """A full disk is an error without a name where buffers are flushed."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
 def _evaluated(row: Mapping[str, Any]) -> bool:
