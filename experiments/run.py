@@ -147,8 +147,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       logs=open_logs,
       on_progress=progress.update,
     )
-    if evaluate.result is None:  # the run was complete already
-      evaluate(state.params, config.steps)
   result = summarise(config, task, evaluate.result, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video:

@@ -70,13 +70,7 @@ def read(path: Path) -> dict[str, Features]:
     FileNotFoundError: where there is no such file.
     ValueError: where it is not understood; names file and field.
   """
-  try:
-    content = json.loads(path.read_text())
-  except FileNotFoundError:
-    raise FileNotFoundError(f"{path} is missing: not a TFDS dataset folder, or an unfinished copy") from None
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} is no valid JSON: {error}") from None
-  features = _read(content, path, "")
+  features = _read(files.read_json(path), path, "")
   if not isinstance(features, dict):
     raise ValueError(f"{path}: the top level must be a FeaturesDict")
   return features

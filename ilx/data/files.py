@@ -1,7 +1,24 @@
-"""Writing that survives a power cut."""
+"""A dataset's small files: reading that says what is wrong, writing that survives a power cut."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+  """The content of a dataset's JSON file.
+
+  Raises:
+    FileNotFoundError: where there is no such file.
+    ValueError: where it is no JSON; names it.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    raise FileNotFoundError(f"{path} is missing: not a TFDS dataset folder, or an unfinished copy") from None
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path} is no valid JSON: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilx.data import columns, example, shards
+from ilx.data import columns, example, files, shards
 from ilx.data import features as features_lib
 from ilx.data.episodes import Episodes, from_columns
 
@@ -124,12 +123,7 @@ def read_info(directory: str | os.PathLike) -> Info:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    content = json.loads(path.read_text())
-  except FileNotFoundError:
-    raise FileNotFoundError(f"{path} is missing: not a TFDS dataset folder, or an unfinished copy") from None
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} is no valid JSON: {error}") from None
+  content = files.read_json(path)
   if not isinstance(content, dict):
     raise ValueError(f"{path}: the top level must be an object")
   return content
@@ -160,13 +154,13 @@ def read_records(info: Info, split: str, num_episodes: int | None = None) -> Ite
   """
   if split not in info.splits:
     raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
-  files, lengths = info.splits[split]
+  paths, lengths = info.splits[split]
   total = sum(lengths)
   wanted = total if num_episodes is None else num_episodes
   if not 1 <= wanted <= total:
     raise ValueError(f"{info.directory}: num_episodes is {wanted}, but split {split!r} has {total} episodes")
   taken = np.cumsum((0, *lengths))
-  needed = [(file, length) for file, length, before in zip(files, lengths, taken, strict=False) if before < wanted]
+  needed = [(file, length) for file, length, before in zip(paths, lengths, taken, strict=False) if before < wanted]
   for file, _ in needed:
     if not file.is_file():
       raise FileNotFoundError(f"{file} is missing: the dataset is incomplete; copy or build it again")
