@@ -24,6 +24,7 @@ class Episodes:
     is_terminal: bool ``[N]``; true on a last step that ended the task. A last step without it is a time limit.
     starts: int64 ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``.
     rows: int32 ``[M]``, the rows that views draw from: all but the last of every episode, unless narrowed.
+    extras: further columns ``[N, ...]`` by name: step fields that were asked for, and what views prepare.
   """
 
   observation: Tree
@@ -33,6 +34,7 @@ class Episodes:
   is_terminal: Array
   starts: Array
   rows: Array
+  extras: dict[str, Tree] = struct.field(default_factory=dict)
 
   @property
   def num_episodes(self) -> int:
@@ -51,7 +53,7 @@ class Episodes:
 
 
 def from_columns(
-  *, observation: Tree, action: Any, reward: Any, discount: Any, is_terminal: Any, starts: Any
+  *, observation: Tree, action: Any, reward: Any, discount: Any, is_terminal: Any, starts: Any, extras: Any = None
 ) -> Episodes:
   """Episodes whose ``rows`` are all the steps but the last of every episode.
 
@@ -67,7 +69,9 @@ def from_columns(
     raise ValueError(f"episodes: episode {int(np.argmax(np.diff(starts) < 1))} is empty")
   if num_steps > np.iinfo(np.int32).max:
     raise ValueError(f"episodes: {num_steps} steps do not fit one columnar block; load a part of the split")
+  extras = {} if extras is None else extras
   columns = {"observation": observation, "action": action, "discount": discount, "is_terminal": is_terminal}
+  columns["extras"] = extras
   for path, column in jax.tree_util.tree_leaves_with_path(columns):
     if np.ndim(column) < 1 or len(column) != num_steps:
       name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -85,6 +89,7 @@ def from_columns(
     is_terminal=is_terminal,
     starts=starts,
     rows=np.flatnonzero(~is_last).astype(np.int32),
+    extras=extras,
   )
 
 

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,7 +172,35 @@ def read_records(info: Info, split: str, num_episodes: int | None = None) -> Ite
     wanted -= length
 
 
-def load(directory_or_name: str | os.PathLike, split: str = "train", num_episodes: int | None = None) -> Episodes:
+class Selection(NamedTuple):
+  """Which fields of a step become which columns; names are relative to a step, such as "observation/state".
+
+  Attributes:
+    observation: one name, which gives an array; several, which give nested dicts, "observation/" left out; by default
+      every field of the observation that has a place in arrays.
+    action: the same; by default the field "action".
+    extras: names of further step fields that ``Episodes.extras`` is to have.
+    fill: (RLDS field, value) pairs for fields that the dataset lacks, such as ``(("reward", 0.0),)``.
+    lazy: whether pictures stay encoded (``ilx.data.Images``) until they are looked at.
+  """
+
+  observation: str | tuple[str, ...] | None = None
+  action: str | tuple[str, ...] | None = None
+  extras: tuple[str, ...] = ()
+  fill: tuple[tuple[str, float | bool], ...] = ()
+  lazy: bool = False
+
+
+EVERYTHING = Selection()
+
+
+def load(
+  directory_or_name: str | os.PathLike,
+  split: str = "train",
+  num_episodes: int | None = None,
+  *,
+  selection: Selection = EVERYTHING,
+) -> Episodes:
   """A dataset in columns, decoded at memory speed.
 
   Real numbers become float32, integers int32, bool and uint8 (images, decoded) stay; text fields have no place in
@@ -183,6 +211,7 @@ def load(directory_or_name: str | os.PathLike, split: str = "train", num_episode
     directory_or_name: see ``resolve``.
     split: its name.
     num_episodes: the first so many; all by default.
+    selection: which fields become which columns.
 
   Returns:
     ``Episodes`` of numpy arrays.
@@ -193,20 +222,45 @@ def load(directory_or_name: str | os.PathLike, split: str = "train", num_episode
       no episode can (NaN, inf, no steps, ``is_first`` or ``is_last`` in a wrong place); names file, field, episode.
   """
   info = read_info(resolve(directory_or_name))
+  records = read_records(info, split, num_episodes)
+  paths, lengths = info.splits.get(split, Split((), ()))
+  size = sum(path.stat().st_size for path in paths if path.exists())
+  wanted = num_episodes or sum(lengths)
+  return assemble(info, selection, records, where=f"split {split!r}", expected=(wanted, size))
+
+
+def assemble(
+  info: Info,
+  selection: Selection,
+  records: Iterable[tuple[Path, bytes]],
+  *,
+  where: str = "",
+  expected: tuple[int, int] = (0, 0),
+) -> Episodes:
+  """Episodes from serialised ones.
+
+  Args:
+    info: of their dataset.
+    selection: which fields become which columns.
+    records: (file, serialised episode) pairs; the file is named in errors.
+    where: what of the dataset they are, for errors.
+    expected: how many episodes, and how many bytes at most, make room for at once; 0: unknown.
+
+  Raises:
+    ValueError: as ``load``.
+  """
   fields = columns.step_columns(info.features, info.directory / "features.json")
   starts = [0]
-  for file, record in read_records(info, split, num_episodes):
+  for file, record in records:
     try:
       steps = columns.append(fields, example.parse(record))
     except ValueError as error:
-      raise ValueError(f"{file}: episode {len(starts) - 1} of split {split!r}: {error}") from None
+      raise ValueError(f"{file}: episode {len(starts) - 1} of {where}: {error}") from None
     if len(starts) == 1:
-      wanted = num_episodes or info.splits[split].num_episodes
-      size = sum(path.stat().st_size for path in info.splits[split].files if path.exists())
       # Memory that is never touched is never taken, so an estimate may be generous; files bound it.
-      columns.reserve(fields, min(steps * wanted, steps * size * 4 // len(record) + steps))
+      columns.reserve(fields, min(steps * expected[0], steps * expected[1] * 4 // len(record) + steps))
     starts.append(starts[-1] + steps)
-  return _episodes(fields, np.array(starts, np.int64), f"{info.directory}: split {split!r}")
+  return _episodes(fields, np.array(starts, np.int64), f"{info.directory}: {where}")
 
 
 def _episodes(fields: dict[str, columns.Column], starts: np.ndarray, where: str) -> Episodes:

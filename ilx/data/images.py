@@ -1,0 +1,135 @@
+"""Pictures that stay encoded (PNG or JPEG) until they are looked at."""
+
+import functools
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+# Below this many, handing pictures to threads costs more than it gains.
+_ALONE = 4
+
+
+def decode(content: bytes, shape: tuple[int | None, ...]) -> np.ndarray:
+  """One PNG or JPEG file as uint8 of ``shape`` [height, width, channels]; None where any size will do.
+
+  Raises:
+    ValueError: where it is damaged, of another size, or ``shape`` is no picture's.
+  """
+  from PIL import Image
+
+  mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(shape[-1] if len(shape) == 3 else None)
+  if mode is None:
+    raise ValueError(f"images of shape {shape} are not supported; supported: [height, width, 1, 3 or 4]")
+  try:
+    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+      # Before the pixels are decoded: a few bytes can claim a picture of any size.
+      for size, wanted in zip((image.height, image.width), shape, strict=False):
+        if wanted not in (None, size):
+          raise ValueError(f"an image of {image.height} x {image.width} where features.json says {shape}")
+      return np.asarray(image.convert(mode)).reshape(image.height, image.width, shape[-1])
+  except (OSError, SyntaxError) as error:
+    raise ValueError(str(error)) from None
+
+
+class Images:
+  """A column of encoded pictures of one shape that is indexed like a uint8 array ``[N, height, width, channels]``.
+
+  Indexing with an integer, a slice or an array of integers decodes just those pictures, on all cores; ``np.asarray``
+  decodes all. What is held is the encoded files, one after the other.
+
+  Attributes:
+    data: uint8 ``[bytes]``, may be a memory map.
+    offsets: int64 ``[N + 1]``; picture ``i`` is bytes ``offsets[i]`` to ``offsets[i + 1]`` of ``data``.
+    shape: (N, height, width, channels).
+    dtype: uint8.
+  """
+
+  dtype = np.dtype(np.uint8)
+  ndim = 4
+
+  def __init__(self, data: np.ndarray, offsets: np.ndarray, picture: tuple[int, int, int]):
+    """Raises ValueError where the offsets do not divide the data."""
+    self.data, self.offsets = np.asarray(data), np.asarray(offsets)
+    if self.offsets.ndim != 1 or not len(self.offsets) or np.any(np.diff(self.offsets) < 0):
+      raise ValueError("images: offsets must be one rising row of integers")
+    if self.offsets[0] < 0 or self.offsets[-1] > len(self.data):
+      raise ValueError(f"images: offsets reach beyond the {len(self.data)} bytes of data")
+    self.shape = (len(self.offsets) - 1, *picture)
+
+  @classmethod
+  def of(cls, contents: Sequence[bytes], picture: tuple[int, int, int]) -> "Images":
+    """From encoded files; ``picture`` is (height, width, channels)."""
+    offsets = np.concatenate([[0], np.cumsum([len(content) for content in contents], dtype=np.int64)])
+    return cls(np.frombuffer(b"".join(contents), np.uint8), offsets, picture)
+
+  @classmethod
+  def concatenate(cls, parts: Sequence["Images"]) -> "Images":
+    """Several columns of one shape, one after the other."""
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) != 1:
+      raise ValueError(f"images: columns of {sorted(shapes)} do not go together")
+    data = np.concatenate([part.data[part.offsets[0] : part.offsets[-1]] for part in parts])
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    return cls(data, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), shapes.pop())
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes held, encoded."""
+    return int(self.offsets[-1] - self.offsets[0]) + self.offsets.nbytes
+
+  def encoded(self, index: int) -> bytes:
+    """The file of one picture."""
+    return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+  def part(self, start: int, stop: int) -> "Images":
+    """Pictures ``start`` to ``stop - 1``, still encoded; a view."""
+    return Images(self.data, self.offsets[start : stop + 1], self.shape[1:])
+
+  def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+    if isinstance(index, slice):
+      index = np.arange(*index.indices(len(self)))
+    rows = np.asarray(index)
+    if rows.dtype == bool:
+      rows = np.flatnonzero(rows)
+    if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
+      raise IndexError(f"images: index {rows.min()} to {rows.max()} in {len(self)} pictures")
+    flat = rows.reshape(-1) % max(1, len(self))
+    # A window asks for each picture as often as it shows it; each is decoded once.
+    wanted, places = np.unique(flat, return_inverse=True)
+    found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+
+    def fill(place: int) -> None:
+      try:
+        found[place] = decode(self.encoded(int(wanted[place])), self.shape[1:])
+      except ValueError as error:
+        raise ValueError(f"picture {wanted[place]}: {error}") from None
+
+    if len(wanted) < _ALONE:
+      for place in range(len(wanted)):
+        fill(place)
+    else:
+      for _ in _pool(os.getpid()).map(fill, range(len(wanted))):
+        pass
+    if len(wanted) == len(flat) and np.array_equal(places, np.arange(len(flat))):
+      return found.reshape(*rows.shape, *self.shape[1:])
+    return found[places].reshape(*rows.shape, *self.shape[1:])
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    del copy  # decoding always makes new memory
+    return self[:] if dtype is None else self[:].astype(dtype)
+
+  def __repr__(self) -> str:
+    return f"Images({self.shape}, {self.nbytes} bytes encoded)"
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+  """Pillow lets go of Python's lock while it decodes. By process, since threads do not survive a fork."""
+  del process
+  return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ilx-images")
