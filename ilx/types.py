@@ -89,13 +89,24 @@ class Discrete:
 
 
 class Statistics(NamedTuple):
-  """Per-dimension moments of an observation tree, in float64; every leaf but ``count`` is shaped like one step."""
+  """Per-dimension moments of a tree of step fields; every leaf is shaped like one step.
+
+  Attributes:
+    count: rows.
+    mean: float64.
+    std: float64, of the population.
+    min: float64.
+    max: float64.
+    quantiles: float32 ``[Q, ...]`` for the probabilities ``ilx.data.statistics.QUANTILES``, or None where they were
+      not asked for; NaN in leaves too large for it.
+  """
 
   count: int
   mean: Tree
   std: Tree
   min: Tree
   max: Tree
+  quantiles: Tree | None = None
 
 
 class Spec(NamedTuple):
