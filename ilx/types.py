@@ -54,6 +54,42 @@ class Transition(NamedTuple):
   next_observation: Tree
 
 
+class Window(NamedTuple):
+  """A stretch of consecutive steps of one episode, padded to T steps.
+
+  Attributes:
+    observation: ``[B, T, O]``; zero where padded, as all leaves are.
+    action: float32 ``[B, T, A]`` or int32 ``[B, T]``.
+    reward: float32 ``[B, T]``.
+    discount: float32 ``[B, T]``, as in ``Transition``: 0 where the next step is terminal.
+    returns_to_go: float32 ``[B, T]``, the sum of the rewards from this step to the end of the episode.
+    time_step: int32 ``[B, T]``, the step's place in its episode, from 0.
+    mask: bool ``[B, T]``, true where the step is real.
+  """
+
+  observation: Tree
+  action: Array
+  reward: Array
+  discount: Array
+  returns_to_go: Array
+  time_step: Array
+  mask: Array
+
+
+class Chunk(NamedTuple):
+  """An observation and the T actions that followed it.
+
+  Attributes:
+    observation: ``[B, O]``.
+    action: float32 ``[B, T, A]`` or int32 ``[B, T]``; zero where padded.
+    mask: bool ``[B, T]``, true where the action is real.
+  """
+
+  observation: Tree
+  action: Array
+  mask: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Continuous:
   """Bounded real-valued actions.
@@ -124,10 +160,25 @@ class Spec(NamedTuple):
 
 
 class View(Protocol):
-  """What an agent learns from: turns a dataset into batches."""
+  """What an agent learns from: turns a dataset into batches of items, such as transitions or windows.
+
+  Data and rows may be numpy arrays or, inside a jitted program, JAX ones; batches come back as the same.
+  """
+
+  def starts(self, length: int) -> np.ndarray:
+    """The steps at which items begin in an episode of ``length`` transitions: rising integers in ``[0, length)``."""
+    ...
+
+  def prepare(self, episodes: Tree) -> Tree:
+    """Once, on the host: narrows ``episodes.rows`` to ``starts`` and adds the columns that ``take`` needs."""
+    ...
+
+  def take(self, episodes: Tree, rows: Array) -> Tree:
+    """The items that begin at ``rows`` (int ``[B]``) of prepared episodes."""
+    ...
 
   def sample(self, key: jax.Array, episodes: Tree, batch_size: int) -> Tree:
-    """A batch of ``batch_size`` items, uniformly with replacement; a pure function of its arguments."""
+    """A batch of ``batch_size`` items of prepared episodes, drawn with replacement; a pure function."""
     ...
 
 

@@ -14,6 +14,7 @@ from experiments.benchmarks import fake, measure
 from experiments.benchmarks.measure import Row
 from ilx import data
 from ilx.data import example, rlds, shards
+from ilx.data.host import batches as host_batches
 
 READ_BAR, PARSE_BAR, SAMPLE_BAR = 10e6, 25.0, 2e6
 BATCH = 256
@@ -160,12 +161,13 @@ def _parsing(folder: Path, seconds: float, rounds: int) -> list[Row]:
 
 
 def _sampling(episodes: data.Episodes, seconds: float, rounds: int) -> list[Row]:
-  view, rng = data.Transitions(), np.random.default_rng(0)
-  drawn = rng.choice(episodes.rows, (1024, BATCH))
+  view = data.Transitions()
+  drawn = np.random.default_rng(0).choice(episodes.rows, (1024, BATCH))
+  drawing = host_batches(view, episodes, BATCH, jax.random.key(0))
 
   def host(n: int) -> None:
     for _ in range(n):
-      view.sample_host(rng, episodes, BATCH)
+      next(drawing)
 
   def indexing(n: int) -> None:
     for index in range(n):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from flax import struct
 
+from ilx.data.sampling import Table
 from ilx.types import Array, Tree
 
 
@@ -25,6 +26,7 @@ class Episodes:
     starts: int64 ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``.
     rows: int32 ``[M]``, the rows that views draw from: all but the last of every episode, unless narrowed.
     extras: further columns ``[N, ...]`` by name: step fields that were asked for, and what views prepare.
+    table: how rows are weighted; None: all alike (``ilx.data.weighted``).
   """
 
   observation: Tree
@@ -35,6 +37,7 @@ class Episodes:
   starts: Array
   rows: Array
   extras: dict[str, Tree] = struct.field(default_factory=dict)
+  table: Table | None = None
 
   @property
   def num_episodes(self) -> int:

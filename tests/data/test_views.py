@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ilx.data.episodes import from_columns
+from ilx.data.host import batches as host_batches
 from ilx.data.views import Transitions, transitions
 
 
@@ -39,7 +40,7 @@ def test_a_terminal_step_cuts_the_bootstrap_and_a_time_limit_does_not():
 def _sample(where: str, batch_size: int):
   episodes = _episodes()
   if where == "host":
-    return Transitions().sample_host(np.random.default_rng(0), episodes, batch_size)
+    return next(host_batches(Transitions(), episodes, batch_size, jax.random.key(0)))
   sample = jax.jit(Transitions().sample, static_argnums=2)
   return sample(jax.random.key(0), jax.tree.map(jnp.asarray, episodes), batch_size)
 
@@ -65,7 +66,7 @@ def test_shapes_and_types(where):
 
 def test_rows_narrow_what_is_drawn():
   narrowed = _episodes().replace(rows=np.array([4, 5], np.int32))
-  batch = Transitions().sample_host(np.random.default_rng(0), narrowed, 50)
+  batch = next(host_batches(Transitions(), narrowed, 50, jax.random.key(0)))
   assert set(batch.reward) == {10, 20}
 
 

@@ -1,0 +1,181 @@
+"""Drawing rows: uniformly, or with a weight for every episode; the same bits on the host as on a device."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilx.types import Array
+
+if TYPE_CHECKING:
+  from ilx.data.episodes import Episodes
+
+# From the episodes' lengths in transitions, int64 [E], and returns, float64 [E], to weights [E].
+Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Table(NamedTuple):
+  """Drawing an episode in constant time (Walker's alias method, Vose 1991), then one of its rows uniformly.
+
+  Attributes:
+    threshold: float32 ``[G]``. Of G groups of rows one is drawn uniformly; with this probability it is kept...
+    alias: int32 ``[G]``, ...and otherwise this one taken.
+    first: int32 ``[G]``, where the group begins in ``Episodes.rows``.
+    count: int32 ``[G]``, how many rows it has.
+    weight: float32 ``[G]``, of each of its rows, relative to the others'.
+  """
+
+  threshold: Array
+  alias: Array
+  first: Array
+  count: Array
+  weight: Array
+
+
+def positions(key: jax.Array, table: Table | None, num_rows: int | jax.Array, batch_size: int) -> jax.Array:
+  """int32 ``[batch_size]`` places in ``Episodes.rows``, drawn with replacement; pure."""
+  if table is None:
+    return jax.random.randint(key, (batch_size,), 0, num_rows)
+  group_key, keep_key, row_key = jax.random.split(key, 3)
+  group = jax.random.randint(group_key, (batch_size,), 0, len(table.threshold))
+  keep = jax.random.uniform(keep_key, (batch_size,)) < table.threshold[group]
+  group = jnp.where(keep, group, table.alias[group])
+  return table.first[group] + jax.random.randint(row_key, (batch_size,), 0, table.count[group])
+
+
+def draw(key: jax.Array, episodes: "Episodes", batch_size: int) -> jax.Array:
+  """int32 ``[batch_size]`` rows on which items begin; pure, for episodes on the device."""
+  return episodes.rows[positions(key, episodes.table, len(episodes.rows), batch_size)]
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _many(key: jax.Array, table: Table | None, num_rows: Array, start: Array, count: int, batch_size: int) -> jax.Array:
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(count))
+  return jax.vmap(lambda key: positions(key, table, num_rows, batch_size))(keys)
+
+
+def draw_many(key: jax.Array, episodes: "Episodes", start: int, count: int, batch_size: int) -> np.ndarray:
+  """int32 ``[count, batch_size]``, the rows of batches ``start`` to ``start + count - 1`` for data on the host.
+
+  Batch ``i`` is ``draw(fold_in(key, i), ...)`` to the bit.
+  """
+  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
+    table = None if episodes.table is None else Table(*map(np.asarray, episodes.table))
+    found = _many(key, table, np.int32(len(episodes.rows)), np.int32(start), count, batch_size)
+  return np.asarray(episodes.rows)[np.asarray(found)]
+
+
+def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
+  """Episodes of which items are drawn with probability proportional to their episode's weight.
+
+  Args:
+    episodes: numpy columns.
+    weights: ``[E]``, at least 0; or what makes them of lengths and returns, such as ``top_return(0.1)``. Each
+      transition of an episode has the episode's weight, so that equal weights draw as none do.
+
+  Raises:
+    ValueError: where weights are not ``[E]``, negative, not finite, or all zero.
+  """
+  from ilx.data.episodes import lengths, returns
+
+  if callable(weights):
+    weights = weights(lengths(episodes), returns(episodes))
+  weights = check_weights(weights, episodes.num_episodes)
+  rows = np.asarray(episodes.rows)
+  weight_of_row = weights[episode_of(episodes, rows)]
+  rows = rows[weight_of_row > 0]
+  if not len(rows):
+    raise ValueError("weights: no step is left to draw from; every episode with weight is too short")
+  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights))
+
+
+def narrowed(episodes: "Episodes", keep: np.ndarray) -> "Episodes":
+  """Episodes whose ``rows`` are those where ``keep`` (bool ``[M]``) is true; weights stay as they were."""
+  rows = np.asarray(episodes.rows)[keep]
+  if not len(rows):
+    raise ValueError("episodes: no step is left to draw from; every episode is too short")
+  if episodes.table is None:
+    return episodes.replace(rows=rows)
+  weights = np.zeros(episodes.num_episodes)
+  before = np.asarray(episodes.rows)[np.asarray(episodes.table.first)]
+  weights[episode_of(episodes, before)] = episodes.table.weight
+  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights))
+
+
+def check_weights(weights: np.ndarray, num_episodes: int) -> np.ndarray:
+  """Weights as float64 ``[E]``. Raises ValueError where they are none."""
+  weights = np.asarray(weights, np.float64)
+  if weights.shape != (num_episodes,):
+    raise ValueError(f"weights: shape {weights.shape}; expected one for each of {num_episodes} episodes")
+  if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+    raise ValueError("weights: must be finite, at least 0, and not all 0")
+  return weights
+
+
+def episode_of(episodes: "Episodes", rows: np.ndarray) -> np.ndarray:
+  """The number of the episode that each row belongs to, int64."""
+  return np.searchsorted(np.asarray(episodes.starts), rows, side="right") - 1
+
+
+def make_table(episode: np.ndarray, weights: np.ndarray) -> Table | None:
+  """The table for rows of these episodes (rising, ``[M]``); None where all weigh the same.
+
+  Args:
+    episode: the episode of each row.
+    weights: ``[E]``, of each transition of an episode.
+  """
+  group, first, count = np.unique(episode, return_index=True, return_counts=True)
+  weight = weights[group]
+  if np.all(weight == weight[0]):
+    return None
+  mass = weight * count
+  threshold, alias = _alias(mass / mass.sum())
+  to32 = np.int32
+  return Table(threshold, alias, first.astype(to32), count.astype(to32), (weight / weight.max()).astype(np.float32))
+
+
+def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Vose's method: every small group is filled up to 1 / G by a large one."""
+  scaled = (probability * len(probability)).tolist()
+  threshold, alias = np.ones(len(scaled), np.float32), np.arange(len(scaled), dtype=np.int32)
+  small = [i for i, x in enumerate(scaled) if x < 1]
+  large = [i for i, x in enumerate(scaled) if x >= 1]
+  while small and large:
+    low, high = small.pop(), large[-1]
+    threshold[low], alias[low] = scaled[low], high
+    scaled[high] -= 1 - scaled[low]
+    if scaled[high] < 1:
+      small.append(large.pop())
+  return threshold, alias
+
+
+def top_return(fraction: float) -> Weigh:
+  """The best episodes that make up ``fraction`` of all transitions weigh 1, the others 0.
+
+  Chen et al. 2021, section 4.2 ("%BC"): the top X % of time steps, ordered by the return of their episode. The
+  episode on the border counts in, so that at least one is left.
+
+  Raises:
+    ValueError: where ``fraction`` is not in (0, 1].
+  """
+  if not 0 < fraction <= 1:
+    raise ValueError(f"top_return: fraction is {fraction}; expected above 0, at most 1")
+
+  def weigh(length: np.ndarray, episode_return: np.ndarray) -> np.ndarray:
+    order = np.argsort(-episode_return, kind="stable")
+    before = np.cumsum(length[order]) - length[order]
+    weights = np.zeros(len(length))
+    weights[order] = before < fraction * length.sum()
+    return weights
+
+  return weigh
+
+
+def per_episode(length: np.ndarray, episode_return: np.ndarray) -> np.ndarray:
+  """Every episode is drawn as often as any other, however long it is: weights 1 / length."""
+  del episode_return
+  return 1.0 / np.maximum(length, 1)
