@@ -1,10 +1,16 @@
 """Record files: ArrayRecord (what ilx writes) and TFRecord, every byte checked by its checksum."""
 
+import contextlib
 import errno
 import os
-import struct
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from ilx.data import tfrecord
+from ilx.data.tfrecord import CutShortError as CutShortError
+from ilx.data.tfrecord import frame as frame_tfrecord  # noqa: F401
+from ilx.data.tfrecord import scan as scan_tfrecord  # noqa: F401
 
 FORMATS = ("array_record", "tfrecord")
 
@@ -20,104 +26,159 @@ _SIGNATURE = bytes.fromhex(
 )
 
 
-class CutShortError(ValueError):
-  """A file ends in the middle of a record."""
-
-
-def read(path: Path, file_format: str, count: int) -> Iterator[bytes]:
-  """The records of one file, in order.
+def read(path: Path, file_format: str, count: int, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+  """The records ``start`` to ``stop - 1`` of one file, in order; those before are not read.
 
   Args:
     path: the file.
     file_format: "array_record" or "tfrecord".
+    count: how many records the dataset's metadata promises; checked (in a TFRecord, where the last one is wanted).
+    start: the first record.
+    stop: behind the last record; ``count`` by default.
+
+  Raises:
+    FileNotFoundError: where there is no such file.
+    ValueError: where the file is damaged or cut short, or holds another number of records; names the file.
+  """
+  _must_exist(path)
+  stop = count if stop is None else stop
+  return (_read_array_record if file_format == "array_record" else _read_tfrecord)(path, count, start, stop)
+
+
+class Reader:
+  """Any record of one file, by its number; see ``open``. Safe to use from several threads at once."""
+
+  def __init__(self, path: Path, file_format: str, count: int):
+    self._path, self._count = path, count
+    self._lock = threading.Lock()
+    self._is_array_record = file_format == "array_record"
+    self._file = self._open()
+
+  def _open(self):
+    file = _open_array_record(self._path) if self._is_array_record else tfrecord.Reader(self._path)
+    found = file.num_records() if self._is_array_record else len(file)
+    if found != self._count:
+      file.close()
+      raise _wrong_count(self._path, found, self._count)
+    return file
+
+  def __len__(self) -> int:
+    return self._count
+
+  def __getitem__(self, index: int) -> bytes:
+    """One record.
+
+    Raises:
+      IndexError: where there is none.
+      ValueError: where it is damaged; names the file. Other records stay readable.
+    """
+    if not -self._count <= index < self._count:
+      raise IndexError(f"{self._path}: record {index} of {self._count}")
+    index %= self._count
+    if self._is_array_record:
+      return self._read_array_record(index)
+    file = self._file
+    if file is None:
+      raise ValueError(f"{self._path}: the reader is closed")
+    return file[index]
+
+  def _read_array_record(self, index: int) -> bytes:
+    with self._lock:
+      if self._file is None:
+        raise ValueError(f"{self._path}: the reader is closed")
+      try:
+        if not self._file.ok():
+          self._file = self._open()
+        self._file.seek(index)
+        return self._file.read()
+      except (RuntimeError, IndexError, ValueError) as error:
+        # A reader that met damage gives nothing more; the next call opens the file again.
+        raise _damaged(self._path, error, f" at record {index}") from None
+
+  def close(self) -> None:
+    """Lets go of the file."""
+    with self._lock:
+      if self._file is not None:
+        with contextlib.suppress(RuntimeError, ValueError):  # of damage that has already been told
+          self._file.close()
+        self._file = None
+
+  def __enter__(self) -> "Reader":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def __repr__(self) -> str:
+    return f"shards.Reader({str(self._path)!r}, {self._count} records)"
+
+
+def open(path: Path, file_format: str, count: int) -> Reader:
+  """A reader of any record of one file; a context manager with ``len`` and ``[index]``.
+
+  Args:
+    path: the file.
+    file_format: "array_record" or "tfrecord". A TFRecord has no index: its records' lengths are read at once, and a
+      compressed one is unpacked into a temporary file.
     count: how many records the dataset's metadata promises; checked.
 
   Raises:
     FileNotFoundError: where there is no such file.
     ValueError: where the file is damaged or cut short, or holds another number of records; names the file.
   """
+  _must_exist(path)
+  return Reader(path, file_format, count)
+
+
+def _must_exist(path: Path) -> None:
   if not path.is_file():
     raise FileNotFoundError(f"{path} is missing: the dataset is incomplete; copy or build it again")
-  return (_read_array_record if file_format == "array_record" else _read_tfrecord)(path, count)
 
 
-def _read_array_record(path: Path, count: int) -> Iterator[bytes]:
+def _open_array_record(path: Path):
   from array_record.python import array_record_module
 
   with path.open("rb") as file:
     if file.read(len(_SIGNATURE)) != _SIGNATURE:
       raise ValueError(f"{path} is damaged or no ArrayRecord file: wrong signature at its start")
+  try:
+    return array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+  except (RuntimeError, ValueError) as error:
+    raise _damaged(path, error) from None
+
+
+def _read_array_record(path: Path, count: int, start: int, stop: int) -> Iterator[bytes]:
   # Riegeli keeps a hash of every chunk and raises on the first that differs, some of them on closing only.
+  reader = _open_array_record(path)
   found = None
   try:
-    reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
     try:
       found = reader.num_records()
-      for _ in range(count if found == count else 0):
+      if start and found == count:
+        reader.seek(start)
+      for _ in range(stop - start if found == count else 0):
         yield reader.read()
     finally:
       reader.close()
   except (RuntimeError, ValueError, IndexError) as error:
-    message = str(error).split("\n", 1)[0][:200]
-    raise ValueError(f"{path} is damaged or cut short; copy or build it again ({message})") from None
+    raise _damaged(path, error) from None
   if found != count:
     raise _wrong_count(path, found, count)
 
 
-def _read_tfrecord(path: Path, count: int) -> Iterator[bytes]:
-  found = 0
-  with path.open("rb") as file:
-    for _, record in scan_tfrecord(file, os.path.getsize(path), str(path)):
-      found += 1
-      if found > count:
-        raise _wrong_count(path, "more", count)
-      yield record
+def _read_tfrecord(path: Path, count: int, start: int, stop: int) -> Iterator[bytes]:
+  if start == stop:
+    return
+  found = start
+  for record in tfrecord.records(path, start):
+    found += 1
+    if found > count:
+      raise _wrong_count(path, "more", count)
+    yield record
+    if found == stop < count:
+      return
   if found != count:
     raise _wrong_count(path, found, count)
-
-
-def scan_tfrecord(file, size: int, name: str) -> Iterator[tuple[int, bytes]]:
-  """The (offset behind the record, record) pairs of an open TFRecord file of ``size`` bytes.
-
-  A record is: length uint64, masked CRC32C of the length, the bytes, masked CRC32C of the bytes.
-
-  Raises:
-    CutShortError: where the file ends in the middle of a record; names ``name`` and the offset.
-    ValueError: at the first damaged record; names ``name`` and the offset.
-  """
-  import google_crc32c
-
-  offset = 0
-  while offset < size:
-    head = file.read(12)
-    if len(head) < 12:
-      raise CutShortError(f"{name} is cut short at byte {offset}")
-    length, checksum = struct.unpack("<QI", head)
-    if _mask(google_crc32c.value(head[:8])) != checksum:
-      raise ValueError(f"{name} is damaged: wrong checksum of the record's length at byte {offset}")
-    if length > size - offset - 16:
-      raise CutShortError(f"{name} is cut short at byte {offset}: a record of {length} bytes in {size - offset}")
-    body = file.read(length + 4)
-    record = body[:length]
-    if _mask(google_crc32c.value(record)) != int.from_bytes(body[length:], "little"):
-      raise ValueError(f"{name} is damaged: wrong checksum of the record at byte {offset}")
-    offset += length + 16
-    yield offset, record
-
-
-def frame_tfrecord(record: bytes) -> bytes:
-  """One record as it stands in a TFRecord file."""
-  import google_crc32c
-
-  head = struct.pack("<Q", len(record))
-  return b"".join(
-    [
-      head,
-      struct.pack("<I", _mask(google_crc32c.value(head))),
-      record,
-      struct.pack("<I", _mask(google_crc32c.value(record))),
-    ]
-  )
 
 
 def write_array_record(path: Path, records: Iterable[bytes]) -> int:
@@ -146,9 +207,9 @@ def write_array_record(path: Path, records: Iterable[bytes]) -> int:
   return size
 
 
-def _mask(checksum: int) -> int:
-  """TFRecord stores checksums rotated and shifted, as a checksum of data with checksums inside is weak."""
-  return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def _damaged(path: Path, error: Exception, where: str = "") -> ValueError:
+  message = str(error).split("\n", 1)[0][:200]
+  return ValueError(f"{path} is damaged or cut short{where}; copy or build it again ({message})")
 
 
 def _wrong_count(path: Path, found: int | str, count: int) -> ValueError:

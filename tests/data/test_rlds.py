@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import ilx.data
-from ilx.data import example, features, rlds, shards
+from ilx.data import example, features, rlds, shards, tfrecord
 from ilx.data.features import Feature, Sequence
 
 FLOAT, BOOL, INT = (np.dtype(x) for x in (np.float32, bool, np.int64))
@@ -325,7 +325,7 @@ def test_a_length_beyond_the_file_takes_no_memory(tmp_path):
   write(tmp_path, [make()], file_format="tfrecord")
   shard = rlds.read_info(tmp_path).splits["train"].files[0]
   head = struct.pack("<Q", 2**60)
-  shard.write_bytes(head + struct.pack("<I", shards._mask(google_crc32c.value(head))) + b"x" * 50)
+  shard.write_bytes(head + struct.pack("<I", tfrecord._mask(google_crc32c.value(head))) + b"x" * 50)
   with pytest.raises(ValueError, match="cut short at byte 0: a record of 1152921504606846976 bytes"):
     ilx.data.load(tmp_path)
 
