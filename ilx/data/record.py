@@ -1,16 +1,17 @@
 """Recording episodes as an RLDS dataset, safe against kills and full disks."""
 
-import fcntl
-import itertools
-import json
+import array
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ilx.data import encode, example, features, files, shards
+import numpy as np
+
+from ilx.data import encode, features, files, folder, shards, values
+from ilx.data.journal import Journal, write_error
 
 
 class Recorder:
@@ -29,6 +30,8 @@ class Recorder:
 
   Attributes:
     num_episodes: how many are recorded, those of an earlier, killed run included.
+    num_transitions: steps with an action that counts, of all episodes.
+    notes: what ``note`` was given, those of an earlier, killed run included.
     metadata: a JSON-able dict, written on close; may be changed until then.
     path: the folder that is published.
   """
@@ -42,6 +45,8 @@ class Recorder:
     split: str = "train",
     metadata: Mapping[str, Any] | None = None,
     episodes_per_shard: int = 1000,
+    image_format: str | None = None,
+    fsync: bool = False,
   ):
     """Opens the journal.
 
@@ -49,103 +54,127 @@ class Recorder:
       directory: the folder of datasets, such as ``ilx.data.root()``.
       name: letters, digits, "_", "-", starting with a letter.
       version: three numbers.
-      split: letters, digits, "_", "-".
+      split: where episodes go unless ``add`` is told another; letters, digits, "_", "-".
       metadata: see the attribute.
       episodes_per_shard: episodes in a file.
+      image_format: "png" or "jpeg" encodes uint8 fields ``[T + 1, height, width, 1, 3 or 4]``; None keeps raw bytes.
+      fsync: waits for the disk after every episode, so that a power cut loses none either.
 
     Raises:
-      ValueError: for a bad name, version or split, or a damaged journal.
+      ValueError: for a bad name, version, split or image_format, or a damaged journal.
       FileExistsError: where the dataset is already there.
       RuntimeError: where another process records it.
     """
-    for what, value, pattern in (
-      ("name", name, r"[A-Za-z][\w-]*"),
-      ("version", version, r"\d+\.\d+\.\d+"),
-      ("split", split, r"\w[\w-]*"),
-    ):
-      if not re.fullmatch(pattern, value, re.ASCII):
-        raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
+    check_names(name, version, split)
     if episodes_per_shard < 1:
       raise ValueError(f"Recorder: episodes_per_shard is {episodes_per_shard}; at least 1")
+    if image_format not in (None, *values.IMAGE_FORMATS):
+      raise ValueError(f"Recorder: image_format {image_format!r} is none of {', '.join(values.IMAGE_FORMATS)}")
     self.name, self.version, self.split = name, version, split
     self.path = Path(directory).expanduser() / name / version
     self.metadata = dict(metadata or {})
-    self.num_episodes = 0
+    self.num_transitions = 0
+    self.notes: list[dict[str, Any]] = []
+    self._returns = array.array("d")
+    self._offsets: dict[str, array.array] = {}  # of the journal's entries, by split
+    self._last = -1
     self._episodes_per_shard = episodes_per_shard
+    self._image_format = image_format
     self._features: dict[str, Any] | None = None
     self._folder = self.path.with_name(f"{version}.incomplete")
-    self._refuse_existing()
-    self._folder.mkdir(parents=True, exist_ok=True)
-    self._journal = (self._folder / "journal.tfrecord").open("a+b", buffering=0)
+    refuse_existing(self.path)
+    self._journal = Journal(self._folder / "journal.tfrecord", fsync=fsync)
     try:
-      self._open_journal()
+      refuse_existing(self.path)  # published by the process that held the lock until now
+      self._replay()
     except BaseException:
       self._journal.close()
       raise
 
-  def _refuse_existing(self) -> None:
-    if self.path.exists():
-      raise FileExistsError(f"{self.path} is already there; remove it, or record under another name or version")
+  def _replay(self) -> None:
+    for offset, head, _ in self._journal.scan():
+      try:
+        if "split" in head and head["split"] != self.split:
+          problem = f"holds split {head['split']!r}, not {self.split!r}; finish or remove it first"
+          raise ValueError(f"{self._journal.path} {problem}")
+        if "features" in head:
+          self._features = features.from_json(head["features"], str(self._journal.path))
+        if "note" in head:
+          self.notes.append(head["note"])
+        if "episode" in head:
+          self._count(offset, head["episode"], head["transitions"], head["return"])
+      except (KeyError, TypeError) as error:
+        raise ValueError(f"{self._journal.path} is no journal of a Recorder: {error!r}") from None
 
-  def _open_journal(self) -> None:
-    try:
-      fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise RuntimeError(f"{self._folder} is being recorded by another process; wait for it or stop it") from None
-    self._refuse_existing()  # published by the process that held the lock until now
-    end = 0
-    for behind, record in self._records():
-      end = behind
-      if self._features is None:
-        self._features = _read_header(record, self._journal.name, self.split)
-      else:
-        self.num_episodes += 1
-    self._journal.truncate(end)
+  def _count(self, offset: int, split: str, num_transitions: int, total_reward: float) -> None:
+    self._offsets.setdefault(split, array.array("q")).append(offset)
+    self._returns.append(total_reward)
+    self.num_transitions += num_transitions
+    self._last = offset
 
-  def _records(self) -> Iterator[tuple[int, bytes]]:
-    """The journal's records, without the torn one that a kill may have left at the end."""
-    size = self._journal.seek(0, os.SEEK_END)
-    self._journal.seek(0)
-    try:
-      yield from shards.scan_tfrecord(self._journal, size, self._journal.name)
-    except shards.CutShortError:
-      return
+  @property
+  def num_episodes(self) -> int:
+    """See the class."""
+    return len(self._returns)
 
-  def add(self, episode: Mapping[str, Any]) -> None:
+  @property
+  def returns(self) -> np.ndarray:
+    """Undiscounted return of every episode, in the order they came, float64 ``[E]``."""
+    return np.array(self._returns)
+
+  def add(
+    self, episode: Mapping[str, Any], *, metadata: Mapping[str, Any] | None = None, split: str | None = None
+  ) -> None:
     """Records one episode; float64 is stored as float32, wider integers as int32.
 
     Args:
-      episode: arrays ``[T + 1, ...]``, T >= 1, by field: observation (an array or nested dicts), action, reward,
-        discount, is_first, is_last, is_terminal. See ``episode``.
+      episode: arrays ``[T + 1, ...]``, T >= 1, by field: observation, action, reward, discount, is_first, is_last,
+        is_terminal and any others; dicts of them nest, in all but the last six. A field is numbers of any rank, text
+        (strings or an array of them, ``[T + 1]``) or ``Images``, which are stored as they are. See ``episode``.
+      metadata: of the episode, stored as "episode_metadata": strings, bools, numbers and small arrays by name.
+        Integers are stored in 64 bits, floats as they are; NaN stands for what is not known.
+      split: by default the recorder's.
 
     Raises:
-      ValueError: where a field is missing, not finite, or shaped unlike those recorded before; nothing is written.
+      ValueError: where a field is missing, cannot be stored, is not finite, or is of another type or shape than in
+        the episodes recorded before; nothing is written.
       OSError: where it cannot be written, such as on a full disk; what was recorded before stays intact.
     """
+    self._refuse_closed()
+    self.add_encoded(encode.encode(episode, metadata, self._image_format), split=split)
+
+  def add_encoded(self, encoded: encode.Encoded, *, split: str | None = None) -> None:
+    """``add`` of what ``encode.encode`` gave."""
+    self._refuse_closed()
+    split = self.split if split is None else split
+    check_names(self.name, self.version, split)
+    # An entry of features without an episode, which a kill can leave, binds nobody.
+    if not self.num_episodes:
+      self._journal.append({"split": self.split, "features": features.to_json(encoded.features)})
+      self._features = encoded.features
+    elif problem := encode.difference(self._features, encoded.features):
+      raise ValueError(f"Recorder.add: {problem}")
+    head = {"episode": split, "transitions": encoded.num_transitions, "return": encoded.total_reward}
+    offset = self._journal.append(head, encoded.record)
+    self._count(offset, split, encoded.num_transitions, encoded.total_reward)
+
+  def note(self, note: Mapping[str, Any]) -> None:
+    """Keeps a JSON-able remark in the journal, in ``notes`` of this and later runs; it is not published.
+
+    Raises:
+      OSError: where it cannot be written.
+    """
+    self._refuse_closed()
+    self._journal.append({"note": dict(note)})
+    self.notes.append(dict(note))
+
+  def last(self) -> bytes | None:
+    """The record of the episode that was added last; None where there is none."""
+    return None if self._last < 0 else self._journal.payload(self._last)
+
+  def _refuse_closed(self) -> None:
     if self._journal.closed:
       raise ValueError("Recorder.add: the recorder is closed")
-    steps = encode.normalize(episode)
-    found = {"steps": features.Sequence(encode.step_features(steps))}
-    if self._features is None:
-      header = {"split": self.split, "features": features.to_json(found)}
-      self._append(json.dumps(header, sort_keys=True).encode())
-      self._features = found
-    elif found != self._features:
-      raise ValueError(f"Recorder.add: {_difference(self._features, found)}")
-    self._append(example.serialize({name: encode.stored(value) for name, value in encode.flatten(steps, "steps/")}))
-    self.num_episodes += 1
-
-  def _append(self, record: bytes) -> None:
-    end = self._journal.seek(0, os.SEEK_END)
-    left = memoryview(shards.frame_tfrecord(record))
-    try:
-      while left:
-        left = left[self._journal.write(left) :]
-    except BaseException as error:
-      self._journal.truncate(end)
-      if isinstance(error, OSError):
-        raise _write_error(error, self._folder) from None
-      raise
 
   def close(self) -> Path:
     """Publishes the dataset and removes the journal; returns its folder.
@@ -169,41 +198,28 @@ class Recorder:
     try:
       staging.mkdir()
       self._write(staging)
-      self._refuse_existing()
+      refuse_existing(self.path)
       staging.rename(self.path)
       files.sync_folder(self.path.parent)
     except FileExistsError:
       raise
     except OSError as error:
-      raise _write_error(error, self._folder) from None
+      raise write_error(error, self._folder) from None
     finally:
       shutil.rmtree(staging, ignore_errors=True)
 
   def _write(self, staging: Path) -> None:
-    try:
-      metadata = json.dumps(self.metadata, indent=2, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-      raise ValueError(f"Recorder: metadata is not JSON: {error}") from None
-    files.write_text(staging / "metadata.json", metadata + "\n")
-    count = -(-self.num_episodes // self._episodes_per_shard)
-    lengths, num_bytes = [], 0
-    records = (record for _, record in self._records())
-    next(records)  # the header
-    for index in range(count):
-      take = min(self._episodes_per_shard, self.num_episodes - index * self._episodes_per_shard)
-      name = f"{self.name}-{self.split}.array_record-{index:05}-of-{count:05}"
-      num_bytes += shards.write_array_record(staging / name, itertools.islice(records, take))
-      lengths.append(str(take))
-    split = {
-      "name": self.split,
-      "numBytes": str(num_bytes),
-      "shardLengths": lengths,
-      "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-    }
-    info = {"name": self.name, "version": self.version, "fileFormat": "array_record", "splits": [split]}
-    files.write_text(staging / "dataset_info.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
-    features.write(staging / "features.json", self._features)
-    files.sync_folder(staging)
+    folder.json_text(self.metadata)  # before the work of writing shards
+    splits = {}
+    for split, offsets in self._offsets.items():
+      lengths = folder.shard_lengths(len(offsets), self._episodes_per_shard)
+      num_bytes = 0
+      for index, length in enumerate(lengths):
+        path = staging / folder.shard_name(self.name, split, index, len(lengths))
+        start = index * self._episodes_per_shard
+        num_bytes += shards.write_array_record(path, map(self._journal.payload, offsets[start : start + length]))
+      splits[split] = folder.Shards(lengths, num_bytes)
+    folder.describe(staging, self.name, self.version, splits, self._features, self.metadata)
 
   def __enter__(self) -> "Recorder":
     return self
@@ -215,30 +231,18 @@ class Recorder:
       self._journal.close()
 
 
-def _read_header(record: bytes, journal: str, split: str) -> dict[str, Any]:
-  try:
-    header = json.loads(record)
-    recorded, found = header["split"], features.from_json(header["features"], journal)
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{journal} is no journal of a Recorder: {error}") from None
-  if recorded != split:
-    raise ValueError(f"{journal} holds split {recorded!r}, not {split!r}; finish or remove it first")
-  return found
+def check_names(name: str, version: str, split: str) -> None:
+  """Raises ValueError where a dataset cannot be called so."""
+  for what, value, pattern in (
+    ("name", name, r"[A-Za-z][\w-]*"),
+    ("version", version, r"\d+\.\d+\.\d+"),
+    ("split", split, r"\w[\w-]*"),
+  ):
+    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+      raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
 
 
-def _difference(recorded: dict[str, Any], found: dict[str, Any]) -> str:
-  """The first field in which two episodes differ."""
-  before, now = (dict(features.flatten(x["steps"].feature)) for x in (recorded, found))
-  for name in sorted(before.keys() | now.keys()):
-    texts = [f"{x[name].dtype} {list(x[name].shape)}" if name in x else "absent" for x in (before, now)]
-    if texts[0] != texts[1]:
-      return f"field {name!r} is {texts[1]} a step, but {texts[0]} in the episodes recorded before"
-  return "the fields differ from the episodes recorded before"
-
-
-def _write_error(error: OSError, folder: Path) -> OSError:
-  return OSError(
-    error.errno,
-    f"cannot write to {folder}: {error.strerror or error}; what was recorded before is intact, "
-    "free some space and run again",
-  )
+def refuse_existing(path: Path) -> None:
+  """Raises FileExistsError where the dataset is already there."""
+  if path.exists():
+    raise FileExistsError(f"{path} is already there; remove it, or record under another name or version")

@@ -1,0 +1,73 @@
+"""The files of a dataset folder, written: shards and what describes them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ilx.data import features, files
+
+
+class Shards(NamedTuple):
+  """What was written of one split.
+
+  Attributes:
+    lengths: episodes in each file.
+    num_bytes: of all records.
+  """
+
+  lengths: tuple[int, ...]
+  num_bytes: int
+
+
+def shard_lengths(num_episodes: int, episodes_per_shard: int) -> tuple[int, ...]:
+  """How many episodes go into each file."""
+  return tuple(min(episodes_per_shard, num_episodes - i) for i in range(0, num_episodes, episodes_per_shard))
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+  """The name of one file, as TFDS expects it."""
+  return f"{name}-{split}.array_record-{index:05}-of-{count:05}"
+
+
+def describe(
+  folder: Path,
+  name: str,
+  version: str,
+  splits: Mapping[str, Shards],
+  found: Mapping[str, Any],
+  metadata: Mapping[str, Any],
+) -> None:
+  """Writes ``dataset_info.json``, ``features.json`` and ``metadata.json``; the same bytes for the same content.
+
+  Raises:
+    ValueError: where metadata is not JSON.
+    OSError: where a file cannot be written.
+  """
+  text = json_text(metadata)
+  listed = [
+    {
+      "name": split,
+      "numBytes": str(written.num_bytes),
+      "shardLengths": [str(length) for length in written.lengths],
+      "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    }
+    for split, written in sorted(splits.items())
+  ]
+  info = {"name": name, "version": version, "fileFormat": "array_record", "splits": listed}
+  files.write_text(folder / "metadata.json", text)
+  files.write_text(folder / "dataset_info.json", json_text(info))
+  features.write(folder / "features.json", found)
+  files.sync_folder(folder)
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+  """Metadata as it stands in ``metadata.json``.
+
+  Raises:
+    ValueError: where it is not JSON.
+  """
+  try:
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"metadata is not JSON: {error}") from None

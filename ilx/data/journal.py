@@ -1,0 +1,110 @@
+"""An append-only file that survives kills and full disks, held by one process at a time."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ilx.data import shards
+
+
+class Journal:
+  """Entries, each a JSON object and bytes, in one TFRecord file: a kill may only tear the last one, which is dropped.
+
+  Attributes:
+    path: of the file.
+  """
+
+  def __init__(self, path: Path, *, fsync: bool = False):
+    """Opens or makes the file and locks it.
+
+    Args:
+      path: of the file; its folder is made.
+      fsync: waits after every entry until it is on the disk, so that it survives a power cut too.
+
+    Raises:
+      RuntimeError: where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    self.path = path
+    self._fsync = fsync
+    self._file = path.open("a+b", buffering=0)
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      self._file.close()
+      raise RuntimeError(f"{path.parent} is being recorded by another process; wait for it or stop it") from None
+
+  @property
+  def closed(self) -> bool:
+    """Whether ``close`` was called."""
+    return self._file.closed
+
+  def scan(self) -> Iterator[tuple[int, dict[str, Any], bytes]]:
+    """All entries, as (offset, head, payload); afterwards a torn one at the end is gone from the file.
+
+    Raises:
+      ValueError: where the file is damaged or no journal; names it.
+    """
+    size = self._file.seek(0, os.SEEK_END)
+    self._file.seek(0)
+    offset = 0
+    try:
+      for behind, record in shards.scan_tfrecord(self._file, size, str(self.path)):
+        head, payload = self._split(record)
+        yield offset, head, payload
+        offset = behind
+    except shards.CutShortError:
+      self._file.truncate(offset)
+
+  def payload(self, offset: int) -> bytes:
+    """The bytes of the entry at ``offset``."""
+    size = self._file.seek(0, os.SEEK_END)
+    self._file.seek(offset)
+    _, record = next(shards.scan_tfrecord(self._file, size - offset, f"{self.path}, from byte {offset},"))
+    return self._split(record)[1]
+
+  def append(self, head: Mapping[str, Any], payload: bytes = b"") -> int:
+    """Adds an entry, whole or not at all; returns its offset.
+
+    Raises:
+      OSError: where it cannot be written; the file is as before.
+    """
+    end = self._file.seek(0, os.SEEK_END)
+    left = memoryview(shards.frame_tfrecord(json.dumps(head, sort_keys=True).encode() + b"\n" + payload))
+    try:
+      while left:
+        left = left[self._file.write(left) :]
+      if self._fsync:
+        os.fsync(self._file.fileno())
+    except BaseException as error:
+      self._file.truncate(end)
+      if isinstance(error, OSError):
+        raise write_error(error, self.path.parent) from None
+      raise
+    return end
+
+  def close(self) -> None:
+    """Lets go of the file, which stays."""
+    self._file.close()
+
+  def _split(self, record: bytes) -> tuple[dict[str, Any], bytes]:
+    head, newline, payload = record.partition(b"\n")
+    try:
+      parsed = json.loads(head)
+    except ValueError:
+      parsed = None
+    if not newline or not isinstance(parsed, dict):
+      raise ValueError(f"{self.path} is no journal of this version of ilx; finish it with the older one, or remove it")
+    return parsed, payload
+
+
+def write_error(error: OSError, folder: Path) -> OSError:
+  """The same error with what it means for a recording under ``folder``."""
+  return OSError(
+    error.errno,
+    f"cannot write to {folder}: {error.strerror or error}; what was recorded before is intact, "
+    "free some space and run again",
+  )
