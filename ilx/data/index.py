@@ -1,0 +1,162 @@
+"""The index of a split: how long its episodes are, what they returned, and the statistics of their steps.
+
+Made in one pass that takes little memory whatever the split's size, and kept beside the dataset's other derived files
+(``derived.folder``), so it holds for one fingerprint of the dataset. Streaming, weighting and specs need no more of
+the data than this.
+"""
+
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ilx.data import derived, files, index_format, rlds, splits
+from ilx.data.episodes import Episodes, returns
+from ilx.data.index_format import Index
+from ilx.data.rlds import EVERYTHING, Info, Selection
+from ilx.data.statistics import Accumulator, sample
+
+# Records decoded at once: this many, or fewer of so many bytes.
+_RECORDS = 1024
+_BYTES = 8 << 20
+
+
+def read(
+  info: Info,
+  split: str = "train",
+  selection: Selection = EVERYTHING,
+  progress: Callable[[int, int], None] | None = None,
+) -> Index:
+  """The index of a split; made, and kept for the next time, where there is none yet.
+
+  Several processes may ask at once: one makes it, the others wait. A kept index that is damaged is made anew, with a
+  warning that names it.
+
+  Args:
+    info: of the dataset.
+    split: in TFDS' syntax.
+    selection: which fields are observation and action; its ``lazy`` and ``extras`` make no difference.
+    progress: called while the index is made, with the episodes and steps seen so far.
+
+  Raises:
+    FileNotFoundError: where a shard is missing.
+    ValueError: where the dataset is damaged (see ``rlds.load``).
+    OSError: where the index cannot be written; nothing is left of it.
+  """
+  path = where(info, split, selection)
+  try:
+    if (found := _stored(path)) is not None:
+      return found
+    with derived.locked(path):
+      if (found := _stored(path)) is None:
+        found = build(info, split, selection, progress)
+        if where(info, split, selection) != path:
+          raise ValueError(f"{info.directory} changed while it was read; read it again")
+        _write(path, found)
+      return found
+  except FileNotFoundError:
+    raise  # a shard is missing
+  except OSError as error:
+    reason = f"cannot write {path}: {error.strerror or error}; free some space or put the dataset where one may write"
+    raise OSError(error.errno, reason) from None
+
+
+def where(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
+  """The file that keeps the index, or would."""
+  parts = [tuple(part) for part in splits.parse(split, info.splits)]
+  return derived.folder(info) / f"index-{derived.key('index', index_format.VERSION, parts, _used(selection))}"
+
+
+def build(
+  info: Info,
+  split: str = "train",
+  selection: Selection = EVERYTHING,
+  progress: Callable[[int, int], None] | None = None,
+) -> Index:
+  """As ``read``, always from the dataset; keeps nothing."""
+  total = sum(part.stop - part.start for part in splits.parse(split, info.splits))
+  accumulators = {name: Accumulator() for name in ("observation", "action", "reward")}
+  lengths, earned, terminal = [], [], []
+  shapes: Any = None
+  seen = steps = 0
+  for block in _blocks(info, split, _used(selection)):
+    columns = {"observation": block.observation, "action": block.action}
+    found = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), columns)
+    if shapes is not None and found != shapes:
+      raise ValueError(f"{info.directory}: split {split!r}: steps are {found} from episode {seen} on, {shapes} before")
+    shapes = found
+    sizes = np.diff(block.starts)
+    accumulators["observation"].update(block.observation, sample(sizes, total, seen))
+    counts = np.ones(block.num_steps, bool)
+    counts[block.starts[1:] - 1] = False
+    accumulators["action"].update(jax.tree.map(lambda x, rows=counts: np.asarray(x)[rows], block.action))
+    accumulators["reward"].update(block.reward[counts])
+    lengths.append(sizes - 1)
+    earned.append(returns(block))
+    terminal.append(block.is_terminal[block.starts[1:] - 1])
+    seen, steps = seen + block.num_episodes, steps + block.num_steps
+    if progress is not None:
+      progress(seen, steps)
+  if not seen:
+    raise ValueError(f"{info.directory}: split {split!r} has no episodes")
+  return Index(
+    length=np.concatenate(lengths),
+    episode_return=np.concatenate(earned),
+    is_terminal=np.concatenate(terminal),
+    statistics={name: accumulator.result() for name, accumulator in accumulators.items() if accumulator.count},
+    observation=shapes["observation"],
+    action=shapes["action"],
+  )
+
+
+def _used(selection: Selection) -> Selection:
+  return selection._replace(lazy=True, extras=())
+
+
+def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
+  """The split's episodes, some at a time."""
+  records: list[tuple[Path, bytes]] = []
+  before = size = 0
+
+  def assemble() -> Episodes:
+    return rlds.assemble(info, selection, records, where=f"split {split!r}, counted from episode {before},")
+
+  for record in rlds.read_records(info, split):
+    if records and (len(records) == _RECORDS or size + len(record[1]) > _BYTES):
+      yield assemble()
+      before, size, records = before + len(records), 0, []
+    records.append(record)
+    size += len(record[1])
+  if records:
+    yield assemble()
+
+
+def _write(path: Path, index: Index) -> None:
+  staging = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.incomplete")
+  try:
+    with staging.open("wb") as file:
+      file.write(index_format.encode(index))
+      file.flush()
+      os.fsync(file.fileno())
+    staging.rename(path)
+    files.sync_folder(path.parent)
+  finally:
+    staging.unlink(missing_ok=True)
+
+
+def _stored(path: Path) -> Index | None:
+  """The kept index; None where there is none, or a damaged one, of which a warning tells."""
+  try:
+    content = path.read_bytes()
+  except FileNotFoundError:
+    return None
+  try:
+    return index_format.decode(content)
+  except ValueError as error:
+    warnings.warn(f"{path} is damaged and made anew ({error}); if it happens again, check the disk", stacklevel=3)
+    return None
