@@ -12,7 +12,7 @@ from experiments.benchmarks import fake, matmuls, measure
 from experiments.benchmarks.measure import Row
 from ilx.parallel import make_mesh
 from ilx.parallel.mesh import replicated
-from ilx.training.trainer import make_program
+from ilx.training.programs import make_program
 
 HIDDEN = (256, 256)
 SIZES = (fake.OBSERVATION, *HIDDEN, fake.ACTION)

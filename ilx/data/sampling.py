@@ -100,10 +100,15 @@ def narrowed(episodes: "Episodes", keep: np.ndarray) -> "Episodes":
     raise ValueError("episodes: no step is left to draw from; every episode is too short")
   if episodes.table is None:
     return episodes.replace(rows=rows)
+  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights_of(episodes)))
+
+
+def weights_of(episodes: "Episodes") -> np.ndarray:
+  """The weight of each transition by episode, float64 ``[E]``, of episodes with a table; 0 where none is drawn."""
   weights = np.zeros(episodes.num_episodes)
-  before = np.asarray(episodes.rows)[np.asarray(episodes.table.first)]
-  weights[episode_of(episodes, before)] = episodes.table.weight
-  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights))
+  first = np.asarray(episodes.rows)[np.asarray(episodes.table.first)]
+  weights[episode_of(episodes, first)] = episodes.table.weight
+  return weights
 
 
 def check_weights(weights: np.ndarray, num_episodes: int) -> np.ndarray:

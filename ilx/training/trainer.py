@@ -4,16 +4,16 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
+from ilx.training import tiers
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.logs import Log
 from ilx.training.signals import StopSignals
@@ -33,12 +33,13 @@ class Interrupted(Exception):
 
 def train(
   agent: Agent,
-  episodes: Episodes,
+  data: Episodes | tiers.Streamed,
   *,
   steps: int,
   batch_size: int = 256,
   seed: int = 0,
   mesh: Mesh | None = None,
+  tier: tiers.Tier = "auto",
   workdir: str | os.PathLike | None = None,
   log_every: int = 1_000,
   checkpoint_every: int = 10_000,
@@ -47,20 +48,23 @@ def train(
   logs: Callable[[int], Sequence[Log]] | None = None,
   on_progress: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> Any:
-  """Trains an agent from data held on the devices, and returns its final state.
+  """Trains an agent, and returns its final state.
 
-  The update, the sampling and the loop over updates are one program, which runs from one log to the next. The batch of
-  update ``i`` depends on ``seed`` and ``i`` alone, so a run that stops and resumes equals one that did not, bit for
-  bit (on one machine and number of devices; a GPU's compiler may choose other kernels in another process), and the
-  number of devices changes rounding only.
+  With the data on the devices the update, the sampling and the loop over updates are one program, which runs from one
+  log to the next; from the host, batches are made ahead by a thread while the devices compute. The batch of update
+  ``i`` depends on ``seed`` and ``i`` alone, so a run that stops and resumes equals one that did not, bit for bit (on
+  one machine and number of devices; a GPU's compiler may choose other kernels in another process), and the number of
+  devices changes rounding only.
 
   Args:
     agent: what to train.
-    episodes: the data; copied to every device.
+    data: ``Episodes``, or a stream that makes its own batches.
     steps: updates to make in all, those of an earlier, interrupted call included.
     batch_size: items per update, over all devices together.
     seed: fixes the initial parameters and all sampling.
     mesh: default ``make_mesh()``, data-parallel over all devices.
+    tier: where episodes are: "device", a copy on every one; "host", in memory or memory-mapped, with the very same
+      batches; "auto": on the devices if they take at most half of the free memory.
     workdir: checkpoints go to ``workdir/checkpoints`` and the newest one is resumed from. None: no checkpoints.
     log_every: updates between logs.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
@@ -85,18 +89,14 @@ def train(
       raise ValueError(f"{name}={value} must be at least 1")
   if evaluate_every < 0:
     raise ValueError(f"evaluate_every={evaluate_every} must be at least 0")
-  if len(episodes.rows) == 0:
-    raise ValueError("episodes: no step to learn from; every episode has a single step")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
   mesh_lib.check_batch_size(mesh, batch_size)
-  everywhere = mesh_lib.replicated(mesh)
-  init_key, sample_key = jax.random.split(jax.random.key(seed))
-  episodes = jax.device_put(episodes, everywhere)
-  init = jax.jit(lambda key, data: agent.init(key, agent.view.sample(key, data, batch_size)), out_shardings=everywhere)
-  run = make_program(agent, batch_size, mesh)
+  runner = tiers.open_runner(agent, data, batch_size=batch_size, seed=seed, mesh=mesh, tier=tier)
+  init_key = jax.random.split(jax.random.key(seed))[0]
 
   with StopSignals() as stop, _checkpoints(workdir) as checkpoints:
-    state, start = _initial_state(init, init_key, episodes, checkpoints, steps)
+    state, start = _initial_state(lambda: runner.init(init_key), checkpoints, steps)
+    every = (log_every, checkpoint_every, evaluate_every or steps)
     open_logs = list(logs(start)) if logs else []
 
     def write(step: int, row: Mapping[str, Any]) -> None:
@@ -115,21 +115,22 @@ def train(
       step = saved = start
       if start:
         evaluate_if_due(start)  # the process before this one may have been stopped in it
-      while step < steps and not stop.received:
-        length = min(_until_next(step, n) for n in (log_every, checkpoint_every, evaluate_every or steps))
-        length = min(length, steps - step)
-        began = time.perf_counter()
-        state, sums = run(state, episodes, sample_key, length)
-        row = {f"train/{name}": float(value) / length for name, value in jax.device_get(sums).items()}
-        row["updates_per_second"] = length / (time.perf_counter() - began)
-        step += length
-        _check_finite(row, step)
-        write(step, row)
-        # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
-        if checkpoints and (step % checkpoint_every == 0 or step == steps):
-          checkpoints.save(step, state)
-          saved = step
-        evaluate_if_due(step)
+      with runner.updates(start, _intervals(start, steps, *every)) as advance:
+        for length in _intervals(start, steps, *every):
+          if stop.received:
+            break
+          began = time.perf_counter()
+          state, sums = advance(state, length)
+          row = {f"train/{name}": float(value) / length for name, value in jax.device_get(sums).items()}
+          row["updates_per_second"] = length / (time.perf_counter() - began)
+          step += length
+          _check_finite(row, step)
+          write(step, row)
+          # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
+          if checkpoints and (step % checkpoint_every == 0 or step == steps):
+            checkpoints.save(step, state)
+            saved = step
+          evaluate_if_due(step)
       if stop.received and checkpoints and saved != step:
         checkpoints.save(step, state)
     finally:
@@ -141,34 +142,12 @@ def train(
   return state
 
 
-def make_program(agent: Agent, batch_size: int, mesh: Mesh) -> Callable[[Any, Episodes, jax.Array, int], Any]:
-  """The device program: ``(state, episodes, key, length) -> (state, sums of the metrics)``.
-
-  Makes ``length`` updates, each on a batch drawn with ``fold_in(key, state.step)``. The state is donated. ``length`` is
-  an argument of the compiled program, not a constant in it: one compilation serves every length.
-  """
-  everywhere, divided = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-
-  def one_update(episodes: Episodes, key: jax.Array, state: Any) -> tuple[Any, dict[str, jax.Array]]:
-    batch = agent.view.sample(jax.random.fold_in(key, state.step), episodes, batch_size)
-    return agent.update(state, jax.lax.with_sharding_constraint(batch, divided))
-
-  def program(state, episodes, key, length):
-    shapes = jax.eval_shape(one_update, episodes, key, state)[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-    def body(_, carry):
-      state, sums = carry
-      state, metrics = one_update(episodes, key, state)
-      return state, jax.tree.map(jnp.add, sums, metrics)
-
-    return jax.lax.fori_loop(0, length, body, (state, zeros))
-
-  return jax.jit(program, donate_argnums=0, out_shardings=everywhere)
-
-
-def _until_next(step: int, every: int) -> int:
-  return every - step % every
+def _intervals(start: int, steps: int, *every: int) -> Iterator[int]:
+  """Numbers of updates from one log, checkpoint or evaluation to the next."""
+  while start < steps:
+    length = min(steps - start, *(n - start % n for n in every))
+    yield length
+    start += length
 
 
 def _check_finite(row: Mapping[str, float], step: int) -> None:
@@ -181,10 +160,10 @@ def _checkpoints(workdir: str | os.PathLike | None) -> Any:
   return nullcontext() if workdir is None else Checkpoints(pathlib.Path(workdir) / "checkpoints")
 
 
-def _initial_state(init: Any, key: jax.Array, episodes: Episodes, checkpoints: Any, steps: int) -> tuple[Any, int]:
+def _initial_state(init: Callable[[], Any], checkpoints: Any, steps: int) -> tuple[Any, int]:
   latest = checkpoints.latest_step if checkpoints else None
   if latest is None:
-    return init(key, episodes), 0
+    return init(), 0
   if latest > steps:
     raise ValueError(f"{checkpoints.directory} is at step {latest}, beyond steps={steps}; ask for more steps")
-  return checkpoints.restore(latest, init(key, episodes)), latest
+  return checkpoints.restore(latest, init()), latest

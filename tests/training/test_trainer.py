@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 
 import chex
 import jax
@@ -175,3 +176,38 @@ def test_a_finished_run_trains_no_more_and_fewer_steps_are_refused(agent, episod
   chex.assert_trees_all_equal(_plain(state), reference)
   with pytest.raises(ValueError, match="is at step 40, beyond steps=30"):
     _train(agent, episodes, workdir=tmp_path, steps=30)
+
+
+def test_data_on_the_host_gives_the_same_run_to_rounding(agent, episodes, reference):
+  """The batches are the same bits; the program around them is another."""
+  chex.assert_trees_all_close(_plain(_train(agent, episodes, tier="host")), reference, rtol=1e-3, atol=1e-5)
+
+
+def test_data_on_the_host_resumes_bit_for_bit(agent, episodes, tmp_path):
+  whole = _plain(_train(agent, episodes, tier="host"))
+
+  def crash(step, row):
+    del row
+    if step == 30:
+      raise KeyError("crash")
+
+  with pytest.raises(KeyError, match="crash"):
+    _train(agent, episodes, tier="host", workdir=tmp_path, on_progress=crash)
+  chex.assert_trees_all_equal(_plain(_train(agent, episodes, tier="host", workdir=tmp_path)), whole)
+
+
+def test_what_the_data_raises_is_raised_and_the_thread_ends(agent, episodes):
+  class Broken:
+    def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
+      for _ in range(7):
+        yield view.take(episodes, episodes.rows[:batch_size])
+      raise ValueError("shard 3 is damaged")
+
+  with pytest.raises(ValueError, match="shard 3 is damaged"):
+    _train(agent, Broken())
+  assert not [thread for thread in threading.enumerate() if thread.name == "ilx-feed"]
+
+
+def test_a_tier_that_does_not_exist_is_refused(agent, episodes):
+  with pytest.raises(ValueError, match="tier='disk'"):
+    _train(agent, episodes, tier="disk")

@@ -1,0 +1,129 @@
+"""Several datasets as one, each with its share of the batches."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from ilx.data import sampling
+from ilx.data.episodes import Episodes
+from ilx.types import Tree
+
+
+class Chain:
+  """Columns one after the other that are indexed as one ``[N, ...]``, without copying them together.
+
+  Indexing with an integer, a slice or an array of integers gives numpy arrays; ``np.asarray`` gives all.
+
+  Attributes:
+    parts: the columns: arrays, memory maps or ``Images``, of one dtype and one shape but for their length.
+    shape: of all together.
+    dtype: theirs.
+  """
+
+  def __init__(self, parts: Sequence):
+    self.parts = tuple(parts)
+    self._offsets = np.cumsum([0, *(len(part) for part in self.parts)])
+    self.shape = (int(self._offsets[-1]), *self.parts[0].shape[1:])
+    self.dtype = self.parts[0].dtype
+    self.ndim = len(self.shape)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes held."""
+    return sum(part.nbytes for part in self.parts)
+
+  def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+    if isinstance(index, slice):
+      index = np.arange(*index.indices(len(self)))
+    rows = np.asarray(index)
+    if rows.dtype == bool:
+      rows = np.flatnonzero(rows)
+    if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
+      raise IndexError(f"chain: index {rows.min()} to {rows.max()} in {len(self)} rows")
+    rows = rows % max(1, len(self))
+    part_of = np.searchsorted(self._offsets, rows, side="right") - 1
+    found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+    for number in np.unique(part_of):
+      here = part_of == number
+      found[here] = self.parts[number][rows[here] - self._offsets[number]]
+    return found
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    del copy  # always new memory
+    found = np.concatenate([np.asarray(part) for part in self.parts])
+    return found if dtype is None else found.astype(dtype)
+
+
+def mixture(datasets: Mapping[str, Episodes], weights: Mapping[str, float] | None = None) -> Episodes:
+  """Several datasets as one; columns are chained, not copied.
+
+  Args:
+    datasets: by name; the names are for the weights and for errors.
+    weights: each dataset's share of the items drawn, relative to the others'. By default every transition is drawn
+      as often as any other. Weights within a dataset (``weighted``) stay as they are.
+
+  Raises:
+    ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name
+      other datasets, or a share is not above 0.
+  """
+  if not datasets:
+    raise ValueError("mixture: no datasets")
+  if found := differences({name: _layout(episodes) for name, episodes in datasets.items()}):
+    raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
+  parts = list(datasets.values())
+  offsets = np.cumsum([0, *(part.num_steps for part in parts)])
+  episodes_before = np.cumsum([0, *(part.num_episodes for part in parts)])
+  if offsets[-1] > np.iinfo(np.int32).max:
+    raise ValueError(f"mixture: {offsets[-1]} steps do not fit one index; stream them instead")
+  columns = ("observation", "action", "reward", "discount", "is_terminal", "extras")
+  chained = {name: jax.tree.map(lambda *x: Chain(x), *(getattr(part, name) for part in parts)) for name in columns}
+  rows = np.concatenate([np.asarray(part.rows) + before for part, before in zip(parts, offsets, strict=False)])
+  ends = [np.asarray(part.starts)[1:] + before for part, before in zip(parts, offsets, strict=False)]
+  result = Episodes(starts=np.concatenate([[0], *ends]), rows=rows.astype(np.int32), **chained)
+  shares = dict.fromkeys(datasets, 1.0) if weights is None else check_shares(datasets, weights)
+  per_episode = np.zeros(episodes_before[-1])
+  for name, part, before in zip(datasets, parts, episodes_before, strict=False):
+    own = np.ones(part.num_episodes) if part.table is None else sampling.weights_of(part)
+    counts = np.bincount(sampling.episode_of(part, np.asarray(part.rows)), minlength=part.num_episodes)
+    total = 1.0 if weights is None else float((own * counts).sum())
+    per_episode[before : before + part.num_episodes] = own * shares[name] / total
+  return result.replace(table=sampling.make_table(sampling.episode_of(result, result.rows), per_episode))
+
+
+def check_shares(datasets: Mapping[str, object], weights: Mapping[str, float]) -> dict[str, float]:
+  """The weights by dataset. Raises ValueError where they name others or are not above 0."""
+  if set(weights) != set(datasets):
+    raise ValueError(f"mixture: weights for {sorted(weights)}, datasets {sorted(datasets)}; one weight for each")
+  for name, weight in weights.items():
+    if not (np.isfinite(weight) and weight > 0):
+      raise ValueError(f"mixture: weight {weight} of {name!r}; expected a number above 0")
+  return {name: float(weight) for name, weight in weights.items()}
+
+
+def differences(layouts: Mapping[str, Mapping[str, str]]) -> list[str]:
+  """One line for every field in which the datasets differ.
+
+  Args:
+    layouts: by dataset, a description of each field by name.
+  """
+  names = sorted(set(itertools.chain.from_iterable(layouts.values())))
+  lines = []
+  for name in names:
+    found = {dataset: layout.get(name, "absent") for dataset, layout in layouts.items()}
+    if len(set(found.values())) > 1:
+      lines.append(f"{name}: " + ", ".join(f"{text} in {dataset!r}" for dataset, text in found.items()))
+  return lines
+
+
+def _layout(episodes: Episodes) -> dict[str, str]:
+  columns: dict[str, Tree] = {"observation": episodes.observation, "action": episodes.action, "extras": episodes.extras}
+  leaves = jax.tree_util.tree_leaves_with_path(columns)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape[1:])}"
+    for path, leaf in leaves
+  }
