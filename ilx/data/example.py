@@ -11,18 +11,19 @@ a uint8 array, so both are views into the buffer: a whole episode costs a few mi
 Source: https://protobuf.dev/programming-guides/encoding and tensorflow/core/example/{example,feature}.proto.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def parse(buffer: bytes) -> dict[str, np.ndarray | list[bytes]]:
+def parse(buffer: bytes, wanted: Container[str] | None = None) -> dict[str, np.ndarray | list[bytes]]:
   """The lists of one serialised Example by name.
 
   Args:
     buffer: one serialised Example.
+    wanted: names of the lists to return; the others are passed over. All by default.
 
   Returns:
     Floats as float32 ``[n]``; integers as int64 ``[n]``, or as uint8 ``[n]`` where all are in [0, 128); byte
@@ -55,7 +56,8 @@ def parse(buffer: bytes) -> dict[str, np.ndarray | list[bytes]]:
               name = buffer[start:inside].decode()
             elif tag == 0x12:
               span = (start, inside)
-          features[name] = _feature(buffer, *span)
+          if wanted is None or name in wanted:
+            features[name] = _feature(buffer, *span)
   except _MalformedError as error:
     place, problem = error.args
     raise ValueError(f"malformed tf.train.Example: feature {name!r}, byte {place} of {size}: {problem}") from None

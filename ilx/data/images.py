@@ -1,10 +1,14 @@
 """Pictures that stay encoded (PNG or JPEG) until they are looked at."""
 
+import contextlib
 import functools
 import io
 import os
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -12,26 +16,92 @@ import numpy as np
 _ALONE = 4
 
 
-def decode(content: bytes, shape: tuple[int | None, ...]) -> np.ndarray:
-  """One PNG or JPEG file as uint8 of ``shape`` [height, width, channels]; None where any size will do.
+_UINT8 = np.dtype(np.uint8)
+# Pillow's modes by the number of channels.
+CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+# No picture of either kind unpacks to more than about this many times its size: one bit stands for a block of a JPEG,
+# and PNG is zlib inside.
+_MAX_RATIO = 2048
+
+
+def size(content: bytes) -> tuple[int, int]:
+  """(height, width) of a PNG or JPEG file; the pixels are not decoded.
+
+  Raises:
+    ValueError: where it is no such file, or claims more pixels than its bytes can hold.
+  """
+  with _open(content) as image:
+    return image.height, image.width
+
+
+def decode(content: bytes, shape: tuple[int | None, ...], dtype: np.dtype = _UINT8) -> np.ndarray:
+  """One PNG or JPEG file as an array of ``shape`` [height, width, channels]; None where any size will do.
+
+  Args:
+    content: the file.
+    shape: of the picture; a file with more or fewer channels is converted, as TensorFlow does.
+    dtype: uint8; uint16, which only PNG has; or float32 with one channel, of which PNG keeps the four bytes as
+      channels.
 
   Raises:
     ValueError: where it is damaged, of another size, or ``shape`` is no picture's.
   """
+  if dtype == np.float32:
+    if len(shape) != 3 or shape[-1] != 1:
+      raise ValueError(f"float32 images of shape {shape} are not supported; supported: [height, width, 1]")
+    return decode(content, (*shape[:2], 4)).view("<f4").astype(np.float32, copy=False)
+  mode = CHANNELS.get(shape[-1]) if len(shape) == 3 else None
+  if mode is None:
+    raise ValueError(f"images of shape {shape} are not supported; supported: [height, width, 1 to 4]")
+  with _open(content) as image:
+    # Before the pixels are decoded: a few bytes can claim a picture of any size.
+    for found, wanted in zip((image.height, image.width), shape, strict=False):
+      if wanted not in (None, found):
+        raise ValueError(f"an image of {image.height} x {image.width} where features.json says {shape}")
+    if dtype == np.uint16:
+      return _decode_wide(content, image, shape[-1])
+    if dtype != np.uint8:
+      raise ValueError(f"images of {dtype} are not supported; supported: uint8, uint16, float32")
+    if image.mode.startswith("I"):
+      raise ValueError("an image of 16 bits where features.json says uint8")
+    return np.asarray(image.convert(mode)).reshape(image.height, image.width, shape[-1])
+
+
+def _decode_wide(content: bytes, image, channels: int) -> np.ndarray:
+  """A PNG of 16 bits a channel. Pillow keeps them in grey pictures only, FFmpeg in all."""
+  import av
+
+  if image.mode.startswith("I") and channels == 1:
+    return np.asarray(image).astype(np.uint16).reshape(image.height, image.width, 1)
+  layout = {1: "gray16le", 3: "rgb48le", 4: "rgba64le"}.get(channels)
+  if layout is None or image.format != "PNG":
+    raise ValueError(f"uint16 images of {channels} channels as {image.format} are not supported")
+  try:
+    frames = av.CodecContext.create("png", "r").decode(av.Packet(content))
+    frame = frames[0].reformat(format=layout)
+    pixels = np.frombuffer(frame.planes[0], "<u2").reshape(frame.height, frame.planes[0].line_size // 2)
+  except (av.error.FFmpegError, IndexError, ValueError) as error:
+    raise ValueError(f"a damaged PNG: {error}") from None
+  return pixels[:, : frame.width * channels].reshape(frame.height, frame.width, channels).astype(np.uint16)
+
+
+@contextlib.contextmanager
+def _open(content: bytes) -> Iterator[Any]:
+  """A Pillow image whose claimed size is one that the file can have."""
   from PIL import Image
 
-  mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(shape[-1] if len(shape) == 3 else None)
-  if mode is None:
-    raise ValueError(f"images of shape {shape} are not supported; supported: [height, width, 1, 3 or 4]")
   try:
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-      # Before the pixels are decoded: a few bytes can claim a picture of any size.
-      for size, wanted in zip((image.height, image.width), shape, strict=False):
-        if wanted not in (None, size):
-          raise ValueError(f"an image of {image.height} x {image.width} where features.json says {shape}")
-      return np.asarray(image.convert(mode)).reshape(image.height, image.width, shape[-1])
-  except (OSError, SyntaxError) as error:
-    raise ValueError(str(error)) from None
+      pixels = image.height * image.width
+      if pixels > len(content) * _MAX_RATIO:
+        raise ValueError(f"an image of {image.height} x {image.width} in {len(content)} bytes")
+      yield image
+  except ValueError:
+    raise
+  # Pillow lets out what its parsers of damaged chunks stumble over.
+  except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    raise ValueError(str(error) or type(error).__name__) from None
 
 
 class Images:

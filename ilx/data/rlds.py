@@ -1,16 +1,16 @@
 """RLDS datasets on disk: a TFDS folder whose records are whole episodes, read without TensorFlow."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilx.data import columns, example
+from ilx.data import columns, decode, example
 from ilx.data.episodes import Episodes, from_columns
 from ilx.data.info import Info, read_info, resolve, root
-from ilx.data.records import Records, open_split, read_records, select
+from ilx.data.records import Records, open_split, read_numbered, read_records, select
 from ilx.data.splits import Split
 
 __all__ = [
@@ -20,13 +20,66 @@ __all__ = [
   "Selection",
   "Split",
   "assemble",
+  "decode_episode",
   "load",
   "open_split",
+  "read_episodes",
   "read_info",
   "read_records",
   "resolve",
   "root",
 ]
+
+
+def read_episodes(
+  info: Info, split: str = "train", num_episodes: int | None = None, *, fields: Collection[str] | None = None
+) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+  """Whole episodes, every field as TFDS' own decoder gives it.
+
+  Args:
+    info: of the dataset.
+    split: in TFDS' syntax, such as "train[:90%]+val"; see ``ilx.data.splits.parse``.
+    num_episodes: the first so many; all by default.
+    fields: names of fields or of folders of them, such as "episode_metadata" and "steps/action"; only these are read.
+      By default all but those of classes that are not supported.
+
+  Yields:
+    (file, number of the record in the file, episode): nested dicts ``{"steps": {"observation": ..., ...}, ...}``. A
+    field of the steps is a column ``[T, ...]`` of the dtype in ``features.json``; texts are object arrays of str (of
+    bytes where they are not UTF-8); pictures stay encoded in ``ilx.data.images.Images``. See ``ilx.data.decode``.
+
+  Raises:
+    FileNotFoundError: where a file is missing.
+    ValueError: for an unknown split or field, and where a file is damaged or disagrees with ``features.json``; names
+      file, record and field.
+  """
+  try:
+    chosen = decode.choose(info.features, fields)
+  except ValueError as error:
+    raise ValueError(f"{info.directory}: {error}") from None
+  return _episodes_of(chosen, read_numbered(info, split, num_episodes))
+
+
+def _episodes_of(
+  features: dict[str, Any], records: Iterable[tuple[Path, int, bytes]]
+) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+  wanted = decode.keys(features)
+  for file, index, record in records:
+    try:
+      episode = decode.decode(features, example.parse(record, wanted))
+    except ValueError as error:
+      raise ValueError(f"{file}: record {index}: {error}") from None
+    yield file, index, episode
+
+
+def decode_episode(info: Info, record: bytes, fields: Collection[str] | None = None) -> dict[str, Any]:
+  """One serialised episode, as ``read_episodes`` gives it.
+
+  Raises:
+    ValueError: where it is damaged or disagrees with ``features.json``; names the field.
+  """
+  chosen = decode.choose(info.features, fields)
+  return decode.decode(chosen, example.parse(record, decode.keys(chosen)))
 
 
 class Selection(NamedTuple):
