@@ -1,32 +1,17 @@
 """Moments, exact to float64, and quantiles, to a third of a percent, in one pass."""
 
-import math
 from typing import Any
 
 import jax
 import numpy as np
 
+from ilx.data.moments import HUGE, LARGE, QUANTILES, RANK_ERROR, Moments
 from ilx.types import Statistics, Tree
 
-# The probabilities of ``Statistics.quantiles``.
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-# What stands in for a quantile has a rank within so much of the asked one, in 99 of 100 cases. It is exact for as many
-# rows as a sketch has items.
-RANK_ERROR = 0.0035
-_SKETCH_ITEMS = 800
+__all__ = ["HUGE", "LARGE", "QUANTILES", "RANK_ERROR", "SAMPLE", "Accumulator", "merge", "sample", "statistics"]
 
-# A leaf of more numbers a step than this is a picture or alike: no quantiles, and its moments come from a sample of
-# steps (``sample``).
-LARGE = 1024
+# How many steps stand for all where a leaf is large (see ``Accumulator``).
 SAMPLE = 16_384
-# Beyond this the moments are those of a channel: ``[height, width, channels]`` has one for each channel, repeated.
-HUGE = 16_384
-_MAX_CHANNELS = 16
-
-# Numbers at a time: few enough for the cache, enough that Python does not count.
-_BLOCK = 1 << 15
-# Rows taken out of a lazily decoded column at once: enough for its threads.
-_PICTURES = 64
 
 
 class Accumulator:
@@ -47,7 +32,7 @@ class Accumulator:
     self.count = 0
     self._quantiles = quantiles
     self._structure: Any = None
-    self._leaves: list[_Leaf] = []
+    self._leaves: list[Moments] = []
 
   def update(self, tree: Tree, rows: np.ndarray | None = None) -> None:
     """Adds rows.
@@ -68,11 +53,11 @@ class Accumulator:
       )
     if self._structure is None:
       self._structure = structure
-      self._leaves = [_Leaf(_name(path), tuple(np.shape(leaf)[1:]), self._quantiles) for path, leaf in paths]
+      self._leaves = [Moments(_name(path), tuple(np.shape(leaf)[1:]), self._quantiles) for path, leaf in paths]
     if structure != self._structure:
       raise ValueError(f"statistics: rows of {structure} after rows of {self._structure}")
     for mine, (_, leaf) in zip(self._leaves, paths, strict=True):
-      mine.update(leaf, rows)
+      mine.update(leaf, rows if mine.large else None)
     self.count += sizes.pop()
 
   def merge(self, other: "Accumulator") -> None:
@@ -87,7 +72,7 @@ class Accumulator:
       raise ValueError("statistics: accumulators with and without quantiles do not go together")
     if self._structure is None:
       self._structure = other._structure
-      self._leaves = [_Leaf(leaf.name, leaf.shape, self._quantiles) for leaf in other._leaves]
+      self._leaves = [Moments(leaf.name, leaf.shape, self._quantiles) for leaf in other._leaves]
     if other._structure != self._structure:
       raise ValueError(f"statistics: rows of {other._structure} and of {self._structure} do not go together")
     for mine, others in zip(self._leaves, other._leaves, strict=True):
@@ -164,103 +149,9 @@ def sample(steps: np.ndarray, num_episodes: int, first: int = 0) -> np.ndarray:
     taken = min(size, quota)
     # Multiples of the golden ratio: a single step an episode is not always the first.
     shift = (first + episode) * 0.6180339887498949 % 1.0 if taken < size else 0.0
-    rows.append(starts[episode] + ((np.arange(taken) + shift) * (size / max(1, taken))).astype(np.int64))
+    places = ((np.arange(taken) + shift) * (size / max(1, taken))).astype(np.int64)
+    rows.append(starts[episode] + np.minimum(places, size - 1))
   return np.concatenate(rows) if rows else np.empty(0, np.int64)
-
-
-class _Leaf:
-  """Running moments and sketches of one leaf."""
-
-  def __init__(self, name: str, shape: tuple[int, ...], quantiles: bool):
-    self.name, self.shape = name, shape
-    size = math.prod(shape)
-    self._sampled = size > LARGE
-    self._reduced = shape
-    if size > HUGE:
-      self._reduced = shape[-1:] if len(shape) > 2 and shape[-1] <= _MAX_CHANNELS else ()
-    self._width = math.prod(self._reduced)
-    self._buffer = np.empty((max(1, _BLOCK // max(1, self._width)), self._width))
-    self._filled = 0
-    self._count, self._mean, self._squares = 0, np.zeros(self._width), np.zeros(self._width)
-    self._low, self._high = np.full(self._width, np.inf), np.full(self._width, -np.inf)
-    self._sketches: Any = None
-    if quantiles and self._width and not self._sampled:
-      import datasketches
-
-      self._sketches = datasketches.vector_of_kll_floats_sketches(_SKETCH_ITEMS, self._width)
-
-  def update(self, values: Any, rows: np.ndarray | None) -> None:
-    if tuple(np.shape(values)[1:]) != self.shape:
-      raise ValueError(f"statistics: {self.name} has shape {np.shape(values)[1:]} after rows of {self.shape}")
-    if not self._sampled:
-      rows = None
-    step = len(values) if isinstance(values, np.ndarray) and rows is None else _PICTURES
-    total = len(values) if rows is None else len(rows)
-    for start in range(0, total, max(1, step)):
-      part = slice(start, start + step)
-      self._append(np.asarray(values[part if rows is None else rows[part]]))
-
-  def _append(self, values: np.ndarray) -> None:
-    values = values.reshape(-1, self._width) if self._width else np.empty((len(values), 0))
-    start = 0
-    while start < len(values):
-      taken = min(len(self._buffer) - self._filled, len(values) - start)
-      self._buffer[self._filled : self._filled + taken] = values[start : start + taken]
-      self._filled, start = self._filled + taken, start + taken
-      if self._filled == len(self._buffer):
-        self._flush()
-
-  def _flush(self) -> None:
-    block = self._buffer[: self._filled]
-    if not len(block):
-      return
-    low, high = block.min(axis=0), block.max(axis=0)
-    limit = np.finfo(np.float32).max
-    if not np.all((low >= -limit) & (high <= limit)):
-      raise ValueError(f"statistics: {self.name} has a number that is NaN, inf or beyond float32")
-    if self._sketches is not None:
-      # Sorted, with NumPy's vector instructions, since the sketch sorts too and is done sooner: half the time.
-      self._sketches.update(np.sort(block.T.astype(np.float32), axis=1).T, "F")
-    mean = block.mean(axis=0)
-    block -= mean
-    # The mean of numbers far from 0 is off by some last digits: what is left over is put right.
-    rest = block.mean(axis=0)
-    squares = np.maximum(np.einsum("ij,ij->j", block, block) - len(block) * rest**2, 0.0)
-    self._filled = 0
-    self._combine(len(block), mean + rest, squares, low, high)
-
-  def merge(self, other: "_Leaf") -> None:
-    if other.shape != self.shape:
-      raise ValueError(f"statistics: {self.name} has shapes {self.shape} and {other.shape}")
-    self._flush()
-    other._flush()
-    if not other._count:
-      return
-    if self._sketches is not None:
-      self._sketches.merge(other._sketches)
-    self._combine(other._count, other._mean, other._squares, other._low, other._high)
-
-  def _combine(self, count: int, mean: np.ndarray, squares: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Chan, Golub & LeVeque 1983."""
-    total = self._count + count
-    distance = mean - self._mean
-    self._squares = self._squares + squares + distance**2 * (self._count * count / total)
-    self._mean = mean if not self._count else self._mean + distance * (count / total)
-    self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-    self._count = total
-
-  def result(self) -> tuple[np.ndarray, ...]:
-    """(mean, std, min, max, quantiles) in one step's shape."""
-    self._flush()
-    if not self._count:
-      raise ValueError(f"statistics: none of the rows chosen for {self.name}, a large leaf, is there")
-    moments = (self._mean, np.sqrt(self._squares / self._count), self._low, self._high)
-    spread = (np.broadcast_to(x.reshape(self._reduced), self.shape) for x in moments)
-    if self._sketches is None:
-      quantiles = np.broadcast_to(np.float32(np.nan), (len(QUANTILES), *self.shape))
-    else:
-      quantiles = self._sketches.get_quantiles(list(QUANTILES)).T.reshape(len(QUANTILES), *self.shape)
-    return *spread, quantiles
 
 
 def _name(path: Any) -> str:

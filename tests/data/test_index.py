@@ -204,7 +204,7 @@ def test_a_dataset_that_changes_meanwhile_has_no_index(tmp_path):
 def test_where_it_cannot_be_written(tmp_path):
   info = _record(tmp_path)
   (info.directory / ".ilx").write_text("in the way")
-  with pytest.raises(OSError, match="cannot write .*index-.*Not a directory"):
+  with pytest.raises(OSError, match=r"cannot write .*index-.*Not a directory"):
     index.read(info)
 
 
