@@ -78,20 +78,37 @@ def histogram(values: Sequence[float], references: Sequence[Reference], label: s
   width = edges[1] - edges[0]
   for value in values:
     counts[min(max(int((value - edges[0]) / width), 0), len(counts) - 1)] += 1
+  return bars(edges, counts, references, label, height)
+
+
+def bars(
+  edges: Sequence[float], counts: Sequence[float], references: Sequence[Reference], label: str, height: int = 220
+) -> str:
+  """Bars between ``edges`` (one more than ``counts``) with vertical reference lines, as in ``histogram``."""
   shown = [r for r in references if near(r.value, edges)]
   low, high = min([edges[0], *(r.value for r in shown)]), max([edges[-1], *(r.value for r in shown)])
-  x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=6)
-  y = axes.linear([0, max(counts)], count=min(4, max(counts)))
+  x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=6 if height > 150 else 3)
+  y = axes.linear([0, max(counts)], count=min(4, max(1, math.ceil(max(counts)))))
   body = [_grid_y(y), _ticks_x(x)]
   for left, right, count in zip(edges, edges[1:], counts, strict=False):
     if count:
       a, b, top = x.percent(left), x.percent(right), 100 - y.percent(count)
-      title = f"<title>{escape(f'{left:,.6g} to {right:,.6g}: {count}')}</title>"
+      title = f"<title>{escape(f'{left:,.6g} to {right:,.6g}: {count:,.6g}')}</title>"
       body.append(
         f'<rect class="bar" x="{a:.3f}%" y="{top:.2f}%" width="{b - a:.3f}%" height="{100 - top:.2f}%">{title}</rect>'
       )
   body += [_line(x.percent(r.value), 0, x.percent(r.value), 100, f"ref {r.kind}") for r in shown]
   return _svg(body, label, height)
+
+
+def scatter(xs: Sequence[float], ys: Sequence[float], label: str, height: int = 220) -> str:
+  """One dot for each pair."""
+  x, y = axes.linear(xs, count=6), axes.linear(ys, count=4)
+  dots = "".join(
+    f'<circle class="spot" cx="{x.percent(a):.2f}%" cy="{100 - y.percent(b):.2f}%" r="3"/>'
+    for a, b in zip(xs, ys, strict=True)
+  )
+  return _svg([_grid_y(y), _ticks_x(x), dots], label, height)
 
 
 def bins(values: Sequence[float]) -> list[float]:

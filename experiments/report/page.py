@@ -35,10 +35,6 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
 
 def render(run: Run) -> str:
   """The page."""
-  style = _STYLE.read_text(encoding="utf-8")
-  # The policy allows this one style sheet by its hash, pictures and video inside the page, and nothing else.
-  digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-  policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:"
   broken = (
     f'<p class="note">{run.broken_lines} damaged line(s) of log.jsonl are left out of the curves.</p>'
     if run.broken_lines
@@ -54,14 +50,28 @@ def render(run: Run) -> str:
       details.collapsed(run),
     ]
   )
-  title = escape(facts.heading(run.result, run.config))
+  return document(facts.heading(run.result, run.config), body)
+
+
+def document(title: str, body: str, style: str = "") -> str:
+  """A self-contained page: the reports' style sheet, ``style`` behind it, and nothing from elsewhere.
+
+  Args:
+    title: plain text.
+    body: HTML without style attributes and scripts, which the page's policy refuses.
+    style: more CSS.
+  """
+  style = _STYLE.read_text(encoding="utf-8") + style
+  # The policy allows this one style sheet by its hash, pictures and video inside the page, and nothing else.
+  digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+  policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src data:"
   return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>

@@ -1,0 +1,1 @@
+"""Looking at datasets, checking, cleaning, querying and converting them: ``python -m experiments.data``."""

@@ -1,0 +1,76 @@
+"""Works on RLDS datasets.
+
+python -m experiments.data describe DATASET [--html=PATH]
+python -m experiments.data validate DATASET
+python -m experiments.data clean DATASET --name=NAME --min_length=10 ...
+python -m experiments.data query DATASET "SELECT split, count(*) FROM episodes GROUP BY split"
+python -m experiments.data convert SOURCE --name=NAME ...
+
+DATASET is the folder of a dataset, or a name under $ILX_DATA_DIR (by default ~/.cache/ilx).
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags
+
+COMMANDS = ("describe", "validate", "clean", "query", "convert")
+# What a command returns where it could not do its work: a wrong flag, no such dataset.
+UNUSABLE = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Runs one command; ``arguments`` begin with its name. Returns the exit code."""
+  if not arguments or arguments[0] in ("help", "--help", "-h", "--helpfull", "--helpshort"):
+    print(_overview())
+    return 0 if arguments else UNUSABLE
+  name, *rest = arguments
+  if name not in COMMANDS:
+    return _refuse(f"no command {name!r}; there are: {', '.join(COMMANDS)}")
+  command = importlib.import_module(f"experiments.data.{name}")
+  values = flags.FlagValues()
+  command.define(values)
+  if {"--help", "-h", "--helpfull", "--helpshort"} & set(rest):
+    print(_help(name, command, values))
+    return 0
+  values.set_gnu_getopt(True)
+  try:
+    given = values([name, *rest])[1:]
+  except flags.Error as error:
+    return _refuse(f"{error}\nsee: python -m experiments.data {name} --help")
+  expected = command.ARGUMENTS.split()
+  if len(given) != len(expected):
+    return _refuse(f"{name} takes {command.ARGUMENTS}, got {' '.join(map(repr, given)) or 'nothing'}")
+  try:
+    return command.main(given, values)
+  except (OSError, ValueError, ImportError) as error:
+    return _refuse(str(error))
+  except KeyboardInterrupt:
+    return _refuse("interrupted")
+
+
+def _refuse(message: str) -> int:
+  print(f"error: {message}", file=sys.stderr)
+  return UNUSABLE
+
+
+def _overview() -> str:
+  lines = [(name, importlib.import_module(f"experiments.data.{name}").__doc__.split("\n")[0]) for name in COMMANDS]
+  commands = "\n".join(f"  {name:<10} {first}" for name, first in lines)
+  return f"{__doc__.strip()}\n\nCommands (each has --help):\n{commands}"
+
+
+def _help(name: str, command: ModuleType, values: flags.FlagValues) -> str:
+  lines = []
+  for flag in sorted((values[key] for key in values), key=lambda flag: flag.name):
+    switch = "--[no]" if isinstance(flag, flags.BooleanFlag) else "--"
+    default = "" if flag.default in (None, [], False) else f" (default: {flag.default_as_str})"
+    lines.append(f"  {switch}{flag.name}\n      {flag.help}{default}")
+  usage = f"python -m experiments.data {name} {command.ARGUMENTS} [flags]"
+  return f"{command.__doc__.strip()}\n\nusage: {usage}\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Steps in which nothing happens, and steps that are the same: shared by what describes and what cleans."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.data.fields import Stored
+
+_ACTION, _OBSERVATION = "steps/action", "steps/observation"
+
+
+def idle(columns: Mapping[str, Stored], starts: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
+  """Steps whose action does nothing and is followed by the same observation, bool ``[N]``.
+
+  An action does nothing where all of it is 0, or where it repeats the one before (the first one: the one behind). The
+  observation is its numbers where it has any, for cameras are never still; else its pictures, compared as files.
+
+  Args:
+    columns: fields ``[N, ...]`` by their names in a record.
+    starts: int ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``. Its last row is never idle.
+    tolerance: the largest difference, in the data's units, that counts as none.
+  """
+  count = int(starts[-1])
+  last = np.zeros(count, bool)
+  last[starts[1:] - 1] = True
+  observation = {name: value for name, value in columns.items() if _inside(name, _OBSERVATION)}
+  numbers = {name: value for name, value in observation.items() if isinstance(value, np.ndarray)}
+  action = {name: value for name, value in columns.items() if _inside(name, _ACTION) and isinstance(value, np.ndarray)}
+  if not observation or not action or count < 2:
+    return np.zeros(count, bool)
+  same = np.logical_and.reduce([_follows_same(value, tolerance) for value in (numbers or observation).values()])
+  zero = np.logical_and.reduce([_zero(value, tolerance) for value in action.values()])
+  repeats_next = np.logical_and.reduce([_follows_same(value, tolerance) for value in action.values()])
+  # The last step's action carries no meaning.
+  repeats_next[:-1] &= ~last[1:]
+  repeats = np.append(False, repeats_next[:-1]) & ~_first(starts, count)
+  repeats[starts[:-1]] = repeats_next[starts[:-1]]
+  return same & (zero | repeats) & ~last
+
+
+def column_hashes(value: Stored) -> np.ndarray:
+  """64 bits of every row of a column, uint64 ``[N]``; equal for equal rows, in every process."""
+  if isinstance(value, np.ndarray):
+    rows = len(value)
+    content = np.ascontiguousarray(value).reshape(rows, -1).view(np.uint8)
+    padded = np.zeros((rows, -(-content.shape[1] // 8) * 8), np.uint8)
+    padded[:, : content.shape[1]] = content
+    return _mix(padded.view(np.uint64))
+  hashes = (int.from_bytes(hashlib.blake2b(item, digest_size=8).digest(), "little") for item in value)
+  return np.fromiter(hashes, np.uint64, len(value))
+
+
+def combine(hashes: Mapping[str, np.ndarray]) -> np.ndarray:
+  """64 bits of every row over several columns, from theirs."""
+  total = np.uint64(0)
+  for place, name in enumerate(sorted(hashes)):
+    total = _scramble(total * np.uint64(0x9E3779B97F4A7C15) + hashes[name] + np.uint64(place))
+  return total
+
+
+def episode_hashes(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+  """64 bits of every episode, uint64 ``[E]``, from those of its rows in their order."""
+  place = np.arange(len(rows), dtype=np.uint64) - np.repeat(starts[:-1], np.diff(starts)).astype(np.uint64)
+  return _scramble(np.add.reduceat(rows * (place * np.uint64(2) + np.uint64(1)), starts[:-1]))
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+  """Multiplies every word by a random odd number of its own and adds up (multilinear hashing), then scrambles."""
+  factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], np.uint64) | np.uint64(1)
+  # The high half of a product depends on all bits, the low half on the low bits only: fold first.
+  folded = _scramble(words)
+  return _scramble((folded * factors).sum(axis=1, dtype=np.uint64))
+
+
+def _scramble(x: np.ndarray) -> np.ndarray:
+  """The finaliser of MurmurHash3. Source: https://github.com/aappleby/smhasher/wiki/MurmurHash3."""
+  x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+  x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+  return x ^ (x >> np.uint64(33))
+
+
+def _inside(name: str, parent: str) -> bool:
+  return name == parent or name.startswith(f"{parent}/")
+
+
+def _first(starts: np.ndarray, count: int) -> np.ndarray:
+  first = np.zeros(count, bool)
+  first[starts[:-1]] = True
+  return first
+
+
+def _follows_same(value: Stored, tolerance: float) -> np.ndarray:
+  """Whether the next row is the same; false in the last one."""
+  if isinstance(value, np.ndarray):
+    rows = value.reshape(len(value), -1)
+    now, behind = rows[:-1], rows[1:]
+    if tolerance and value.dtype.kind != "b":
+      equal = (np.abs(behind.astype(np.float64) - now) <= tolerance).all(axis=1)
+    else:
+      equal = (now == behind).all(axis=1)
+    return np.append(equal, False)
+  return np.array([*(a == b for a, b in itertools.pairwise(value)), False], bool)
+
+
+def _zero(value: np.ndarray, tolerance: float) -> np.ndarray:
+  return (np.abs(value.reshape(len(value), -1).astype(np.float64)) <= tolerance).all(axis=1)

@@ -1,0 +1,80 @@
+"""Fields of numbers: a table and a histogram for each dimension."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from experiments.data.page.overview import short
+from experiments.report import charts, text
+
+# Dimensions shown at once, and at all.
+_OPEN, _TABLE = 9, 64
+
+
+def sections(card: Mapping[str, Any]) -> str:
+  """The action first, then the observation's fields, then the others, which are folded."""
+
+  def order(name: str) -> tuple[int, str]:
+    first = name.split("/")[1]
+    return ({"action": 0, "observation": 1}.get(first, 2), name)
+
+  out, others = [], []
+  for name in sorted(card["numbers"], key=order):
+    if order(name)[0] < 2:
+      out.append(_field(name, card["numbers"][name]))
+    else:
+      others.append(_field(name, card["numbers"][name]))
+  more = f"<section><details><summary>Other step fields</summary>{''.join(others)}</details></section>"
+  return "".join(out) + (more if others else "")
+
+
+def _field(name: str, numbers: Mapping[str, Any]) -> str:
+  shape = f" [{', '.join(map(str, numbers['shape']))}]" if numbers["shape"] else ""
+  pooled = " All numbers of a step are taken together." if numbers["pooled"] else ""
+  title = f"<h2><code>{escape(short(name))}</code>{shape}</h2>"
+  if not any(numbers["count"]):
+    return f'<section>{title}<p class="note">No finite value.</p></section>'
+  count = len(numbers["mean"])
+  plots = [_plot(numbers, i, count) for i in range(len(numbers["histograms"])) if numbers["histograms"][i]]
+  grid = f'<div class="grid">{"".join(plots[:_OPEN])}</div>'
+  if plots[_OPEN:]:
+    grid += (
+      f'<details class="soft"><summary>{len(plots) - _OPEN} more of {count} dimensions</summary>'
+      f'<div class="grid">{"".join(plots[_OPEN:])}</div></details>'
+    )
+  whole = max(numbers["count"])
+  sampled = (
+    f" Histograms and quartiles from a sample of {numbers['sampled']:,} steps." if numbers["sampled"] < whole else ""
+  )
+  note = f'<p class="soft">{pooled}{sampled}</p>' if pooled or sampled else ""
+  return f"<section>{title}{note}{grid}{_table(numbers, count)}</section>"
+
+
+def _plot(numbers: Mapping[str, Any], i: int, count: int) -> str:
+  histogram = numbers["histograms"][i]
+  low, high = text.significant(numbers["min"][i]), text.significant(numbers["max"][i])
+  name = f"Dimension {i}" if count > 1 else "All values"
+  words = f"{low} to {high}" if low != high else f"always {low}"
+  chart = charts.bars(histogram["edges"], histogram["counts"], [], f"{name}: {words}", height=110)
+  return f'<div><h3 class="soft">{name}: {words}</h3><figure>{chart}</figure></div>'
+
+
+def _table(numbers: Mapping[str, Any], count: int) -> str:
+  keys = ("mean", "std", "min", "q25", "median", "q75", "max")
+  heads = "".join(f'<th scope="col" class="num">{key}</th>' for key in keys)
+  rows = "".join(
+    f'<tr><th scope="row">{i}</th>'
+    + "".join(f'<td class="num">{_number(numbers[key][i])}</td>' for key in keys)
+    + f'<td class="num">{numbers["distinct"][i]:,}</td></tr>'
+    for i in range(min(count, _TABLE))
+  )
+  left = f'<p class="note">{count - _TABLE} more dimensions are in the JSON.</p>' if count > _TABLE else ""
+  return (
+    '<details class="soft"><summary>The numbers</summary><div class="wide" tabindex="0" role="region" '
+    f'aria-label="Statistics"><table><thead><tr><th scope="col"></th>{heads}<th scope="col" class="num">distinct</th>'
+    f"</tr></thead><tbody>{rows}</tbody></table></div>{left}</details>"
+  )
+
+
+def _number(value: float | None) -> str:
+  return "–" if value is None else text.significant(value)  # noqa: RUF001
