@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
+import jax
 import numpy as np
-
-from ilx.data.images import Images
 
 # The probabilities of ``Statistics.quantiles``.
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -22,8 +21,8 @@ _MAX_CHANNELS = 16
 
 # Numbers at a time: few enough for the cache, enough that Python does not count.
 _BLOCK = 1 << 15
-# Pictures decoded at once: enough for all cores.
-_PICTURES = 64
+# Of columns that are no arrays, rows read at once: enough pictures for all cores, enough numbers elsewhere.
+_LAZY_ROWS, _LAZY_NUMBERS = 64, 1 << 20
 
 
 class Moments:
@@ -57,12 +56,18 @@ class Moments:
       self._sketches = datasketches.vector_of_kll_floats_sketches(_SKETCH_ITEMS, self._width)
 
   def update(self, values: Any, rows: np.ndarray | None = None) -> None:
-    """Adds ``values`` ``[n, *shape]``, or ``rows`` (integers) of them; of ``Images``, decodes no others."""
-    values = values if isinstance(values, Images) else np.asarray(values)
+    """Adds ``values`` ``[n, *shape]``, or ``rows`` (integers) of them.
+
+    Columns that are no arrays but are indexed as such, of pictures that stay encoded, are read some rows at a time.
+    """
     if values.shape[1:] != self.shape:
       raise ValueError(f"statistics: {self.name} has shape {values.shape[1:]} after rows of {self.shape}")
     total = len(values) if rows is None else len(rows)
-    step = _PICTURES if isinstance(values, Images) else max(1, total)
+    step = max(1, total)
+    if isinstance(values, jax.Array):
+      values = np.asarray(values)
+    elif not isinstance(values, np.ndarray):
+      step = max(_LAZY_ROWS, _LAZY_NUMBERS // max(1, math.prod(self.shape)))
     for start in range(0, total, step):
       part = slice(start, start + step)
       self._append(values[part if rows is None else rows[part]])

@@ -1,7 +1,11 @@
+import sys
+
 import jax
 import numpy as np
 import pytest
 
+import ilx
+from ilx.data import index, rlds
 from ilx.data.episodes import from_columns
 from ilx.data.spec import spec
 from ilx.types import Continuous, Discrete
@@ -61,3 +65,71 @@ def test_negative_actions_are_no_choice():
 def test_shapes_that_are_no_action(action):
   with pytest.raises(ValueError, match="a step; expected"):
     spec(_episodes(action))
+
+
+def _record(root, action=None, picture=None):
+  rng = np.random.default_rng(0)
+  with ilx.data.Recorder(root, name="fake", metadata={}) as recorder:
+    for length in (30, 1, 12):
+      observation = {"state": rng.standard_normal((length + 1, 3)) * 5}
+      if picture:
+        observation["picture"] = rng.integers(0, 256, (length + 1, *picture), np.uint8)
+      drawn = rng.standard_normal((length, 2)) * [1, 0] if action is None else rng.integers(0, action, length)
+      recorder.add(ilx.data.episode(observation, drawn, np.zeros(length), terminal=True))
+  return rlds.read_info(recorder.path)
+
+
+@pytest.mark.parametrize("frame_stack", [0, 1, 4])
+@pytest.mark.parametrize(
+  ("action", "picture"), [(None, None), (5, (7, 7, 3)), (None, (40, 40, 1)), (None, (80, 80, 3)), (None, (150, 150))]
+)
+def test_streamed_and_loaded_data_have_one_spec(tmp_path, monkeypatch, action, picture, frame_stack):
+  monkeypatch.setattr(index, "_RECORDS", 1)
+  info = _record(tmp_path, action, picture)
+  streamed = spec(index.read(info), frame_stack=frame_stack)
+  loaded = spec(ilx.data.load(info.directory), frame_stack=frame_stack)
+  assert streamed.observation == loaded.observation
+  if action:
+    assert streamed.action == loaded.action
+  else:
+    assert _bounds(streamed) == _bounds(loaded)
+  assert jax.tree.structure(streamed.statistics) == jax.tree.structure(loaded.statistics)
+  jax.tree.map(np.testing.assert_array_equal, streamed.statistics, loaded.statistics)
+  shapes = jax.tree.map(lambda x: x.shape, loaded.observation, is_leaf=lambda x: hasattr(x, "shape"))
+  for name in ("mean", "std", "min", "max"):
+    assert jax.tree.map(np.shape, getattr(loaded.statistics, name)) == shapes
+  assert shapes["state"] == ((frame_stack, 3) if frame_stack else (3,))
+
+
+def test_stacked_frames_have_each_the_statistics_of_one():
+  found, single = spec(_episodes(np.zeros((5, 2))), frame_stack=3), spec(_episodes(np.zeros((5, 2))))
+  assert found.observation["x"] == jax.ShapeDtypeStruct((3, 2), np.float32)
+  for frame in found.statistics.std["x"]:
+    np.testing.assert_array_equal(frame, single.statistics.std["x"])
+  with pytest.raises(ValueError, match="frame_stack is -1"):
+    spec(_episodes(np.zeros((5, 2))), frame_stack=-1)
+
+
+def test_many_blocks_of_actions(monkeypatch):
+  monkeypatch.setattr(sys.modules["ilx.data.spec"], "_ROWS", 2)
+  action = np.array([[0.5, 2], [-3, 2], [9, 9], [1, 2], [-9, 9]], np.float32)
+  assert _bounds(spec(_episodes(action))) == ([-3, 1], [1, 3])
+
+
+def test_an_action_of_several_fields_names_the_way_out():
+  episodes = _episodes(np.zeros((5, 2))).replace(action={"arm": {"joints": np.zeros((5, 2))}, "grip": np.zeros((5, 1))})
+  with pytest.raises(ValueError, match=r"several fields \(arm/joints, grip\).*Selection\(action="):
+    spec(episodes)
+
+
+def test_episodes_without_actions():
+  episodes = from_columns(
+    observation=np.zeros((2, 3)),
+    action=np.zeros((2, 1)),
+    reward=np.zeros(2),
+    discount=np.ones(2),
+    is_terminal=np.zeros(2, bool),
+    starts=[0, 1, 2],
+  )
+  with pytest.raises(ValueError, match="no actions"):
+    spec(episodes)
