@@ -1,211 +1,239 @@
 """From episodes on the wire to columns over all steps."""
 
-import io
 import math
-import zlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ilx.data.features import Feature, Sequence, flatten
+from ilx.data import decode
+from ilx.data.decode import Leaf
+from ilx.data.images import Images
 
-_REQUIRED = ("observation", "action", "reward", "is_terminal")
-_USED = (*_REQUIRED, "discount", "is_first", "is_last")
+# The lists whose length tells how many steps an episode has, where they are there.
+_COUNTERS = tuple(f"steps/{name}" for name in ("reward", "is_terminal", "is_last", "is_first", "discount"))
+
+
+class RowError(ValueError):
+  """(row, what is wrong there): found after the episode, and maybe others, were added."""
 
 
 class Column:
   """One field of all steps: an array that grows by episodes.
 
+  Numbers are gathered and then copied and checked for many episodes at once, by ``flush``.
+
   Attributes:
     name: as in the record, such as "steps/observation/state".
-    feature: what ``features.json`` says about it.
+    leaf: where it stands in the record, and what ``features.json`` says about it.
+    plain: whether it is stored as one list of numbers.
     dtype: in memory: float32, int32, uint8 or bool.
   """
 
-  def __init__(self, name: str, feature: Feature):
-    self.name = name
-    self.feature = feature
-    stored = np.dtype(np.uint8) if feature.kind == "image" else feature.dtype
-    self.dtype = {"f": np.dtype(np.float32), "b": stored, "u": stored, "i": stored}[stored.kind]
-    if self.dtype.kind in "iu" and self.dtype != np.uint8:
-      self.dtype = np.dtype(np.int32)
+  def __init__(self, leaf: Leaf, lazy: bool = False):
+    self.name, self.leaf = leaf.name, leaf
+    self.dtype = _in_memory(leaf.feature.dtype)
     self._real = self.dtype.kind == "f"
-    self._as_bytes = feature.kind == "image" or feature.encoding != "none"
+    self.plain = leaf.feature.kind in ("tensor", "label") and leaf.feature.encoding == "none" and len(leaf.lengths) == 1
+    self._lazy = lazy and leaf.feature.kind == "image" and leaf.feature.dtype == np.uint8
     self._array: np.ndarray | None = None
+    self._picture: tuple[int, ...] | None = None
+    self._data, self._sizes = bytearray(), []
     self._size = 1  # values of one step, in the record
-    self._rows = 0
+    self._rows = 0  # in the array
+    self._pending: list[np.ndarray] = []
+    self._pending_rows = 0
 
   @property
-  def values(self) -> np.ndarray:
-    """``[N, ...]`` so far."""
+  def values(self) -> np.ndarray | Images:
+    """``[N, ...]``, after ``flush``."""
+    if self._lazy:
+      offsets = np.concatenate([[0], np.cumsum(self._sizes, dtype=np.int64)])
+      return Images(np.frombuffer(self._data, np.uint8), offsets, self._picture)
     return self._array[: self._rows]
 
   def reserve(self, rows: int) -> None:
     """Makes room for ``rows`` steps altogether."""
     if self._array is not None and rows > len(self._array):
       grown = np.empty((rows, *self._array.shape[1:]), self.dtype)
-      grown[: self._rows] = self.values
+      grown[: self._rows] = self._array[: self._rows]
       self._array = grown
 
-  def append(self, stored: np.ndarray | list[bytes] | None, steps: int) -> None:
+  def append(self, stored: Mapping[str, np.ndarray | list[bytes]], steps: int) -> None:
     """Adds one episode of ``steps`` steps.
 
     Raises:
-      ValueError: where it is not what ``features.json`` says, or is not finite.
+      RowError: where it is not finite and not plain; plain ones are checked by ``flush``.
+      ValueError: where it is not what ``features.json`` says.
     """
-    if stored is None:
+    if not self.plain:
+      self._append_decoded(stored, steps)
+      return
+    values = stored.get(self.name)
+    if values is None:
       raise ValueError(f"field {self.name!r} is missing from the record")
-    if self._as_bytes != isinstance(stored, list) and len(stored):
+    if values.__class__ is list and values:
       raise ValueError(f"field {self.name!r} is stored as another kind of list than features.json says")
     if self._array is None:
-      self._array = np.empty((steps, *self._shape(stored, steps)), self.dtype)
-      self._size = 1 if self._as_bytes else math.prod(self._array.shape[1:])
-    if len(stored) != steps * self._size:
+      self._start(self._shape(len(values), steps), steps)
+    if len(values) != steps * self._size:
       shape = list(self._array.shape[1:])
       raise ValueError(
-        f"field {self.name!r} has {len(stored)} values where {steps} steps of shape {shape} have {steps * self._size}"
+        f"field {self.name!r} has {len(values)} values where {steps} steps of shape {shape} have {steps * self._size}"
       )
-    end = self._rows + steps
-    if end > len(self._array):
-      self.reserve(max(end, len(self._array) * 3 // 2))
-    target = self._array[self._rows : end]
-    if self._as_bytes:
-      for step, content in enumerate(stored):
-        target[step] = self._decode(content, step)
-    else:
-      self._check_type(stored)
-      target.reshape(-1)[...] = stored
-    if self._real:
-      finite = np.isfinite(target)
-      if np.count_nonzero(finite) != finite.size:
-        step = int((~finite.reshape(steps, -1).all(axis=1)).argmax())
-        raise ValueError(f"field {self.name!r} is NaN or inf at step {step}")
-    self._rows = end
-
-  def _shape(self, stored: np.ndarray | list[bytes], steps: int) -> tuple[int, ...]:
-    """One step's shape; what ``features.json`` leaves open is as in the first episode."""
-    shape = self.feature.shape
-    if None not in shape:
-      return shape
-    if self.feature.kind == "image":
-      return _image(stored[0], shape).shape
-    known = math.prod(size for size in shape if size is not None)
-    if shape.count(None) > 1 or self.feature.encoding != "none" or not known or len(stored) % (steps * known):
-      raise ValueError(f"field {self.name!r} has shape {shape}, which varies; columns need a fixed one")
-    return tuple(len(stored) // (steps * known) if size is None else size for size in shape)
-
-  def _check_type(self, stored: np.ndarray) -> None:
     # Values below 128 come as uint8 and fit every type of integer.
-    if stored.dtype == (np.float32 if self._real else np.uint8):
-      return
-    if (stored.dtype.kind == "f") != self._real:
-      raise ValueError(f"field {self.name!r} holds {stored.dtype} values where features.json says {self.feature.dtype}")
-    if self.dtype != bool and stored.size:
-      limits = np.iinfo(self.dtype)
-      if stored.min() < limits.min or stored.max() > limits.max:
-        raise ValueError(f"field {self.name!r} has integers outside {self.dtype}")
+    if values.__class__ is list or values.dtype != (np.float32 if self._real else np.uint8):
+      values = self._checked(np.asarray(values, None if len(values) else self.dtype))
+    self._pending.append(values)
+    self._pending_rows += steps
 
-  def _decode(self, content: bytes, step: int) -> np.ndarray:
-    shape, dtype = self._array.shape[1:], self.feature.dtype
-    if self.feature.kind == "image":
+  def flush(self) -> None:
+    """Moves what was added to the array.
+
+    Raises:
+      RowError: where it is not finite.
+    """
+    if not self._pending:
+      return
+    end = self._rows + self._pending_rows
+    self._make_room(end)
+    target = self._array[self._rows : end]
+    np.concatenate(self._pending, out=target.reshape(-1), casting="unsafe")
+    first, self._rows = self._rows, end
+    self._pending, self._pending_rows = [], 0
+    self._check_finite(target, first)
+
+  def _append_decoded(self, stored: Mapping[str, np.ndarray | list[bytes]], steps: int) -> None:
+    found = decode.column(self.leaf, stored, steps)
+    if found is None:
+      raise ValueError(f"field {self.name!r} is missing from the record")
+    if found.dtype == object and len(found) and len({value.shape for value in found}) == 1:
+      found = np.stack(list(found))
+    if found.dtype == object:
+      raise ValueError(f"field {self.name!r} has shapes that vary; columns need a fixed one")
+    if len(found) != steps:
+      raise ValueError(f"field {self.name!r} has {len(found)} values where the episode has {steps} steps")
+    if self._array is None and self._picture is None:
+      self._start(found.shape[1:], steps)
+    shape = self._picture or self._array.shape[1:]
+    if found.shape[1:] != shape:
+      raise ValueError(f"field {self.name!r} has shape {list(found.shape[1:])}, but {list(shape)} in episodes before")
+    if self._lazy:
+      begin, end = found.offsets[0], found.offsets[-1]
+      self._data += memoryview(found.data)[begin:end]
+      self._sizes.extend(np.diff(found.offsets).tolist())
+      return
+    end = self._rows + steps
+    self._make_room(end)
+    target = self._array[self._rows : end]
+    if isinstance(found, Images):
       try:
-        image = _image(content, shape)
-      except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"field {self.name!r}, step {step}: {error}") from None
-      return image
-    size = math.prod(shape) * dtype.itemsize
-    if self.feature.encoding == "zlib":
-      try:
-        content = zlib.decompressobj().decompress(content, size + 1)
-      except zlib.error as error:
-        raise ValueError(f"field {self.name!r}, step {step}: {error}") from None
-    if len(content) != size:
-      raise ValueError(f"field {self.name!r}, step {step}: {len(content)} bytes where {dtype} {shape} has {size}")
-    values = np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape)
-    if self.dtype == np.int32 and values.size:
-      limits = np.iinfo(np.int32)
+        found.decode(np.arange(steps), target)
+      except ValueError as error:
+        raise ValueError(f"field {self.name!r}, {str(error).replace('picture', 'step', 1)}") from None
+    else:
+      with np.errstate(over="ignore"):
+        target[...] = self._checked(found)
+    first, self._rows = self._rows, end
+    self._check_finite(target, first)
+
+  def _start(self, shape: tuple[int, ...], steps: int) -> None:
+    if self._lazy:
+      self._picture = shape
+      return
+    self._array = np.empty((steps, *shape), self.dtype)
+    self._size = math.prod(shape)
+
+  def _shape(self, values: int, steps: int) -> tuple[int, ...]:
+    """One step's shape; what ``features.json`` leaves open is as in the first episode."""
+    shape = self.leaf.feature.shape
+    known = math.prod(size for size in shape if size is not None)
+    if values != steps * known and None not in shape:
+      raise ValueError(
+        f"field {self.name!r} has {values} values where {steps} steps of shape {list(shape)} have {steps * known}"
+      )
+    if None in shape and (shape.count(None) > 1 or not known or values % (steps * known)):
+      raise ValueError(f"field {self.name!r} has shape {shape}, which varies; columns need a fixed one")
+    return tuple(values // (steps * known) if size is None else size for size in shape)
+
+  def _checked(self, values: np.ndarray) -> np.ndarray:
+    if (values.dtype.kind in "fV") != self._real:
+      raise ValueError(
+        f"field {self.name!r} holds {values.dtype} values where features.json says {self.leaf.feature.dtype}"
+      )
+    if self.dtype == bool:
+      return values.astype(bool)
+    if not self._real and values.size:
+      limits = np.iinfo(self.dtype)
       if values.min() < limits.min or values.max() > limits.max:
-        raise ValueError(f"field {self.name!r}, step {step}: integers outside int32")
+        raise ValueError(f"field {self.name!r} has integers outside {self.dtype}")
     return values
 
+  def _make_room(self, rows: int) -> None:
+    if rows > len(self._array):
+      self.reserve(max(rows, len(self._array) * 3 // 2))
 
-def _image(content: bytes, shape: tuple[int | None, ...]) -> np.ndarray:
-  """Decodes a PNG or JPEG file of ``shape`` [height, width, channels] to uint8."""
-  from PIL import Image
-
-  mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(shape[-1] if len(shape) == 3 else None)
-  if mode is None:
-    raise ValueError(f"images of shape {shape} are not supported; supported: [height, width, 1, 3 or 4]")
-  with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-    for size, wanted in zip((image.height, image.width), shape, strict=False):
-      if wanted not in (None, size):
-        raise ValueError(f"an image of {image.height} x {image.width} where features.json says {shape}")
-    return np.asarray(image.convert(mode)).reshape(image.height, image.width, shape[-1])
-
-
-def step_columns(features: dict[str, Any], path: Path) -> dict[str, Column]:
-  """Columns for the RLDS fields of ``features``, by name; text fields of the observation are left out.
-
-  Raises:
-    ValueError: where a required field is missing or of a kind that has no place in arrays; names it and ``path``.
-  """
-  steps = features.get("steps")
-  if not isinstance(steps, Sequence) or not isinstance(steps.feature, dict):
-    raise ValueError(f"{path}: no RLDS dataset: 'steps' must be a Dataset of step fields")
-  if missing := [name for name in _REQUIRED if name not in steps.feature]:
-    raise ValueError(f"{path}: field 'steps/{missing[0]}' is missing; there: {', '.join(sorted(steps.feature))}")
-  columns = {}
-  for top in _USED:
-    if top not in steps.feature:
-      continue
-    for name, feature in flatten(steps.feature[top], f"steps/{top}"):
-      if isinstance(feature, Sequence):
-        raise ValueError(f"{path}: field {name!r} is a Sequence inside a step, which has no place in columns")
-      if feature.kind == "text":
-        if top == "observation":
-          continue
-        raise ValueError(f"{path}: field {name!r} is text; expected numbers")
-      if top != "observation" and name != f"steps/{top}":
-        raise ValueError(f"{path}: field 'steps/{top}' is a dict; expected one tensor")
-      if top not in ("observation", "action") and math.prod(size or 0 for size in feature.shape) != 1:
-        raise ValueError(f"{path}: field {name!r} has shape {feature.shape}; expected one number a step")
-      if feature.kind == "image" and feature.dtype != np.uint8:
-        raise ValueError(f"{path}: field {name!r} is an image of {feature.dtype}; only uint8 images are decoded")
-      columns[name] = Column(name, feature)
-  if not any(name.startswith("steps/observation") for name in columns):
-    raise ValueError(f"{path}: field 'steps/observation' has nothing but text")
-  return columns
+  def _check_finite(self, target: np.ndarray, first: int) -> None:
+    if not self._real:
+      return
+    with np.errstate(over="ignore", invalid="ignore"):
+      # One value that is not finite makes the sum so; a sum may also overflow by itself.
+      if math.isfinite(target.sum()):
+        return
+    finite = np.isfinite(target).reshape(len(target), -1).all(axis=1)
+    if not finite.all():
+      raise RowError(first + int(finite.argmin()), f"field {self.name!r} is NaN or inf")
 
 
-def append(columns: dict[str, Column], features: dict[str, np.ndarray | list[bytes]]) -> int:
+def _in_memory(dtype: np.dtype) -> np.dtype:
+  if dtype.kind in "fV":  # bfloat16 is a V
+    return np.dtype(np.float32)
+  return dtype if dtype in (np.uint8, bool) else np.dtype(np.int32)
+
+
+def append(columns: Mapping[str, Column], stored: Mapping[str, np.ndarray | list[bytes]]) -> int:
   """Adds one parsed episode to all columns; returns its number of steps.
 
   Raises:
-    ValueError: names the field at fault.
+    RowError, ValueError: as ``Column.append``.
   """
-  steps = len(features.get("steps/reward", ()))
-  if not steps:
-    raise ValueError("it is empty: field 'steps/reward' has no values")
-  for name, column in columns.items():
-    column.append(features.get(name), steps)
+  steps = _steps(columns, stored)
+  for column in columns.values():
+    column.append(stored, steps)
   return steps
 
 
-def reserve(columns: dict[str, Column], rows: int) -> None:
+def _steps(columns: Mapping[str, Column], stored: Mapping[str, np.ndarray | list[bytes]]) -> int:
+  for name in _COUNTERS:
+    if name in columns and columns[name].plain:
+      steps = len(stored.get(name, ()))
+      break
+  else:
+    found = ((name, decode.count(column.leaf, stored)) for name, column in columns.items())
+    name, steps = next(((name, steps) for name, steps in found if steps is not None), ("steps", 0))
+  if steps < 1:
+    raise ValueError(f"it is empty: field {name!r} has no values")
+  return steps
+
+
+def flush(columns: Mapping[str, Column]) -> None:
+  """Moves what was added to the arrays of all columns.
+
+  Raises:
+    RowError: as ``Column.flush``.
+  """
+  for column in columns.values():
+    column.flush()
+
+
+def reserve(columns: Mapping[str, Column], rows: int) -> None:
   """Makes room in all columns."""
   for column in columns.values():
     column.reserve(rows)
 
 
-def tree(columns: Iterable[Column]) -> Any:
-  """The observation: one array, or nested dicts of arrays."""
-  result: dict[str, Any] = {}
-  for column in columns:
-    *folders, leaf = column.name.split("/")[1:]
-    node = result
-    for folder in folders:
-      node = node.setdefault(folder, {})
-    node[leaf] = column.values
-  return result["observation"]
+def tree(names: Any, columns: Mapping[str, Column]) -> Any:
+  """The values of the columns that a name, or nested dicts of names, stand for."""
+  if isinstance(names, dict):
+    return {key: tree(child, columns) for key, child in names.items()}
+  return columns[names].values

@@ -131,7 +131,7 @@ def _node(features: Features, stored: Stored, name: str) -> Any:
   if isinstance(features, dict):
     return {key: _node(child, stored, f"{name}/{key}" if name else key) for key, child in features.items()}
   if isinstance(features, Sequence):
-    counts = {leaf: _count(leaf, stored) for leaf in leaves(features, name)}
+    counts = {leaf: count(leaf, stored) for leaf in leaves(features, name)}
     length = _length(features, name, counts)
     return _inside(features.feature, stored, name, (features.length,), length)
   leaf = Leaf(name, features, ())
@@ -161,7 +161,7 @@ def _length(features: Sequence, name: str, counts: dict[Leaf, int | None]) -> in
   return length
 
 
-def _count(leaf: Leaf, stored: Stored) -> int | None:
+def count(leaf: Leaf, stored: Stored) -> int | None:
   """How many values of the outermost sequence a field has; -1 where it is absent, None where it cannot be told."""
   key, *rest = leaf.keys()
   value = stored.get(rest[0] if len(leaf.lengths) > 1 else key)
@@ -176,6 +176,15 @@ def _count(leaf: Leaf, stored: Stored) -> int | None:
   if len(value) % size:
     raise ValueError(f"field {leaf.name!r} has {len(value)} values, which is no multiple of {list(feature.shape)}")
   return len(value) // size
+
+
+def column(leaf: Leaf, stored: Stored, length: int) -> Any:
+  """One field of a sequence of ``length``; see above for the types.
+
+  Raises:
+    ValueError: as ``decode``.
+  """
+  return _inside(leaf.feature, stored, leaf.name, leaf.lengths, length)
 
 
 def _inside(features: Features, stored: Stored, name: str, lengths: tuple[int | None, ...], length: int) -> Any:

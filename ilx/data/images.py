@@ -173,22 +173,30 @@ class Images:
     # A window asks for each picture as often as it shows it; each is decoded once.
     wanted, places = np.unique(flat, return_inverse=True)
     found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-
-    def fill(place: int) -> None:
-      try:
-        found[place] = decode(self.encoded(int(wanted[place])), self.shape[1:])
-      except ValueError as error:
-        raise ValueError(f"picture {wanted[place]}: {error}") from None
-
-    if len(wanted) < _ALONE:
-      for place in range(len(wanted)):
-        fill(place)
-    else:
-      for _ in _pool(os.getpid()).map(fill, range(len(wanted))):
-        pass
+    self.decode(wanted, found)
     if len(wanted) == len(flat) and np.array_equal(places, np.arange(len(flat))):
       return found.reshape(*rows.shape, *self.shape[1:])
     return found[places].reshape(*rows.shape, *self.shape[1:])
+
+  def decode(self, rows: np.ndarray, out: np.ndarray) -> None:
+    """Decodes the pictures ``rows`` (integers ``[n]``) into ``out`` ``[n, height, width, channels]``, on all cores.
+
+    Raises:
+      ValueError: where one is damaged or of another shape; names its row.
+    """
+
+    def fill(place: int) -> None:
+      try:
+        out[place] = decode(self.encoded(int(rows[place])), self.shape[1:])
+      except ValueError as error:
+        raise ValueError(f"picture {rows[place]}: {error}") from None
+
+    if len(rows) < _ALONE:
+      for place in range(len(rows)):
+        fill(place)
+    else:
+      for _ in _pool(os.getpid()).map(fill, range(len(rows))):
+        pass
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     del copy  # decoding always makes new memory

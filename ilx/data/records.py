@@ -44,9 +44,13 @@ def select(info: Info, split: str, num_episodes: int | None = None) -> list[spli
 
 def read_numbered(info: Info, split: str, num_episodes: int | None = None) -> Iterator[tuple[Path, int, bytes]]:
   """As ``read_records``, with the record's number in its file."""
-  for file, start, stop, length in select(info, split, num_episodes):
+  return _read(select(info, split, num_episodes), info.file_format)
+
+
+def _read(chunks: list[splits.Chunk], file_format: str) -> Iterator[tuple[Path, int, bytes]]:
+  for file, start, stop, length in chunks:
     # A file of which the end is wanted is read to its very end, where a surplus would show.
-    for index, record in enumerate(shards.read(file, info.file_format, length, start, stop), start):
+    for index, record in enumerate(shards.read(file, file_format, length, start, stop), start):
       yield file, index, record
 
 

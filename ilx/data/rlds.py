@@ -1,16 +1,20 @@
 """RLDS datasets on disk: a TFDS folder whose records are whole episodes, read without TensorFlow."""
 
+import bisect
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 
 from ilx.data import columns, decode, example
+from ilx.data import selection as selection_lib
 from ilx.data.episodes import Episodes, from_columns
 from ilx.data.info import Info, read_info, resolve, root
 from ilx.data.records import Records, open_split, read_numbered, read_records, select
+from ilx.data.selection import EVERYTHING, Selection
 from ilx.data.splits import Split
 
 __all__ = [
@@ -29,6 +33,10 @@ __all__ = [
   "resolve",
   "root",
 ]
+
+
+# Bytes of records between two flushes: enough episodes to make numpy's overhead small, few enough for the cache.
+_BLOCK = 1 << 20
 
 
 def read_episodes(
@@ -80,28 +88,6 @@ def decode_episode(info: Info, record: bytes, fields: Collection[str] | None = N
   """
   chosen = decode.choose(info.features, fields)
   return decode.decode(chosen, example.parse(record, decode.keys(chosen)))
-
-
-class Selection(NamedTuple):
-  """Which fields of a step become which columns; names are relative to a step, such as "observation/state".
-
-  Attributes:
-    observation: one name, which gives an array; several, which give nested dicts, "observation/" left out; by default
-      every field of the observation that has a place in arrays.
-    action: the same; by default the field "action".
-    extras: names of further step fields that ``Episodes.extras`` is to have.
-    fill: (RLDS field, value) pairs for fields that the dataset lacks, such as ``(("reward", 0.0),)``.
-    lazy: whether pictures stay encoded (``ilx.data.Images``) until they are looked at.
-  """
-
-  observation: str | tuple[str, ...] | None = None
-  action: str | tuple[str, ...] | None = None
-  extras: tuple[str, ...] = ()
-  fill: tuple[tuple[str, float | bool], ...] = ()
-  lazy: bool = False
-
-
-EVERYTHING = Selection()
 
 
 def load(
@@ -159,45 +145,75 @@ def assemble(
   Raises:
     ValueError: as ``load``.
   """
-  fields = columns.step_columns(info.features, info.directory / "features.json")
-  starts = [0]
-  for file, record in records:
-    try:
-      steps = columns.append(fields, example.parse(record))
-    except ValueError as error:
-      raise ValueError(f"{file}: episode {len(starts) - 1} of {where}: {error}") from None
-    if len(starts) == 1:
-      # Memory that is never touched is never taken, so an estimate may be generous; files bound it.
-      columns.reserve(fields, min(steps * expected[0], steps * expected[1] * 4 // len(record) + steps))
-    starts.append(starts[-1] + steps)
-  return _episodes(fields, np.array(starts, np.int64), f"{info.directory}: {where}")
+  plan = selection_lib.plan(info.features, selection, info.directory / "features.json")
+  fields = {name: columns.Column(leaf, plan.lazy) for name, leaf in plan.fields.items()}
+  wanted = frozenset(key for leaf in plan.fields.values() for key in leaf.keys())  # noqa: SIM118 (no dict)
+  starts, files, waiting = [0], [], 0
+
+  def fault(episode: int, problem: object) -> ValueError:
+    return ValueError(f"{files[episode]}: episode {episode} of {where}: {problem}")
+
+  try:
+    for file, record in records:
+      files.append(file)
+      try:
+        steps = columns.append(fields, example.parse(record, wanted))
+      except columns.RowError:
+        raise
+      except ValueError as error:
+        raise fault(len(starts) - 1, error) from None
+      if len(starts) == 1:
+        # Memory that is never touched is never taken, so an estimate may be generous; files bound it.
+        columns.reserve(fields, min(steps * expected[0], steps * expected[1] * 4 // len(record) + steps))
+      starts.append(starts[-1] + steps)
+      # What waits keeps its records in memory.
+      waiting += len(record)
+      if waiting > _BLOCK:
+        columns.flush(fields)
+        waiting = 0
+    columns.flush(fields)
+  except columns.RowError as error:
+    row, problem = error.args
+    episode = bisect.bisect_right(starts, row) - 1
+    raise fault(episode, f"{problem} at step {row - starts[episode]}") from None
+  return _episodes(plan, fields, np.array(starts, np.int64), f"{info.directory}: {where}")
 
 
-def _episodes(fields: dict[str, columns.Column], starts: np.ndarray, where: str) -> Episodes:
+def _episodes(plan: selection_lib.Plan, fields: dict[str, columns.Column], starts: np.ndarray, where: str) -> Episodes:
   """Checks the flags against the record boundaries and gathers the columns."""
   first, last = starts[:-1], starts[1:] - 1
-  _check_flag(fields, "is_first", first, starts, where)
-  _check_flag(fields, "is_last", last, starts, where)
-  _check_flag(fields, "is_terminal", last, starts, where)
-  action = fields["steps/action"].values
-  reward = fields["steps/reward"].values.reshape(-1).astype(np.float32, copy=False)
-  discount = fields.get("steps/discount")
+  for name, rows in (("is_first", first), ("is_last", last), ("is_terminal", last)):
+    if f"steps/{name}" in fields:
+      _check_flag(fields[f"steps/{name}"].values, name, rows, starts, where)
+  steps = int(starts[-1])
+
+  def value(name: str, dtype: type) -> np.ndarray:
+    if f"steps/{name}" in fields:
+      return fields[f"steps/{name}"].values.reshape(-1).astype(dtype, copy=False)
+    return np.full(steps, plan.fill.get(name, 1), dtype)
+
+  is_terminal = value("is_terminal", bool)
+  if "is_terminal" in plan.fill:
+    is_terminal[:] = False
+    is_terminal[last] = bool(plan.fill["is_terminal"])
   return from_columns(
-    observation=columns.tree(column for name, column in fields.items() if name.startswith("steps/observation")),
-    action=action.astype(np.int32) if action.dtype.kind != "f" else action,
-    reward=reward,
-    discount=np.ones_like(reward) if discount is None else discount.values.reshape(-1).astype(np.float32, copy=False),
-    is_terminal=fields["steps/is_terminal"].values.reshape(-1).astype(bool, copy=False),
+    observation=columns.tree(plan.observation, fields),
+    action=jax.tree.map(_as_action, columns.tree(plan.action, fields)),
+    reward=value("reward", np.float32),
+    discount=value("discount", np.float32),
+    is_terminal=is_terminal,
     starts=starts,
+    extras=columns.tree(plan.extras, fields),
   )
 
 
-def _check_flag(fields: dict[str, columns.Column], name: str, rows: np.ndarray, starts: np.ndarray, where: str) -> None:
+def _as_action(column: np.ndarray) -> np.ndarray:
+  return column if column.dtype.kind == "f" else column.astype(np.int32, copy=False)
+
+
+def _check_flag(values: np.ndarray, name: str, rows: np.ndarray, starts: np.ndarray, where: str) -> None:
   """The flag may be true at ``rows`` alone. It may be false there: a record can be a part cut from an episode."""
-  column = fields.get(f"steps/{name}")
-  if column is None:
-    return
-  values = column.values.reshape(-1)
+  values = values.reshape(-1)
   if np.count_nonzero(values) > np.count_nonzero(values[rows]):
     stray = np.setdiff1d(np.flatnonzero(values), rows)
     episode = int(np.searchsorted(starts, stray[0], side="right")) - 1

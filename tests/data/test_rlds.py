@@ -258,9 +258,9 @@ def test_integers_beyond_32_bits_are_refused(tmp_path):
   ("changed", "problem"),
   [
     ({"observation": Sequence(Feature("tensor", (), FLOAT))}, "'steps/observation' is a Sequence inside a step"),
-    ({"observation": Feature("text", (), np.dtype(object))}, "'steps/observation' has nothing but text"),
+    ({"observation": {"note": Feature("text", (), np.dtype(object))}}, "'steps/observation' has nothing but text"),
     ({"action": Feature("text", (), np.dtype(object))}, "'steps/action' is text"),
-    ({"action": {"arm": Feature("tensor", (2,), FLOAT)}}, "'steps/action' is a dict"),
+    ({"reward": {"sum": Feature("tensor", (), FLOAT)}}, "'steps/reward' is a dict"),
     ({"reward": Feature("tensor", (3,), FLOAT)}, r"'steps/reward' has shape \(3,\)"),
   ],
 )
