@@ -34,7 +34,9 @@ class Frames:
   def __init__(self, info: Info):
     steps = fields.of_steps(info)
     named = [
-      name for name, feature in steps.items() if fields.is_pixels(feature) or getattr(feature, "kind", "") == "image"
+      name
+      for name, feature in sorted(steps.items())
+      if fields.is_pixels(feature) or getattr(feature, "kind", "") == "image"
     ]
     self.found: dict[str, list[Frame]] = {name: [] for name in named[:FIELDS]}
     self.left_out = named[FIELDS:]

@@ -52,7 +52,7 @@ def findings(card: Mapping[str, Any]) -> str:
 
 def _list(entries: Any) -> str:
   items = "".join(
-    f'<li class="{entry["level"]}"><b>{entry["level"]}</b><span>'
+    f'<li class="is-{entry["level"]}"><b>{entry["level"]}</b><span>'
     + (f"<code>{escape(short(entry['field']))}</code> " if entry["field"] else "")
     + f"{escape(entry['message'])}</span></li>"
     for entry in entries

@@ -1,0 +1,205 @@
+"""The checks of one episode; nothing is raised, everything is noted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from experiments.data import fields
+from experiments.data.fields import Stored
+from experiments.data.problems import ERROR, WARNING
+from ilx.data import images
+from ilx.data.features import Feature
+
+# Flags, and where in an episode they may be true.
+_FLAGS = {"is_first": 0, "is_last": -1, "is_terminal": -1}
+_SCALARS = (*_FLAGS, "reward", "discount")
+REQUIRED = ("observation", "action", "reward", "is_terminal")
+
+# Takes (level, kind, message, field, step).
+Note = Callable[..., None]
+
+
+def layout(step_fields: Mapping[str, Any], note: Note) -> None:
+  """What ``features.json`` must have for the dataset to be loaded."""
+  tops = {name.split("/")[1] for name in step_fields}
+  for name in REQUIRED:
+    if name not in tops:
+      note(ERROR, "missing field", "features.json has no such field; RLDS needs it", field=f"steps/{name}")
+  for name in ("is_first", "is_last"):
+    if name not in tops:
+      note(
+        WARNING,
+        "missing field",
+        "features.json has no such field; episodes are taken as records",
+        field=f"steps/{name}",
+      )
+  for name, feature in step_fields.items():
+    top = name.split("/", 1)[1]
+    if top in _SCALARS and (not isinstance(feature, Feature) or np.prod(feature.shape) != 1):
+      note(ERROR, "shape", f"features.json says {fields.describe(feature)}; expected one number a step", field=name)
+
+
+def episode(
+  record: Mapping[str, Stored],
+  step_fields: Mapping[str, Any],
+  beside: Mapping[str, Any],
+  bounds: tuple[np.ndarray, np.ndarray] | None,
+  discrete: bool,
+  pool: Executor,
+  note: Note,
+) -> dict[str, Stored]:
+  """Checks a parsed record; returns the fields that are as they should be.
+
+  Args:
+    record: what ``example.parse`` gave.
+    step_fields: fields of the steps by name.
+    beside: the other fields.
+    bounds: of the action's dimensions.
+    discrete: whether ``bounds`` are 0 and the number of actions less one.
+    pool: decodes pictures.
+    note: see ``Note``.
+  """
+  steps = fields.count_steps(record, step_fields)
+  if not steps:
+    note(ERROR, "empty", "the episode has no steps")
+    return {}
+  if steps == 1:
+    note(WARNING, "short", "the episode has one step only, and so no transition")
+  good: dict[str, Stored] = {}
+  for name, feature in step_fields.items():
+    if fields.examined(feature):
+      if (value := _read(feature, record.get(name), steps, name, note)) is not None:
+        good[name] = value
+    elif not any(key == name or key.startswith(f"{name}/") for key in record):
+      note(ERROR, "missing field", "missing from the record", field=name)
+  for name, feature in beside.items():
+    if fields.examined(feature) and (value := _read(feature, record.get(name), 1, name, note)) is not None:
+      _finite(name, value, note, steps=False)
+  known = (*step_fields, *beside)
+  for name in record:
+    if not any(name == key or name.startswith(f"{key}/") for key in known):
+      note(WARNING, "unknown field", "in the record, but not in features.json", field=name)
+  for name, value in good.items():
+    _finite(name, value, note)
+    if step_fields[name].kind == "text":
+      _text(name, value, note)
+    elif step_fields[name].kind == "image":
+      _pictures(name, value, step_fields[name].shape, pool, note)
+  _flags(good, steps, note)
+  _ranges(good, bounds, discrete, note)
+  return good
+
+
+def _read(feature: Feature, stored: Stored | None, steps: int, name: str, note: Note) -> Stored | None:
+  try:
+    return fields.values(feature, stored, steps)
+  except fields.FieldError as error:
+    kind = "missing field" if stored is None else "type or shape"
+    note(ERROR, kind, str(error), field=name, step=error.step)
+    return None
+
+
+def _finite(name: str, value: Stored, note: Note, steps: bool = True) -> None:
+  if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or np.isfinite(value).all():
+    return
+  bad = ~np.isfinite(value.reshape(len(value), -1))
+  step = int(bad.any(axis=1).argmax())
+  if not steps:
+    # NaN stands for what is not known of an episode.
+    if np.isinf(value).any():
+      note(WARNING, "not finite", "infinite", field=name)
+    return
+  dimension = f" in dimension {int(bad[step].argmax())}" if bad.shape[1] > 1 else ""
+  more = f"; {int(bad.sum())} values in this episode" if bad.sum() > 1 else ""
+  note(
+    ERROR, "not finite", f"{'NaN' if np.isnan(value[step]).any() else 'inf'}{dimension}{more}", field=name, step=step
+  )
+
+
+def _text(name: str, value: list[bytes], note: Note) -> None:
+  for step, content in enumerate(value):
+    try:
+      content.decode()
+    except UnicodeDecodeError as error:
+      note(ERROR, "text", f"no UTF-8: {error.reason} at byte {error.start}", field=name, step=step)
+      return
+  if not any(content.strip() for content in value):
+    note(WARNING, "empty text", "the text is empty in all steps", field=name)
+
+
+def _pictures(name: str, value: list[bytes], shape: tuple[int | None, ...], pool: Executor, note: Note) -> None:
+  # A still camera, or an absent one, repeats the same file.
+  different = list(dict.fromkeys(value))
+  for content, message in zip(different, pool.map(lambda content: _picture(content, shape), different), strict=True):
+    if message:
+      note(ERROR, "picture", message, field=name, step=value.index(content))
+
+
+def _picture(content: bytes, shape: tuple[int | None, ...]) -> str | None:
+  if not content:
+    return "the picture is empty"
+  try:
+    images.decode(content, shape)
+  except ValueError as error:
+    return f"cannot be decoded: {str(error).replace(chr(10), ' ')[:160]}"
+  return None
+
+
+def _flags(good: Mapping[str, Stored], steps: int, note: Note) -> None:
+  for name, place in _FLAGS.items():
+    value = good.get(f"steps/{name}")
+    if value is None or value.size != steps:
+      continue
+    true = np.flatnonzero(value)
+    wanted = place % steps
+    stray = true[true != wanted]
+    if len(stray):
+      which = "first" if place == 0 else "last"
+      many = f", {len(stray)} times" if len(stray) > 1 else ""
+      note(
+        ERROR, "flag", f"true{many} before or behind the {which} of {steps} steps; one record must be one episode",
+        field=f"steps/{name}", step=int(stray[0]),
+      )  # fmt: skip
+
+
+def _ranges(good: Mapping[str, Stored], bounds: Any, discrete: bool, note: Note) -> None:
+  discount = good.get("steps/discount")
+  if discount is not None and discount.size:
+    # The last step's carries no meaning.
+    values = discount.reshape(-1)[:-1]
+    bad = (values < 0) | (values > 1)
+    if bad.any():
+      step = int(bad.argmax())
+      note(ERROR, "range", f"{values[step]:g} is not in [0, 1]", field="steps/discount", step=step)
+  action = good.get("steps/action")
+  if bounds is None or action is None or len(action) < 2:
+    return
+  rows = action.reshape(len(action), -1)[:-1]
+  low, high = bounds
+  if rows.shape[1] != len(low):
+    note(
+      ERROR,
+      "metadata",
+      f"metadata.json bounds {len(low)} dimensions, the action has {rows.shape[1]}",
+      field="steps/action",
+    )
+    return
+  slack = 0 if discrete else 1e-6 * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
+  bad = (rows < low - slack) | (rows > high + slack)
+  if bad.any():
+    step = int(bad.any(axis=1).argmax())
+    dimension = int(bad[step].argmax())
+    found, limits = rows[step, dimension], f"[{low[dimension]:g}, {high[dimension]:g}]"
+    where = f"dimension {dimension} is " if rows.shape[1] > 1 else ""
+    more = f"; {int(bad.sum())} values in this episode" if bad.sum() > 1 else ""
+    # No such discrete action exists; continuous ones are clipped where they are learnt.
+    level = ERROR if discrete else WARNING
+    note(level, "action out of bounds", f"{where}{found:g}, outside {limits}{more}", field="steps/action", step=step)
+
+
+def constant_dimensions(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[int, float]]:
+  """(dimension, value) of every dimension that never differs."""
+  for dimension in np.flatnonzero(low == high):
+    yield int(dimension), float(low[dimension])

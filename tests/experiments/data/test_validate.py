@@ -1,0 +1,276 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import robots
+from robots import FEATURES, Sequence, episode, shard, write
+
+from experiments.data import __main__ as tool
+from experiments.data.validate import validate
+
+FORMATS = ("array_record", "tfrecord")
+
+
+def found(directory, **options):
+  result = validate(directory, **options)
+  return [(p.level, p.kind, p.file, p.record, p.episode, p.step, p.field) for p in result.problems.kept], result
+
+
+def spoilt(tmp_path, change, **options):
+  """Problems of a dataset of three episodes, of which the second one was changed."""
+  records = [episode(seed) for seed in range(3)]
+  change(records[1])
+  return validate(write(tmp_path, {"train": [records]}, **options)).problems.kept
+
+
+def test_a_good_dataset_has_no_problems(tmp_path, capsys):
+  directory = write(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]], "val": [[episode(3)]]})
+  assert tool.main(["validate", str(directory), "--strict"]) == 0
+  assert capsys.readouterr().out == f"{directory}: 4 episodes, 28 steps: 0 errors, 0 warnings\n"
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_flipped_byte_hides_no_other_record(tmp_path, file_format):
+  records = [episode(seed) for seed in range(5)]
+  records[4]["steps/observation/state"][2, 1] = np.nan
+  directory = write(tmp_path, {"train": [records[:3], records[3:]]}, file_format=file_format)
+  path = shard(directory)
+  content = bytearray(path.read_bytes())
+  # In a picture of the second record: noise, which no compression has touched.
+  place = content.index(records[1]["steps/observation/image"][3][60:100])
+  content[place] ^= 1
+  path.write_bytes(content)
+  problems, result = found(directory)
+  other = shard(directory, 1).name
+  assert [(level, kind, file, record, number) for level, kind, file, record, number, _, _ in problems] == [
+    ("error", "damaged record", path.name, 1, 1),
+    ("error", "not finite", other, 1, 4),
+  ]
+  assert result.episodes == 4
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_truncated_shard(tmp_path, file_format):
+  records = [episode(seed) for seed in range(5)]
+  records[4]["steps/discount"][1] = 2.0
+  directory = write(tmp_path, {"train": [records[:3], records[3:]]}, file_format=file_format)
+  path = shard(directory)
+  path.write_bytes(path.read_bytes()[:-3000])
+  problems, _ = found(directory)
+  assert {entry[2] for entry in problems if entry[0] == "error"} == {path.name, shard(directory, 1).name}
+  assert ("error", "range", shard(directory, 1).name, 1, 4, 1, "steps/discount") in problems
+  assert any(entry[1] == "file" and entry[2] == path.name for entry in problems)
+
+
+def test_a_missing_shard_and_a_stray_one(tmp_path):
+  directory = write(tmp_path, {"train": [[episode(0)], [episode(1)]]})
+  shard(directory, 1).rename(directory / "robots-train.array_record-00007-of-00008")
+  problems, result = found(directory)
+  assert [(level, kind, file) for level, kind, file, *_ in problems] == [
+    ("error", "file", "robots-train.array_record-00001-of-00002"),
+    ("warning", "file", "robots-train.array_record-00007-of-00008"),
+  ]
+  assert "missing" in result.problems.kept[0].message
+  assert result.episodes == 1
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("claimed", ["1", "3"])
+def test_wrong_shard_lengths(tmp_path, file_format, claimed):
+  directory = write(tmp_path, {"train": [[episode(0), episode(1)]]}, file_format=file_format)
+  path = directory / "dataset_info.json"
+  path.write_text(path.read_text().replace('["2"]', f'["{claimed}"]'))
+  problems, result = found(directory)
+  assert [entry[:3] for entry in problems] == [("error", "file", shard(directory).name)]
+  assert result.problems.kept[0].message == f"2 records where dataset_info.json says {claimed}"
+  assert result.episodes == 2
+
+
+def test_no_record_file(tmp_path):
+  directory = write(tmp_path, {"train": [[episode(0)], [episode(1)]]})
+  shard(directory).write_bytes(b"not a record file at all" * 10)
+  problems, result = found(directory)
+  assert problems[0][:3] == ("error", "file", shard(directory).name)
+  assert result.episodes == 1
+
+
+def replace_feature(name, **changes):
+  steps = dict(FEATURES["steps"].feature)
+  steps[name] = dataclasses.replace(steps[name], **changes)
+  return FEATURES | {"steps": Sequence(steps)}
+
+
+@pytest.mark.parametrize(
+  ("feature", "message"),
+  [
+    ({"dtype": np.dtype(np.int32)}, "stored as float32 numbers where features.json says int32 [2]"),
+    ({"shape": (3,)}, "14 values where 7 steps of float32 [3] have 21"),
+    ({"encoding": "zlib"}, "stored as float32 numbers where features.json says float32 [2] zlib"),
+  ],
+)
+def test_wrong_types_and_shapes(tmp_path, feature, message):
+  directory = write(tmp_path, {"train": [[episode(0)]]}, found=replace_feature("action", **feature), metadata={})
+  problems, result = found(directory)
+  assert problems == [("error", "type or shape", shard(directory).name, 0, 0, None, "steps/action")]
+  assert result.problems.kept[0].message == message
+
+
+def set_at(field, step, value):
+  def change(record):
+    record[f"steps/{field}"][step] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ("change", "level", "kind", "field", "step", "message"),
+  [
+    (set_at("is_first", 3, True), "error", "flag", "is_first", 3, "first of 7 steps"),
+    (set_at("is_last", 2, True), "error", "flag", "is_last", 2, "last of 7 steps"),
+    (set_at("is_terminal", 0, True), "error", "flag", "is_terminal", 0, "one record must be one episode"),
+    (set_at("observation/state", (4, 2), np.nan), "error", "not finite", "observation/state", 4, "NaN in dimension 2"),
+    (set_at("reward", 1, -np.inf), "error", "not finite", "reward", 1, "inf"),
+    (set_at("discount", 2, 1.5), "error", "range", "discount", 2, "1.5 is not in [0, 1]"),
+    (
+      set_at("action", (5, 1), 3.0),
+      "warning",
+      "action out of bounds",
+      "action",
+      5,
+      "dimension 1 is 3, outside [-1, 1]",
+    ),
+    (set_at("observation/image", 2, b"nothing"), "error", "picture", "observation/image", 2, "cannot be decoded"),
+    (set_at("language_instruction", 6, b"\xff"), "error", "text", "language_instruction", 6, "no UTF-8"),
+  ],
+)
+def test_one_thing_wrong_in_the_second_episode(tmp_path, change, level, kind, field, step, message):
+  (problem,) = spoilt(tmp_path, change)
+  assert problem[:2] == (level, kind)
+  assert (problem.record, problem.episode, problem.split, problem.step) == (1, 1, "train", step)
+  assert problem.field == f"steps/{field}"
+  assert message in problem.message
+
+
+def test_pictures(tmp_path):
+  def cut(record):
+    pictures = record["steps/observation/image"]
+    pictures[1] = pictures[1][:-40]
+    pictures[5] = robots.png(np.zeros((16, 21, 3), np.uint8))
+
+  problems = spoilt(tmp_path, cut)
+  assert [(problem.kind, problem.step) for problem in problems] == [("picture", 1), ("picture", 5)]
+  assert "16 x 21 where features.json says (16, 20, 3)" in problems[1].message
+
+
+def test_missing_and_unknown_fields(tmp_path):
+  def rename(record):
+    record["steps/observation/states"] = record.pop("steps/observation/state")
+
+  problems = spoilt(tmp_path, rename)
+  assert [(problem.level, problem.kind, problem.field) for problem in problems] == [
+    ("error", "missing field", "steps/observation/state"),
+    ("warning", "unknown field", "steps/observation/states"),
+  ]
+
+
+def test_all_problems_of_one_episode_are_told(tmp_path):
+  def spoil(record):
+    record["steps/reward"] = record["steps/reward"][:-1]
+    record["steps/is_first"][4] = True
+    record["steps/language_instruction"] = [b" "] * 7
+
+  problems = spoilt(tmp_path, spoil)
+  assert [(problem.kind, problem.field) for problem in problems] == [
+    ("type or shape", "steps/reward"),
+    ("empty text", "steps/language_instruction"),
+    ("flag", "steps/is_first"),
+  ]
+
+
+def test_an_empty_episode_and_one_without_a_transition(tmp_path):
+  empty = {name: [] if isinstance(value, list) else value[:0] for name, value in episode(0).items()}
+  problems = validate(write(tmp_path, {"train": [[empty, episode(1, length=0), episode(2)]]})).problems.kept
+  assert [(problem.level, problem.kind, problem.record) for problem in problems] == [
+    ("error", "empty", 0),
+    ("warning", "short", 1),
+  ]
+
+
+def test_discrete_actions(tmp_path):
+  records = []
+  for seed in range(2):
+    record = episode(seed)
+    record["steps/action"] = np.array([0, 1, 2, 0, 1, 4 if seed else 2, 9])
+    records.append(record)
+  found = replace_feature("action", shape=(), dtype=np.dtype(np.int64))
+  directory = write(tmp_path, {"train": [records]}, found=found, metadata={"num_actions": 3})
+  (problem,) = validate(directory).problems.kept
+  assert (problem.level, problem.record, problem.step, problem.message) == ("error", 1, 5, "4, outside [0, 2]")
+
+
+def test_bounds_of_another_size(tmp_path):
+  directory = write(tmp_path, {"train": [[episode(0)]]}, metadata={"action_low": [-1], "action_high": [1]})
+  (problem,) = validate(directory).problems.kept
+  assert (problem.level, problem.kind) == ("error", "metadata")
+
+
+def test_what_shows_over_all_episodes(tmp_path):
+  records = [episode(seed, terminal=False) for seed in (0, 1, 0)]
+  for record in records:
+    record["steps/action"][:, 1] = 0.25
+    record["steps/reward"][:-1] = 0
+    record["steps/is_last"][:] = False
+  problems = validate(write(tmp_path, {"train": [records]})).problems.kept
+  assert all(problem.level == "warning" for problem in problems)
+  assert sorted((problem.field or "", problem.message) for problem in problems) == [
+    ("", "1 of 3 episodes repeat an earlier one"),
+    ("steps/action", "dimension 1 is always 0.25"),
+    ("steps/is_last", "never true in any episode"),
+    ("steps/is_terminal", "never true in any episode"),
+    ("steps/reward", "always 0"),
+  ]
+
+
+def test_many_problems_are_counted(tmp_path, capsys):
+  records = [episode(seed) for seed in range(7)]
+  for record in records:
+    record["steps/observation/state"][0, 0] = np.inf
+  directory = write(tmp_path, {"train": [records]})
+  report = tmp_path / "report.json"
+  assert tool.main(["validate", str(directory), "--most=3", f"--json={report}"]) == 1
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == (
+    "error: robots-train.array_record-00000-of-00001, record 0, episode 0 of train, step 0, "
+    "field 'steps/observation/state': inf in dimension 0"
+  )
+  assert lines[3] == "error: 4 more of not finite in field 'steps/observation/state'"
+  assert lines[4].endswith("7 episodes, 49 steps: 7 errors, 0 warnings")
+  content = json.loads(report.read_text())
+  assert (content["errors"], len(content["problems"])) == (7, 3)
+  assert content["problems"][2]["record"] == 2
+  assert content["left_out"][0]["count"] == 4
+
+
+def test_exit_codes(tmp_path, capsys):
+  def outside(record):
+    record["steps/action"][0] = 2
+
+  spoilt(tmp_path, outside)
+  assert tool.main(["validate", str(tmp_path / "robots")]) == 0
+  assert tool.main(["validate", str(tmp_path / "robots"), "--strict"]) == 1
+  assert tool.main(["validate", str(tmp_path / "nowhere")]) == 2
+  assert tool.main(["validate", str(tmp_path / "robots"), "--split=test"]) == 2
+  assert tool.main(["validate", str(tmp_path / "robots"), "--no_such_flag"]) == 2
+  assert "Traceback" not in capsys.readouterr().err
+
+
+def test_bridge(shared_data):
+  problems, result = found(shared_data / "rlds" / "bridge_dataset")
+  assert (result.episodes, result.steps) == (50, 500)
+  assert [(entry[0], entry[-1]) for entry in problems] == [
+    ("warning", "steps/is_terminal"),
+    ("warning", "steps/is_last"),
+    ("warning", "steps/reward"),
+    ("warning", None),
+  ]
