@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ilx.data import features, files
 
 
@@ -59,6 +61,16 @@ def describe(
   files.write_text(folder / "dataset_info.json", json_text(info))
   features.write(folder / "features.json", found)
   files.sync_folder(folder)
+
+
+def summary(returns: np.ndarray, num_transitions: int) -> dict[str, Any]:
+  """What ``metadata.json`` says of episodes with these undiscounted returns, at least one."""
+  return {
+    "num_episodes": len(returns),
+    "num_transitions": num_transitions,
+    "data_return": float(np.mean(returns)),
+    "data_return_std": float(np.std(returns)),
+  }
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -78,8 +78,7 @@ class Recorder:
     self._returns = array.array("d")
     self._offsets: dict[str, array.array] = {}  # of the journal's entries, by split
     self._last = -1
-    self._episodes_per_shard = episodes_per_shard
-    self._image_format = image_format
+    self._episodes_per_shard, self._image_format = episodes_per_shard, image_format
     self._features: dict[str, Any] | None = None
     self._folder = self.path.with_name(f"{version}.incomplete")
     refuse_existing(self.path)
@@ -161,8 +160,7 @@ class Recorder:
   def note(self, note: Mapping[str, Any]) -> None:
     """Keeps a JSON-able remark in the journal, in ``notes`` of this and later runs; it is not published.
 
-    Raises:
-      OSError: where it cannot be written.
+    Raises OSError where it cannot be written.
     """
     self._refuse_closed()
     self._journal.append({"note": dict(note)})
@@ -191,6 +189,10 @@ class Recorder:
       self._journal.close()
     shutil.rmtree(self._folder, ignore_errors=True)
     return self.path
+
+  def suspend(self) -> None:
+    """Closes without publishing; a recorder opened again goes on."""
+    self._journal.close()
 
   def _publish(self) -> None:
     staging = self._folder / "staging"
@@ -228,7 +230,7 @@ class Recorder:
     if kind is None:
       self.close()
     else:
-      self._journal.close()
+      self.suspend()
 
 
 def check_names(name: str, version: str, split: str) -> None:

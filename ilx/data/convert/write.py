@@ -88,12 +88,12 @@ def write(
         recorder.note({"skipped": skipped[-1]._asdict()})
       if progress:
         progress(index + 1, total)
-    recorder.metadata = described(merged, recorder.returns, recorder.num_transitions, skipped)
     if skipped and not recorder.num_episodes:
       raise ValueError(
         f"{source.name}: all {total} episodes are damaged; the first: {skipped[0].reason}; "
         f"to try again, remove {recorder.path}.incomplete"
       )
+    recorder.metadata = described(merged, recorder.returns, recorder.num_transitions, skipped)
   return recorder.path
 
 
@@ -127,13 +127,10 @@ def named(error: ValueError, source: Source, index: int) -> ValueError:
 
 
 def described(
-  metadata: Mapping[str, Any], returns: np.ndarray, num_transitions: int, skipped: list[Skipped]
+  metadata: dict[str, Any], returns: np.ndarray, num_transitions: int, skipped: list[Skipped]
 ) -> dict[str, Any]:
   """``metadata.json`` with what is known once all is written; what is there stays."""
-  found: dict[str, Any] = {"num_episodes": len(returns), "num_transitions": num_transitions}
-  if len(returns):
-    found |= {"data_return": float(returns.mean()), "data_return_std": float(returns.std())}
-  found |= metadata
+  found = folder.summary(returns, num_transitions) | metadata
   if skipped:
     found["skipped"] = [episode._asdict() for episode in skipped]
   return found
