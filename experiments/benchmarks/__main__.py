@@ -1,6 +1,6 @@
 """Measures the speeds of ilx beside their limits, in alternating rounds.
 
-python -m experiments.benchmarks                     all: updates, data, evaluation, startup
+python -m experiments.benchmarks                     all of them
 python -m experiments.benchmarks updates data        some of them
 python -m experiments.benchmarks --quick             seconds: does it run? The figures mean little
 python -m experiments.benchmarks --json=speeds.json  the rows and the machine, for programs
@@ -14,9 +14,27 @@ import sys
 
 from absl import app, flags
 
-from experiments.benchmarks import data, evaluation, machine, startup, table, updates
+from experiments.benchmarks import (
+  batches,
+  data,
+  evaluation,
+  machine,
+  pictures,
+  prepared,
+  startup,
+  table,
+  updates,
+)
 
-BENCHMARKS = {"updates": updates.run, "data": data.run, "evaluation": evaluation.run, "startup": startup.run}
+BENCHMARKS = {
+  "updates": updates.run,
+  "data": data.run,
+  "batches": batches.run,
+  "pictures": pictures.run,
+  "prepared": prepared.run,
+  "evaluation": evaluation.run,
+  "startup": startup.run,
+}
 
 _QUICK = flags.DEFINE_bool("quick", False, "Small sizes and two rounds: shows that it runs, not how fast.")
 _JSON = flags.DEFINE_string("json", None, "File to write the rows and the facts about the machine to.")

@@ -1,4 +1,4 @@
-"""Reading RLDS datasets and drawing shuffled minibatches, beside what memory allows."""
+"""Reading RLDS datasets, beside what memory allows."""
 
 import functools
 import json
@@ -14,33 +14,24 @@ from experiments.benchmarks import fake, measure
 from experiments.benchmarks.measure import Row
 from ilx import data
 from ilx.data import example, rlds, shards
-from ilx.data.host import batches as host_batches
 
-READ_BAR, PARSE_BAR, SAMPLE_BAR = 10e6, 25.0, 2e6
-BATCH = 256
+READ_BAR, PARSE_BAR = 10e6, 25.0
 
 
 def run(quick: bool) -> list[Row]:
-  """Whole episodes from ArrayRecord and TFRecord, the parser alone, and batches from host and device memory."""
+  """Whole episodes from ArrayRecord and TFRecord, and the parser alone."""
   rounds = 2 if quick else 9
   episodes = fake.episodes(20 if quick else 1000)
   with _on_disk(episodes) as folders:
-    rows = _reading(folders, episodes, rounds)
-    rows += _parsing(folders["ArrayRecord"], 0.02 if quick else 0.2, rounds)
-  return rows + _sampling(episodes, 0.05 if quick else 0.5, rounds)
+    return _reading(folders, episodes, rounds) + _parsing(folders["ArrayRecord"], 0.02 if quick else 0.2, rounds)
 
 
 @contextmanager
 def _on_disk(episodes: data.Episodes) -> Iterator[dict[str, Path]]:
   """The episodes as two temporary datasets, by format."""
   with tempfile.TemporaryDirectory(prefix="ilx-benchmark-") as folder:
-    with data.Recorder(folder, name="array_record") as recorder:
-      for start, end in zip(episodes.starts[:-1], episodes.starts[1:], strict=True):
-        taken, acted = slice(start, end), slice(start, end - 1)
-        recorder.add(
-          data.episode(episodes.observation[taken], episodes.action[acted], episodes.reward[acted], terminal=False)
-        )
-    yield {"ArrayRecord": recorder.path, "TFRecord": _as_tfrecord(recorder.path, Path(folder) / "tfrecord/1.0.0")}
+    path = fake.record(episodes, folder, "array_record")
+    yield {"ArrayRecord": path, "TFRecord": _as_tfrecord(path, Path(folder) / "tfrecord/1.0.0")}
 
 
 def _as_tfrecord(source: Path, target: Path) -> Path:
@@ -157,47 +148,4 @@ def _parsing(folder: Path, seconds: float, rounds: int) -> list[Row]:
   return [
     measure.row(name, times["parse"], "us", "np.copyto of its bytes", times["copy"], bar=PARSE_BAR, note=note),
     measure.row(name, times["parse"], "us", "TFDS' own parser", times["tfds"]),
-  ]
-
-
-def _sampling(episodes: data.Episodes, seconds: float, rounds: int) -> list[Row]:
-  view = data.Transitions()
-  drawn = np.random.default_rng(0).choice(episodes.rows, (1024, BATCH))
-  drawing = host_batches(view, episodes, BATCH, jax.random.key(0))
-
-  def host(n: int) -> None:
-    for _ in range(n):
-      next(drawing)
-
-  def indexing(n: int) -> None:
-    for index in range(n):
-      rows = drawn[index % len(drawn)]
-      for column in (episodes.observation, episodes.action, episodes.reward, episodes.discount):
-        column[rows]
-      for column in (episodes.observation, episodes.is_terminal):
-        column[rows + 1]
-
-  @jax.jit
-  def program(episodes, key, n):
-    # The batch is what the loop carries, so that none is left out.
-    def body(i, batch):
-      del batch
-      return view.sample(jax.random.fold_in(key, i), episodes, BATCH)
-
-    return jax.lax.fori_loop(0, n, body, view.sample(key, episodes, BATCH))
-
-  on_device = jax.device_put(episodes)
-
-  def device(n: int) -> None:
-    jax.block_until_ready(program(on_device, jax.random.key(0), n))
-
-  calls = {"host": host, "device": device, "indexing": indexing}
-  timed = {name: measure.repeated(call, seconds, work=BATCH) for name, call in calls.items()}
-  times = measure.interleave(timed, rounds)
-  limit, note = "numpy indexing, rows known", f"transitions in batches of {BATCH}"
-  return [
-    measure.row(
-      f"batches, {place} memory", times[place], "steps/s", limit, times["indexing"], bar=SAMPLE_BAR, note=note
-    )
-    for place in ("host", "device")
   ]

@@ -1,5 +1,7 @@
 """Data of the shapes of the D4RL locomotion tasks: random numbers, as speed does not depend on the values."""
 
+from pathlib import Path
+
 import numpy as np
 
 from ilx import data
@@ -19,3 +21,14 @@ def episodes(count: int, length: int = EPISODE) -> data.Episodes:
     is_terminal=np.zeros(steps, bool),
     starts=np.arange(count + 1) * length,
   )
+
+
+def record(episodes: data.Episodes, folder: str | Path, name: str) -> Path:
+  """Writes the episodes as a dataset; returns its folder."""
+  with data.Recorder(folder, name=name) as recorder:
+    for start, end in zip(episodes.starts[:-1], episodes.starts[1:], strict=True):
+      taken, acted = slice(start, end), slice(start, end - 1)
+      recorder.add(
+        data.episode(episodes.observation[taken], episodes.action[acted], episodes.reward[acted], terminal=False)
+      )
+  return recorder.path
