@@ -1,0 +1,166 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilx import testing
+from ilx.agents import bc
+from ilx.data import episodes as episodes_lib
+from ilx.data.mixture import mixture
+from ilx.evaluation import fidelity as fidelity_lib
+from ilx.evaluation.fidelity import fidelity
+from ilx.evaluation.rollout import Policy
+from ilx.types import Continuous, Discrete
+
+
+def _episodes(lengths, action, observation=None, reward=None):
+  """Episodes of so many transitions; ``action(n)`` for n steps."""
+  starts = np.cumsum([0, *(n + 1 for n in lengths)])
+  steps = int(starts[-1])
+  return episodes_lib.from_columns(
+    observation=np.arange(steps, dtype=np.float32)[:, None] if observation is None else observation(steps),
+    action=action(steps),
+    reward=np.zeros(steps, np.float32) if reward is None else reward(steps),
+    discount=np.ones(steps, np.float32),
+    is_terminal=np.zeros(steps, bool),
+    starts=starts,
+  )
+
+
+def _stateless(act):
+  return Policy(lambda params, carry, step, key: (act(step), carry), lambda batch_size: ())
+
+
+def test_continuous_numbers_by_hand():
+  # Three transitions of two dimensions; the last step's action, 99, carries no meaning.
+  data = _episodes([3], lambda n: np.array([[1, 5], [2, 5], [6, 5], [99, 99]], np.float32))
+  policy = _stateless(lambda step: jnp.tile(jnp.array([[2.0, 4.0]]), (len(step.reward), 1)))
+  found = fidelity(policy, (), data, action=Continuous([-10, -10], [10, 10]))
+  assert (found.episodes, found.transitions) == (1, 3)
+  np.testing.assert_allclose(found.mean_absolute_error, [(1 + 0 + 4) / 3, 1.0])
+  np.testing.assert_allclose(found.root_mean_squared_error, [np.sqrt(17 / 3), 1.0])
+  # The mean is 3, the squares about it 4 + 1 + 9; the second dimension never varies.
+  np.testing.assert_allclose(found.explained, [1 - 17 / 14, np.nan])
+  np.testing.assert_allclose(found.std, [np.sqrt(14 / 3), 0.0])
+  assert found.total_explained == pytest.approx(1 - (17 + 3) / 14)
+  assert found.scores["mean_absolute_error"] == pytest.approx((5 / 3 + 1) / 2)
+  assert found.scores["root_mean_squared_error"] == pytest.approx(np.sqrt((17 / 3 + 1) / 2))
+
+
+def test_actions_beyond_the_bounds_are_moved_onto_them_if_so_wished():
+  data = _episodes([2], lambda n: np.array([[3.0], [0.5], [0.0]], np.float32))
+  policy = _stateless(lambda step: jnp.ones((len(step.reward), 1)))
+  bounds = Continuous([-1], [1])
+  np.testing.assert_allclose(fidelity(policy, (), data, action=bounds).mean_absolute_error, [0.25])
+  np.testing.assert_allclose(fidelity(policy, (), data, action=bounds, clip=False).mean_absolute_error, [1.25])
+
+
+def test_where_nothing_varies_nothing_is_explained():
+  data = _episodes([2], lambda n: np.ones((n, 1), np.float32))
+  policy = _stateless(lambda step: jnp.zeros((len(step.reward), 1)))
+  assert fidelity(policy, (), data, action=Continuous([-1], [1])).scores["explained"] is None
+
+
+def test_discrete_numbers_by_hand():
+  data = _episodes([4, 1], lambda n: np.array([0, 0, 1, 2, 9, 0, 9], np.int32))
+  # The policy chooses by the step's number: right, wrong, right, wrong, and right in the second episode.
+  choice = jnp.array([0, 1, 1, 1, 3, 0, 3])
+  policy = _stateless(lambda step: choice[step.observation[:, 0].astype(jnp.int32)])
+  found = fidelity(policy, (), data, action=Discrete(4))
+  assert (found.episodes, found.transitions) == (2, 5)
+  assert found.accuracy == pytest.approx(3 / 5)
+  assert found.count.tolist() == [3, 1, 1, 0]
+  np.testing.assert_allclose(found.recall, [2 / 3, 1.0, 0.0, np.nan])
+  assert found.scores["balanced_accuracy"] == pytest.approx(5 / 9)
+
+
+def test_episodes_can_be_left_out():
+  data = _episodes([2, 3, 1], lambda n: np.array([1, 1, 9, 0, 0, 0, 9, 1, 9], np.int32))
+  policy = _stateless(lambda step: jnp.ones(len(step.reward), jnp.int32))
+  found = fidelity(policy, (), data, action=Discrete(2), keep=np.array([True, False, True]))
+  assert (found.episodes, found.transitions, found.accuracy) == (2, 3, 1.0)
+
+
+def _counting():
+  """Remembers how many steps and how much reward there were since the episode began."""
+
+  def act(params, carry, step, key):
+    steps, earned = (jnp.where(step.is_first, 0, x) for x in carry)
+    earned = earned + step.reward
+    return jnp.stack([steps.astype(jnp.float32), earned], axis=1), (steps + 1, earned)
+
+  return Policy(act, lambda size: (jnp.full(size, 7, jnp.int32), jnp.full(size, 7.0)))
+
+
+@pytest.mark.parametrize("slots", [1, 3, 256])
+def test_a_memory_sees_every_episode_in_order(monkeypatch, slots):
+  monkeypatch.setattr(fidelity_lib, "_SLOTS", slots)
+  lengths = [5, 0, 1, 12, 3, 3, 70]
+
+  def action(n):
+    column = np.zeros((n, 2), np.float32)
+    starts = np.cumsum([0, *(length + 1 for length in lengths)])
+    for start, length in zip(starts, lengths, strict=False):
+      column[start : start + length, 0] = np.arange(length)
+      # Rewards are the row's number; what was earned before step t is the sum of the t before it.
+      column[start : start + length, 1] = [sum(range(start, start + t)) for t in range(length)]
+    return column
+
+  data = _episodes(lengths, action, reward=lambda n: np.arange(n, dtype=np.float32))
+  found = fidelity(_counting(), (), data, action=Continuous([0, 0], [1e6, 1e6]))
+  assert found.transitions == sum(lengths)
+  np.testing.assert_array_equal(found.mean_absolute_error, [0, 0])
+
+
+def test_many_rows_of_a_policy_without_memory(monkeypatch):
+  monkeypatch.setattr(fidelity_lib, "_BYTES", 256 * 4 * 3)  # pieces of three steps, the last one shorter
+  data = _episodes([700, 801], lambda n: np.arange(n, dtype=np.float32)[:, None])
+  policy = _stateless(lambda step: step.observation)
+  shares = []
+  found = fidelity(policy, (), data, action=Continuous([0], [1e6]), progress=shares.append)
+  assert found.transitions == 1501
+  assert found.mean_absolute_error.tolist() == [0.0]
+  assert shares[-1] == 1.0 and shares == sorted(shares) and len(shares) == 2
+
+
+def test_frames_are_stacked():
+  data = _episodes([3, 2], lambda n: np.zeros((n, 1), np.float32))
+  seen = []
+  policy = _stateless(lambda step: (seen.append(step.observation.shape), step.observation[:, 0])[1])
+  fidelity(policy, (), data, action=Continuous([0], [1]), frame_stack=4)
+  assert seen == [(5, 4, 1)]
+  oldest = _episodes([3, 2], lambda n: np.array([0, 0, 0, 9, 4, 4, 9], np.float32)[:, None])
+  found = fidelity(policy, (), oldest, action=Continuous([0], [10]), frame_stack=4)
+  assert found.mean_absolute_error.tolist() == [0.0]
+
+
+def test_agents_and_chained_columns():
+  spec = testing.continuous_spec()
+  agent = bc(spec, hidden=(8,))
+  one, two = testing.fake_episodes(spec, seed=1), testing.fake_episodes(spec, seed=2)
+  batch = agent.view.take(one, one.rows[:8])
+  params = agent.init(jax.random.key(0), batch).params
+  apart = [fidelity(agent, params, part, action=spec.action) for part in (one, two)]
+  together = fidelity(agent, params, mixture({"one": one, "two": two}), action=spec.action)
+  mean = np.mean([found.mean_absolute_error for found in apart], axis=0)
+  np.testing.assert_allclose(together.mean_absolute_error, mean, rtol=1e-6)
+  assert together.episodes == 16
+
+
+def test_what_cannot_be_compared_is_said():
+  data = functools.partial(_episodes, [2])
+  policy = _stateless(lambda step: jnp.full((len(step.reward), 1), jnp.nan))
+  floats, integers = data(lambda n: np.zeros((n, 1), np.float32)), data(lambda n: np.full(n, 3, np.int32))
+  with pytest.raises(ValueError, match="NaN actions"):
+    fidelity(policy, (), floats, action=Continuous([-1], [1]))
+  with pytest.raises(ValueError, match=r"held-out actions are float32 \[1\]"):
+    fidelity(policy, (), floats, action=Discrete(2))
+  with pytest.raises(ValueError, match=r"held-out actions are int32 \[\]"):
+    fidelity(policy, (), integers, action=Continuous([-1], [1]))
+  choose = _stateless(lambda step: jnp.zeros(len(step.reward), jnp.int32))
+  with pytest.raises(ValueError, match="from 3 to 3; the task has 0 to 1"):
+    fidelity(choose, (), integers, action=Discrete(2))
+  with pytest.raises(ValueError, match="no transition"):
+    fidelity(choose, (), _episodes([0], lambda n: np.zeros(n, np.int32)), action=Discrete(2))
