@@ -100,16 +100,28 @@ class File:
       found += [f"{name}/{inner}" for inner in self.datasets(f"{group}/{name}", depth - 1)]
     return found
 
-  def attributes(self, name: str) -> dict[str, Any]:
-    """The attributes of a group: strings, numbers and arrays.
+  def attribute(self, group: str, name: str, missing: Any = None) -> Any:
+    """An attribute of a group: a string, a number or an array; ``missing`` where there is none of that name.
 
     Raises:
       ValueError: where it is damaged.
     """
     try:
-      return {key: _plain(value) for key, value in self._find(name).attrs.items()}
+      found = self._find(group).attrs
+      return _plain(found[name]) if name in found else missing
     except _BROKEN as error:
-      raise ValueError(f"{self.path}: the attributes of {name!r} cannot be read ({_text(error)})") from None
+      raise ValueError(f"{self.path}: attribute {name!r} of {group!r} cannot be read ({_text(error)})") from None
+
+  def attributes(self, group: str) -> list[str]:
+    """Names of a group's attributes, sorted.
+
+    Raises:
+      ValueError: where it is damaged.
+    """
+    try:
+      return sorted(self._find(group).attrs)
+    except _BROKEN as error:
+      raise ValueError(f"{self.path}: the attributes of {group!r} cannot be read ({_text(error)})") from None
 
   def _root(self) -> Any:
     if self._opened is None or self._opened[0] != os.getpid():

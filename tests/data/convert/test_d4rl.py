@@ -34,7 +34,8 @@ def arrays(episodes, timeouts=True, next_observations=True):
   return found
 
 
-def write_file(path, found, **attributes):
+def write_file(path, found):
+  path.unlink(missing_ok=True)  # HDF5 writes no file that a source still has open
   with h5py.File(path, "w") as file:
     for name, value in found.items():
       file.create_dataset(name, data=value, compression="gzip" if np.ndim(value) else None)
