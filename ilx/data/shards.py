@@ -55,8 +55,17 @@ class Reader:
     self._file = self._open()
 
   def _open(self):
-    file = _open_array_record(self._path) if self._is_array_record else tfrecord.Reader(self._path)
-    found = file.num_records() if self._is_array_record else len(file)
+    if self._is_array_record:
+      file = _open_array_record(self._path)
+      try:
+        found = file.num_records()
+        if found != self._count:
+          file.close()  # tells of damage, if that is why
+      except (RuntimeError, ValueError) as error:
+        raise _damaged(self._path, error) from None
+    else:
+      file = tfrecord.Reader(self._path)
+      found = len(file)
     if found != self._count:
       file.close()
       raise _wrong_count(self._path, found, self._count)
