@@ -320,7 +320,7 @@ def test_an_index_that_is_right_but_foreign_is_refused(tmp_path):
     ({"dtype": "|O"}, "unknown file"),
     ({"shape": [-1, -2]}, "shape"),
     ({"shape": [2, 10**18]}, "8 bytes where"),
-    ({"shape": "ab"}, "damaged"),
+    ({"shape": "ab"}, "shape ab"),
     ({}, "missing"),  # no other columns
   ):
     index(**changes)

@@ -1,0 +1,259 @@
+"""Reading what a schedule asks for: blocks of episodes, ahead and once each, and the batches cut out of them."""
+
+import contextlib
+import itertools
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ilx.data import rlds
+from ilx.data.episodes import Episodes, from_columns
+from ilx.data.images import Images
+from ilx.data.index import Index
+from ilx.data.memo import Memo
+from ilx.data.rlds import Info, Records, Selection
+from ilx.data.schedule import Piece, Schedule
+from ilx.types import Tree, View
+
+# Of several batches the items are taken together, while they are at most this large and this many.
+_GROUP_BYTES, _GROUP = 2 << 20, 64
+# Any number of batches: a schedule has no end.
+_ENDLESS = 1 << 62
+
+
+class Source(NamedTuple):
+  """One dataset of a stream.
+
+  Attributes:
+    info: of the dataset.
+    selection: which fields become which columns; pictures stay encoded in memory.
+    split: for errors.
+    records: its episodes, serialised.
+    index: what is known of them without reading.
+    weights: ``[E]``, how often each item of an episode is drawn, relative to others; None: all alike.
+  """
+
+  info: Info
+  selection: Selection
+  split: str
+  records: Records
+  index: Index
+  weights: np.ndarray | None
+
+
+def read(sources: Sequence[Source], numbers: np.ndarray) -> Episodes:
+  """Some episodes in columns; their numbers count through all sources, source after source.
+
+  Raises:
+    ValueError: where one is damaged; names file and record.
+  """
+  ends = np.cumsum([len(source.records) for source in sources])
+  owners = np.searchsorted(ends, numbers, side="right")
+  # Neighbours of one source are read together; what comes of all keeps the order of ``numbers``.
+  parts = []
+  for owner, found in itertools.groupby(range(len(numbers)), key=owners.__getitem__):
+    before = ends[owner] - len(sources[owner].records)
+    parts.append(_read(sources[owner], [int(numbers[place] - before) for place in found]))
+  return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+
+def _read(source: Source, numbers: list[int]) -> Episodes:
+  where = f"split {source.split!r}"
+  records = [source.records[number] for number in numbers]
+  try:
+    return rlds.assemble(source.info, source.selection, records, where=where)
+  except ValueError:
+    for number, record in zip(numbers, records, strict=True):
+      try:
+        rlds.assemble(source.info, source.selection, [record], where=where)
+      except ValueError as error:
+        file, index = source.records.where(number)
+        raise ValueError(f"record {index} of {file}, episode {number} of {where}: {error}") from None
+    raise
+
+
+def _concatenate(parts: list[Episodes]) -> Episodes:
+  def join(*leaves: Any) -> Any:
+    if isinstance(leaves[0], Images):
+      return Images.concatenate(leaves)
+    if len({(leaf.dtype, leaf.shape[1:]) for leaf in leaves}) > 1:
+      found = ", ".join(f"{leaf.dtype} {list(leaf.shape[1:])}" for leaf in leaves)
+      raise ValueError(f"the datasets of the mixture have columns that differ: {found}")
+    return np.concatenate(leaves)
+
+  names = ("observation", "action", "reward", "discount", "is_terminal", "extras")
+  columns = {name: jax.tree.map(join, *(getattr(part, name) for part in parts)) for name in names}
+  steps = np.concatenate([np.diff(part.starts) for part in parts])
+  return from_columns(starts=np.concatenate([[0], np.cumsum(steps)]), **columns)
+
+
+class Reader:
+  """One host's part of the batches, some at a time, any by number; safe to use from several threads.
+
+  Attributes:
+    group: how many batches are made at once, G; as many as stay small, since few large gathers are quick.
+    each: items of a batch from every stream.
+  """
+
+  def __init__(
+    self,
+    sources: Sequence[Source],
+    view: View,
+    schedule: Schedule,
+    batch_size: int,
+    streams: range,
+    start: int,
+    threads: int,
+  ):
+    """Reads one block, to see how large an item is.
+
+    Args:
+      sources: the datasets, whose episodes ``schedule`` counts through.
+      view: what an item is.
+      schedule: which items a batch has.
+      batch_size: B, of all hosts together; a multiple of the number of streams.
+      streams: those that this host serves.
+      start: the batch that is going to be the first.
+      threads: that read ahead.
+
+    Raises:
+      ValueError: where a record is damaged; names it.
+    """
+    self._sources, self._view, self._schedule = tuple(sources), view, schedule
+    self._streams = streams
+    self.each = batch_size // schedule.streams
+    self._pieces, self._blocks, self._asked = (Memo(2 * len(streams)) for _ in range(3))
+    span = next(schedule.spans(streams[0], start * self.each, start * self.each + 1))
+    episodes, rows = self._piece(span.piece)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(view.take(episodes, rows[span.start : span.stop])))
+    self.group = max(1, min(_GROUP, _GROUP_BYTES // max(1, size * self.each * len(streams))))
+    self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ilx-stream")
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, number: int) -> Tree:
+    """Batches ``number * G`` to ``number * G + G - 1``: leaves ``[V / H, G * each, ...]``, by stream."""
+    count = self.each * self.group
+    spans = [list(self._schedule.spans(v, number * count, (number + 1) * count)) for v in self._streams]
+    used = [span.piece for found in spans for span in found]
+    # In use and being read: two pieces a stream, or what short ones take.
+    capacity = 2 * len(spans) if len(used) <= 2 * len(spans) else len(used) + len(spans)
+    for memo in (self._pieces, self._blocks, self._asked):
+      memo.capacity = capacity
+    self._ask(used)
+    held = {piece: self._piece(piece) for piece in used}  # asking for more may displace them
+    self._ask([self._schedule.after(found[-1].piece) for found in spans])
+    outputs: list[np.ndarray] = []
+    structure = None
+    for place, found in enumerate(spans):
+      filled = 0
+      for span in found:
+        episodes, rows = held[span.piece]
+        leaves, structure = jax.tree.flatten(self._view.take(episodes, rows[span.start : span.stop]))
+        if not outputs:
+          outputs = [np.empty((len(spans), count, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+        for output, leaf in zip(outputs, leaves, strict=True):
+          output[place, filled : filled + len(leaf)] = leaf
+        filled += span.stop - span.start
+    return jax.tree.unflatten(structure, outputs)
+
+  def _ask(self, pieces: list[Piece]) -> None:
+    """Has pieces read by the reader's own threads, where they are not there; counts them as used."""
+    for piece in pieces:
+      if not self._pieces.touch(piece):
+        self._asked.get(piece, lambda piece=piece: self._pool.submit(self._ahead, piece))
+
+  def _ahead(self, piece: Piece) -> None:
+    with contextlib.suppress(Exception):  # whoever needs the piece meets the error
+      self._piece(piece)
+
+  def _piece(self, piece: Piece) -> tuple[Episodes, np.ndarray]:
+    """Prepared episodes, and the rows of the piece's items in their order."""
+
+    def make() -> tuple[Episodes, np.ndarray]:
+      first, numbers, items = self._schedule.contents(piece)
+      key = (piece.epoch, first, len(numbers))
+      episodes = self._blocks.get(key, lambda: self._view.prepare(read(self._sources, numbers)))
+      if len(episodes.rows) != self._schedule.count(numbers):
+        raise ValueError(
+          f"{self._sources[0].info.directory}: {len(episodes.rows)} items where the index says "
+          f"{self._schedule.count(numbers)}; the dataset changed while it was read"
+        )
+      return episodes, np.asarray(episodes.rows)[items]
+
+    return self._pieces.get(piece, make)
+
+  def close(self) -> None:
+    """Ends the threads; lets go of what is in memory."""
+    self._pool.shutdown(wait=False, cancel_futures=True)
+    for memo in (self._pieces, self._blocks, self._asked):
+      memo.clear()
+
+
+class Batches:
+  """Endless batches in order, made ahead by Grain; an iterator that can be closed, and a context manager.
+
+  Attributes:
+    position: the number of the next batch, all that a checkpoint needs (``get_state``, ``set_state``).
+  """
+
+  def __init__(self, reader: Reader, start: int, threads: int):
+    import grain
+
+    self._reader = reader
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    self._iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
+    self._finalizer = weakref.finalize(self, _close, self._iterator, reader)
+    self.set_state({"next_index": start})
+
+  def __iter__(self) -> "Batches":
+    return self
+
+  def __next__(self) -> Tree:
+    """Raises ValueError where a record is damaged; names it. Asked again, it tries the same batch again."""
+    if not self._finalizer.alive:
+      raise StopIteration
+    group, place = divmod(self.position, self._reader.group)
+    if self._made != group:
+      try:
+        self._leaves, self._structure = jax.tree.flatten(next(self._iterator))
+      except BaseException:
+        self.set_state(self.get_state())  # Grain has passed over it
+        raise
+      self._made = group
+    here = slice(place * self._reader.each, (place + 1) * self._reader.each)
+    # Copies, so that a batch that is kept does not keep its whole group.
+    leaves = [leaf[:, here].copy().reshape(-1, *leaf.shape[2:]) for leaf in self._leaves]
+    self.position += 1
+    return jax.tree.unflatten(self._structure, leaves)
+
+  def get_state(self) -> dict[str, int]:
+    """What ``set_state`` goes on from: a JSON-able dict."""
+    return {"next_index": self.position}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    """Goes to a position that ``get_state`` gave, on any number of hosts."""
+    self.position = int(state["next_index"])
+    self._iterator.set_state({"next_index": self.position // self._reader.group})
+    self._made: int | None = None
+
+  def close(self) -> None:
+    """Ends the threads; there are no more batches."""
+    self._finalizer()
+    self._leaves = None
+
+  def __enter__(self) -> "Batches":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+def _close(iterator: Any, reader: Reader) -> None:
+  iterator.close()
+  reader.close()

@@ -1,0 +1,214 @@
+"""The streamed tier: batches straight from a dataset's shards, for what fits nowhere.
+
+``schedule`` says which items batch ``i`` holds; ``reading`` reads them. For every virtual stream that a host serves,
+the block of episodes in use is in memory, in columns as everywhere (pictures encoded), and the next one is being
+read. So memory stays flat, at about twice ``buffer_bytes`` for a host that serves all streams.
+
+Grain's threads make batches ahead, from a dataset with random access (``grain.MapDataset``); where it stands is one
+number. Its elements are a few batches each where batches are small: a hundred small gathers, and a hundred passages
+through Grain, take longer than one. Episodes are read by threads of our own, each block once, whichever of Grain's
+threads asks first.
+
+What differs from drawing out of memory: items come without replacement, each once an epoch; and a batch mixes the
+episodes of the blocks in use rather than all. Where the buffer holds the dataset, that is all.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ilx.data import index as index_lib
+from ilx.data import mixture as mixture_lib
+from ilx.data import rlds, sampling, splits
+from ilx.data.episodes import Episodes
+from ilx.data.index import Index
+from ilx.data.reading import Batches, Reader, Source, read
+from ilx.data.rlds import EVERYTHING, Info, Selection
+from ilx.data.schedule import Schedule
+from ilx.data.statistics import merge
+from ilx.types import View
+
+# A batch is divided among at least so many streams, if its size has such a divisor, and an item of 16 for each.
+_STREAMS, _ITEMS = 16, 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+  """A dataset, or a mixture, that is read while it is learnt from; see ``open`` and ``mixture``.
+
+  Attributes:
+    sources: the datasets. Episodes are numbered through all of them, in order.
+    shares: of the items drawn, each dataset's; None: every item is drawn as often as any other.
+  """
+
+  sources: tuple[Source, ...]
+  shares: tuple[float, ...] | None = None
+
+  @property
+  def info(self) -> Info:
+    """Of the (first) dataset."""
+    return self.sources[0].info
+
+  @functools.cached_property
+  def index(self) -> Index:
+    """Lengths, returns and statistics of all episodes, from which ``ilx.data.spec`` is made."""
+    return functools.reduce(_join, (source.index for source in self.sources))
+
+  @property
+  def num_episodes(self) -> int:
+    """E."""
+    return len(self.index.length)
+
+  @property
+  def num_transitions(self) -> int:
+    """Steps with an action that counts."""
+    return int(self.index.length.sum())
+
+  def read(self, numbers: Any) -> Episodes:
+    """Some episodes, in columns; raises as ``ilx.data.load``."""
+    return read(self.sources, np.asarray(numbers, np.int64))
+
+  def batches(
+    self,
+    view: View,
+    batch_size: int,
+    seed: int,
+    *,
+    start: int = 0,
+    host: tuple[int, int] = (0, 1),
+    streams: int | None = None,
+    buffer_bytes: int = 256 << 20,
+    threads: int = 2,
+  ) -> Batches:
+    """Endless batches; batch ``i`` depends on the dataset, ``seed``, ``i`` and the sizes alone, not on the host.
+
+    Args:
+      view: what an item is.
+      batch_size: B, over all hosts together.
+      seed: of the order; at least 0.
+      start: the first batch.
+      host: (h, H): this host gets items ``h B / H`` to ``(h + 1) B / H - 1`` of every batch, and reads those alone.
+      streams: V, which divides B; H must divide it. By default the largest divisor of B up to B / 16, or up to 16.
+      buffer_bytes: what the blocks of all streams take, measured as on disk; the next ones take as much again. More
+        mixes more episodes.
+      threads: that read ahead, and as many that make batches.
+
+    Yields:
+      Leaves ``[B / H, ...]``, numpy.
+
+    Raises:
+      ValueError: where numbers do not go together, no item is left to draw, or, when batches are asked for, a record is
+        damaged; names it.
+    """
+    place, hosts = host
+    if streams is None:
+      streams = next(n for n in range(max(_STREAMS, batch_size // _ITEMS), 0, -1) if batch_size % n == 0)
+    if streams < 1 or batch_size < 1 or batch_size % streams:
+      raise ValueError(f"batch_size={batch_size} is no multiple of streams={streams}")
+    if not 0 <= place < hosts or streams % hosts:
+      raise ValueError(f"host {place} of {hosts} and streams={streams}: every host must serve as many streams")
+    if start < 0 or threads < 1 or buffer_bytes < 1:
+      raise ValueError(
+        f"start={start} must be at least 0, threads={threads} and buffer_bytes={buffer_bytes} at least 1"
+      )
+    items = self._items(view)
+    block = max(1, round(buffer_bytes / (streams * self._bytes())))
+    plan = Schedule(items, seed=seed, streams=streams, block=block, weights=self._weights(items))
+    mine = range(place * streams // hosts, (place + 1) * streams // hosts)
+    return Batches(Reader(self.sources, view, plan, batch_size, mine, start, threads), start, threads)
+
+  def _items(self, view: View) -> np.ndarray:
+    """How many items each episode has, int64 ``[E]``."""
+    lengths, places = np.unique(self.index.length, return_inverse=True)
+    return np.array([len(view.starts(int(length))) for length in lengths], np.int64)[places]
+
+  def _bytes(self) -> float:
+    """Of an episode on disk, on average."""
+    total = 0.0
+    for source in self.sources:
+      for part in splits.chunks(splits.parse(source.split, source.info.splits), source.info.splits):
+        total += part.file.stat().st_size * (part.stop - part.start) / part.length
+    return max(1.0, total / self.num_episodes)
+
+  def _weights(self, items: np.ndarray) -> np.ndarray | None:
+    """Of each item of an episode, float64 ``[E]``."""
+    if self.shares is None and all(source.weights is None for source in self.sources):
+      return None
+    parts, before = [], 0
+    for number, source in enumerate(self.sources):
+      count = len(source.records)
+      weights = np.ones(count) if source.weights is None else source.weights
+      if self.shares is not None:
+        total = np.dot(weights, items[before : before + count])
+        if not total:
+          raise ValueError(f"{source.info.directory}: no item is left to draw from; every episode is too short")
+        weights = weights * (self.shares[number] / total)
+      parts.append(weights)
+      before += count
+    return np.concatenate(parts)
+
+
+def open(
+  directory_or_name: str | os.PathLike,
+  split: str = "train",
+  selection: Selection = EVERYTHING,
+  weights: np.ndarray | sampling.Weigh | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> Stream:
+  """A dataset to stream. Its index is made first where there is none, in one pass over it.
+
+  Args:
+    directory_or_name: see ``rlds.resolve``.
+    split: in TFDS' syntax.
+    selection: which fields become which columns.
+    weights: ``[E]``, how often each transition of an episode is drawn, relative to others; or what makes them of
+      lengths and returns, such as ``sampling.top_return(0.1)``. Episodes of weight 0 are not read.
+    progress: called while the index is made, with the episodes and steps seen so far.
+
+  Raises:
+    FileNotFoundError: where the dataset or one of its files is missing.
+    ValueError: where the index shows damage, or the weights do not go with the episodes.
+  """
+  info = rlds.read_info(rlds.resolve(directory_or_name))
+  records = rlds.open_split(info, split)
+  index = index_lib.read(info, split, selection, progress)
+  if callable(weights):
+    weights = weights(index.length, index.episode_return)
+  if weights is not None:
+    weights = sampling.check_weights(weights, len(records))
+  return Stream((Source(info, selection._replace(lazy=True), split, records, index, weights),))
+
+
+def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None = None) -> Stream:
+  """Several datasets as one. That their specs agree is for the caller to check.
+
+  Args:
+    streams: by name; each of one dataset.
+    weights: each one's share of the items drawn, relative to the others'. By default every item is drawn as often as
+      any other. Weights within a dataset stay as they are.
+
+  Raises:
+    ValueError: where ``weights`` name other datasets, or a share is not above 0.
+  """
+  if not streams or any(len(stream.sources) != 1 for stream in streams.values()):
+    raise ValueError("mixture: expected streams of one dataset each")
+  sources = tuple(stream.sources[0] for stream in streams.values())
+  if weights is None:
+    return Stream(sources)
+  shares = mixture_lib.check_shares(streams, weights)
+  return Stream(sources, tuple(shares[name] for name in streams))
+
+
+def _join(a: Index, b: Index) -> Index:
+  return Index(
+    length=np.concatenate([a.length, b.length]),
+    episode_return=np.concatenate([a.episode_return, b.episode_return]),
+    is_terminal=np.concatenate([a.is_terminal, b.is_terminal]),
+    statistics={name: merge(a.statistics[name], b.statistics[name]) for name in a.statistics if name in b.statistics},
+    observation=a.observation,
+    action=a.action,
+  )
