@@ -68,7 +68,7 @@ def read(
 
 def where(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
   """The file that keeps the index, or would."""
-  parts = [tuple(part) for part in splits.parse(split, info.splits)]
+  parts = [tuple(part) for part in _parts(info, split)]
   return derived.folder(info) / f"index-{derived.key('index', index_format.VERSION, parts, _used(selection))}"
 
 
@@ -79,7 +79,7 @@ def build(
   progress: Callable[[int, int], None] | None = None,
 ) -> Index:
   """As ``read``, always from the dataset; keeps nothing."""
-  total = sum(part.stop - part.start for part in splits.parse(split, info.splits))
+  total = sum(part.stop - part.start for part in _parts(info, split))
   accumulators = {name: Accumulator() for name in ("observation", "action", "reward")}
   lengths, earned, terminal = [], [], []
   shapes: Any = None
@@ -102,8 +102,6 @@ def build(
     seen, steps = seen + block.num_episodes, steps + block.num_steps
     if progress is not None:
       progress(seen, steps)
-  if not seen:
-    raise ValueError(f"{info.directory}: split {split!r} has no episodes")
   return Index(
     length=np.concatenate(lengths),
     episode_return=np.concatenate(earned),
@@ -112,6 +110,13 @@ def build(
     observation=shapes["observation"],
     action=shapes["action"],
   )
+
+
+def _parts(info: Info, split: str) -> list[splits.Part]:
+  try:
+    return splits.parse(split, info.splits)
+  except ValueError as error:
+    raise ValueError(f"{info.directory}: {error}") from None
 
 
 def _used(selection: Selection) -> Selection:

@@ -215,6 +215,12 @@ def test_a_missing_shard_is_named(tmp_path):
     index.read(info)
 
 
+def test_an_unknown_split_is_named(tmp_path):
+  info = _record(tmp_path)
+  with pytest.raises(ValueError, match=f"{info.directory}: no split 'test'"):
+    index.read(info, "test")
+
+
 def test_discrete_actions(tmp_path):
   found = index.read(_record(tmp_path, num_actions=4))
   assert found.action == jax.ShapeDtypeStruct((), np.int32)
