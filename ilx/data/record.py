@@ -65,11 +65,7 @@ class Recorder:
       FileExistsError: where the dataset is already there.
       RuntimeError: where another process records it.
     """
-    check_names(name, version, split)
-    if episodes_per_shard < 1:
-      raise ValueError(f"Recorder: episodes_per_shard is {episodes_per_shard}; at least 1")
-    if image_format not in (None, *values.IMAGE_FORMATS):
-      raise ValueError(f"Recorder: image_format {image_format!r} is none of {', '.join(values.IMAGE_FORMATS)}")
+    check_options(name, version, split, episodes_per_shard, image_format)
     self.name, self.version, self.split = name, version, split
     self.path = Path(directory).expanduser() / name / version
     self.metadata = dict(metadata or {})
@@ -231,6 +227,15 @@ class Recorder:
       self.close()
     else:
       self.suspend()
+
+
+def check_options(name: str, version: str, split: str, episodes_per_shard: int, image_format: str | None) -> None:
+  """Raises ValueError where a dataset cannot be written so."""
+  check_names(name, version, split)
+  if episodes_per_shard < 1:
+    raise ValueError(f"Recorder: episodes_per_shard is {episodes_per_shard}; at least 1")
+  if image_format not in (None, *values.IMAGE_FORMATS):
+    raise ValueError(f"Recorder: image_format {image_format!r} is none of {', '.join(values.IMAGE_FORMATS)}")
 
 
 def check_names(name: str, version: str, split: str) -> None:

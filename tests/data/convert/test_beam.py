@@ -1,0 +1,115 @@
+"""Writing on Beam gives the folder that writing one episode after the other gives, byte for byte."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from test_write import Numbers, contents
+
+from ilx.data import read_info
+from ilx.data.convert import beam, write
+from ilx.data.convert.source import Converted
+
+
+class Mixed(Numbers):
+  """Episodes 2 and 5 have another field; the splits come in turns."""
+
+  def __getitem__(self, index):
+    steps, metadata, _ = super().__getitem__(index)
+    if index in (2, 5):
+      steps = steps | {"other": np.zeros(len(steps["reward"]))}
+    return Converted(steps, metadata, ("train", "val", "a/b" if index == 8 else "test")[index % 3])
+
+
+def both(tmp_path, source, **options):
+  expected = write.write(source, tmp_path / "sequential", **options)
+  found = beam.write(source, tmp_path / "beam", **options)
+  assert sorted(os.listdir(found.parent)) == ["1.0.0"]
+  assert contents(found) == contents(expected)
+  return found
+
+
+@pytest.mark.parametrize("per_shard", [1, 3, 1000])
+def test_byte_for_byte(tmp_path, per_shard):
+  both(tmp_path, Numbers(14), episodes_per_shard=per_shard, metadata={"licence": "MIT"}, name="other")
+
+
+def test_byte_for_byte_with_skips_of_every_kind(tmp_path):
+  source = Mixed(16, damaged=(0, 7), nan=(9,))
+  path = both(tmp_path, source, skip_damaged=True, episodes_per_shard=2)
+  info = read_info(path)
+  skipped = {episode["index"]: episode["reason"] for episode in info.metadata["skipped"]}
+  assert skipped.keys() == {0, 2, 5, 7, 8, 9}
+  assert skipped[5].startswith("Recorder.add: field 'other' is float32")
+  assert {name: split.lengths for name, split in info.splits.items()} == {
+    "test": (2, ), "train": (2, 2), "val": (2, 2),
+  }  # fmt: skip
+
+
+def test_pictures(tmp_path):
+  both(tmp_path, _Pictures(5), image_format="jpeg", episodes_per_shard=2)
+
+
+class _Pictures(Numbers):
+  def __getitem__(self, index):
+    steps, metadata, split = super().__getitem__(index)
+    return Converted(steps | {"camera": np.full((len(steps["reward"]), 8, 8, 3), index, np.uint8)}, metadata, split)
+
+
+def test_other_processes(tmp_path, monkeypatch):
+  monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), *sys.path]))
+  source = Numbers(9, damaged=(4,))
+  options = {"skip_damaged": True, "episodes_per_shard": 3}
+  expected = write.write(source, tmp_path / "sequential", **options)
+  flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+  found = beam.write(source, tmp_path / "beam", **options, pipeline_options=flags)
+  assert contents(found) == contents(expected)
+
+
+@pytest.mark.parametrize(
+  ("source", "problem"),
+  [
+    (Numbers(8, damaged=(4,)), r"numbers: episode 4: numbers\.bin, record 4: wrong checksum"),
+    (Numbers(8, nan=(6,)), "numbers: episode 6: episode: field 'observation' is NaN"),
+    (Mixed(4), "numbers: episode 2: Recorder.add: field 'other' is float32"),
+  ],
+)
+def test_a_failing_episode_is_named_and_nothing_stays(tmp_path, source, problem):
+  with pytest.raises(Exception, match=problem):
+    beam.write(source, tmp_path)
+  assert os.listdir(tmp_path / "numbers") == []
+
+
+def test_all_damaged(tmp_path):
+  with pytest.raises(ValueError, match=r"all 2 episodes are damaged; the first: numbers\.bin, record 0"):
+    beam.write(Numbers(2, (0, 1)), tmp_path, skip_damaged=True)
+  assert os.listdir(tmp_path / "numbers") == []
+
+
+def test_a_folder_that_workers_do_not_see(tmp_path, monkeypatch):
+  monkeypatch.setattr(beam, "_TOKEN", "token-of-another-machine")
+  real = beam._check_reachable
+  monkeypatch.setattr(beam, "_check_reachable", lambda staging, token: real(f"{staging}-elsewhere", token))
+  with pytest.raises(Exception, match=r"-elsewhere cannot be reached by the worker on .*: choose a directory"):
+    beam.write(Numbers(2), tmp_path)
+
+
+def test_what_is_refused_before_anything_runs(tmp_path):
+  path = beam.write(Numbers(2), tmp_path)
+  before = contents(path)
+  with pytest.raises(FileExistsError, match=r"numbers/1\.0\.0 is already there"):
+    beam.write(Numbers(3), tmp_path)
+  assert contents(path) == before
+  for options, problem in (
+    ({"name": "../x"}, "name"),
+    ({"version": "1"}, "version"),
+    ({"episodes_per_shard": 0}, "episodes_per_shard is 0"),
+    ({"image_format": "gif"}, "image_format 'gif'"),
+    ({"metadata": {"x": np.float32(1)}}, "metadata is not JSON"),
+  ):
+    with pytest.raises(ValueError, match=problem):
+      beam.write(Numbers(2), tmp_path / "new", **options)
+  with pytest.raises(ValueError, match="has no episodes"):
+    beam.write(Numbers(0), tmp_path / "new")
+  assert not (tmp_path / "new").exists()
