@@ -9,7 +9,7 @@ import numpy as np
 from experiments.data import fields
 from experiments.data.fields import Stored
 from experiments.data.problems import ERROR, WARNING
-from ilx.data import images
+from ilx.data import decode, images
 from ilx.data.features import Feature
 
 # Flags, and where in an episode they may be true.
@@ -69,11 +69,8 @@ def episode(
     note(WARNING, "short", "the episode has one step only, and so no transition")
   good: dict[str, Stored] = {}
   for name, feature in step_fields.items():
-    if fields.examined(feature):
-      if (value := _read(feature, record.get(name), steps, name, note)) is not None:
-        good[name] = value
-    elif not any(key == name or key.startswith(f"{name}/") for key in record):
-      note(ERROR, "missing field", "missing from the record", field=name)
+    if fields.examined(feature) and (value := _read(feature, record.get(name), steps, name, note)) is not None:
+      good[name] = value
   for name, feature in beside.items():
     if fields.examined(feature) and (value := _read(feature, record.get(name), 1, name, note)) is not None:
       _finite(name, value, note, steps=False)
@@ -86,10 +83,27 @@ def episode(
     if step_fields[name].kind == "text":
       _text(name, value, note)
     elif step_fields[name].kind == "image":
-      _pictures(name, value, step_fields[name].shape, pool, note)
+      _pictures(name, value, step_fields[name], pool, note)
   _flags(good, steps, note)
   _ranges(good, bounds, discrete, note)
   return good
+
+
+def ragged(record: Mapping[str, Stored], chosen: Mapping[str, Mapping[str, Any]], note: Note) -> None:
+  """Checks the fields that ``episode`` passes over: of varying shape, optional, sequences in steps.
+
+  Args:
+    record: what ``example.parse`` gave.
+    chosen: for each name the part of the features that it is, see ``ilx.data.decode.choose``.
+    note: see ``Note``.
+  """
+  for name, part in chosen.items():
+    try:
+      decode.decode(part, record)
+    except ValueError as error:
+      note(
+        ERROR, "type or shape", str(error).replace(f"field {name!r} ", "").replace(f"field {name!r}, ", ""), field=name
+      )
 
 
 def _read(feature: Feature, stored: Stored | None, steps: int, name: str, note: Note) -> Stored | None:
@@ -129,19 +143,19 @@ def _text(name: str, value: list[bytes], note: Note) -> None:
     note(WARNING, "empty text", "the text is empty in all steps", field=name)
 
 
-def _pictures(name: str, value: list[bytes], shape: tuple[int | None, ...], pool: Executor, note: Note) -> None:
+def _pictures(name: str, value: list[bytes], feature: Feature, pool: Executor, note: Note) -> None:
   # A still camera, or an absent one, repeats the same file.
   different = list(dict.fromkeys(value))
-  for content, message in zip(different, pool.map(lambda content: _picture(content, shape), different), strict=True):
+  for content, message in zip(different, pool.map(lambda content: _picture(content, feature), different), strict=True):
     if message:
       note(ERROR, "picture", message, field=name, step=value.index(content))
 
 
-def _picture(content: bytes, shape: tuple[int | None, ...]) -> str | None:
+def _picture(content: bytes, feature: Feature) -> str | None:
   if not content:
     return "the picture is empty"
   try:
-    images.decode(content, shape)
+    images.decode(content, feature.shape, feature.dtype)
   except ValueError as error:
     return f"cannot be decoded: {str(error).replace(chr(10), ' ')[:160]}"
   return None

@@ -47,8 +47,12 @@ def of_episodes(info: Info) -> dict[str, Any]:
 
 
 def examined(feature: Any) -> bool:
-  """Whether ``values`` understands it: one shape for all steps, or pictures."""
-  return isinstance(feature, Feature) and (feature.kind == "image" or None not in feature.shape)
+  """Whether ``values`` understands it: there in every record, of one shape in all steps, or pictures."""
+  if not isinstance(feature, Feature) or feature.optional or feature.kind == "unknown":
+    return False
+  if feature.kind in ("image", "text"):
+    return feature.kind == "image" or None not in feature.shape
+  return None not in feature.shape and feature.dtype.kind in "fiub"
 
 
 def is_pixels(feature: Any) -> bool:
@@ -115,6 +119,8 @@ def values(feature: Feature, stored: Stored | None, steps: int) -> Stored:
 
 def describe(feature: Any) -> str:
   """``float32 [7]``, ``jpeg [64, 64, 3]``, ``text``."""
+  if isinstance(feature, Feature) and feature.kind == "unknown":
+    return "unknown"
   if not isinstance(feature, Feature):
     inner = feature.feature
     return f"sequence of {describe(inner) if not isinstance(inner, dict) else ', '.join(inner)}"

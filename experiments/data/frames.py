@@ -33,11 +33,7 @@ class Frames:
 
   def __init__(self, info: Info):
     steps = fields.of_steps(info)
-    named = [
-      name
-      for name, feature in sorted(steps.items())
-      if fields.is_pixels(feature) or getattr(feature, "kind", "") == "image"
-    ]
+    named = [name for name, feature in sorted(steps.items()) if fields.is_pixels(feature) or _is_picture(feature)]
     self.found: dict[str, list[Frame]] = {name: [] for name in named[:FIELDS]}
     self.left_out = named[FIELDS:]
     self._shapes = {name: steps[name].shape for name in self.found}
@@ -67,6 +63,10 @@ class Frames:
     return np.unique(np.linspace(0, max(0, total - 1), share).round().astype(int)).tolist()
 
 
+def _is_picture(feature: Any) -> bool:
+  return fields.examined(feature) and feature.kind == "image" and feature.dtype == np.uint8
+
+
 def _file(value: Any, shape: tuple[int | None, ...]) -> bytes | None:
   """A small PNG or JPEG file of a picture, given as pixels or as a file."""
   from PIL import Image
@@ -77,7 +77,7 @@ def _file(value: Any, shape: tuple[int | None, ...]) -> bytes | None:
     return None
   if isinstance(value, bytes) and max(pixels.shape[:2]) <= _SIDE and len(value) <= _BYTES:
     return value
-  picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3])
+  picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3])
   picture.thumbnail((_SIDE, _SIDE))
   target = io.BytesIO()
   picture.save(target, "JPEG", quality=80)

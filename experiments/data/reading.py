@@ -1,6 +1,6 @@
 """Episodes of a split in chunks of columns, skipping over what cannot be read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +63,8 @@ def chunks(info: Info, split: str, report: Callable[[str], None], max_episodes: 
       steps = fields.count_steps(record, steps_fields)
       if not steps:
         raise ValueError("the episode is empty")
-      columns = _values(steps_fields, record, steps)
-      metadata = {name: _scalar(value) for name, value in _values(beside, record, 1).items()}
+      columns = values(steps_fields, record, steps)
+      metadata = {name: scalar(value) for name, value in values(beside, record, 1).items()}
     except ValueError as error:
       report(f"split {split}, episode {index}: {error}")
       continue
@@ -77,7 +77,8 @@ def chunks(info: Info, split: str, report: Callable[[str], None], max_episodes: 
     yield _join(split, parts)
 
 
-def _values(wanted: dict[str, Any], record: dict[str, Stored], steps: int) -> dict[str, Stored]:
+def values(wanted: Mapping[str, Any], record: Mapping[str, Stored], steps: int) -> dict[str, Stored]:
+  """The ``wanted`` fields of a parsed record; raises ValueError, which names the field."""
   found = {}
   for name, feature in wanted.items():
     try:
@@ -88,7 +89,7 @@ def _values(wanted: dict[str, Any], record: dict[str, Stored], steps: int) -> di
   return found
 
 
-def _scalar(value: Stored) -> Any:
+def scalar(value: Stored) -> Any:
   """One value of an episode as Python's own: a number, bool, string, or a list of numbers."""
   first = value[0]
   if isinstance(first, bytes):

@@ -20,7 +20,7 @@ from absl import flags
 from experiments.data import activity, checks, fields, survey, terminal, tolerant
 from experiments.data.measure import Distinct, Moments
 from experiments.data.problems import ERROR, WARNING, Problems
-from ilx.data import example, rlds
+from ilx.data import decode, example, rlds
 from ilx.data.rlds import Info
 
 ARGUMENTS = "DATASET"
@@ -90,6 +90,11 @@ class _Checker:
     self.info, self.problems = info, problems
     self.episodes = self.steps = 0
     self._fields, self._beside = fields.of_steps(info), fields.of_episodes(info)
+    self._ragged = {
+      name: decode.choose(info.features, [name])
+      for name, feature in (self._fields | self._beside).items()
+      if not fields.examined(feature) and getattr(feature, "kind", "") != "unknown"
+    }
     self._bounds = survey.bounds(info)
     self._discrete = "num_actions" in info.metadata and "action_low" not in info.metadata
     self._true = {name: 0 for name in self._fields if name.split("/")[1] in ("is_first", "is_last", "is_terminal")}
@@ -127,6 +132,7 @@ class _Checker:
     except ValueError as error:
       note(ERROR, "damaged record", str(error))
       return
+    checks.ragged(record, self._ragged, note)
     good = checks.episode(record, self._fields, self._beside, self._bounds, self._discrete, pool, note)
     self.episodes += 1
     self._gather(good)

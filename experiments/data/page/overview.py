@@ -13,7 +13,7 @@ def header(card: Mapping[str, Any]) -> str:
   parts = [
     str(metadata.get("env_id") or ""),
     ", ".join(f"{name} {split['episodes']:,}" for name, split in card["splits"].items()) + " episodes",
-    f"{sum(split['shards'] for split in card['splits'].values()):,} files ({card['file_format']})",
+    _files(card),
     text.size(card["bytes"]),
   ]
   out = [f"<h1>{escape(card['name'])} {escape(card['version'])}</h1>"]
@@ -39,6 +39,11 @@ def header(card: Mapping[str, Any]) -> str:
     for kind, title, value, detail in tiles
   )
   return "".join(out) + f'<dl class="tiles four">{cells}</dl>'
+
+
+def _files(card: Mapping[str, Any]) -> str:
+  count = sum(split["shards"] for split in card["splits"].values())
+  return f"{count:,} {card['file_format']} file{'s' if count != 1 else ''}"
 
 
 def findings(card: Mapping[str, Any]) -> str:

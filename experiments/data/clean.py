@@ -1,0 +1,218 @@
+"""Writes a new dataset from a part of another, by rules.
+
+Episodes are left out whole or trimmed at their ends: dropping steps in between would make transitions that never were.
+After an idle start was dropped the first step that is left is the episode's first. The flags is_first and is_last are
+set by the episodes' ends, pictures are copied byte for byte, real numbers are stored as float32 and integers as int32.
+Killed and started again, it goes on behind the last episode.
+
+What went and why is in clean.jsonl in the new dataset's folder, one line for each episode that was left out or changed;
+the rules and counts are in its metadata.json.
+"""
+
+import collections
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.data import rules as rules_lib
+from experiments.data import terminal
+from experiments.data.rules import Plan, Rules
+from experiments.data.trimmed import Trimmed
+from ilx.data import derived, files, rlds
+from ilx.data.convert import write as writing
+
+ARGUMENTS = "DATASET"
+# What holds for the whole of the old dataset only.
+_STALE = ("data_return", "data_return_std", "num_episodes", "num_transitions", "skipped")
+
+
+def define(values: flags.FlagValues) -> None:
+  """The flags of the command."""
+
+  def on(name: str, words: str) -> None:
+    flags.DEFINE_bool(name, False, words, flag_values=values)
+
+  def text(name: str, words: str, default: str | None = None) -> None:
+    flags.DEFINE_string(name, default, words, flag_values=values)
+
+  text("name", "Name of the new dataset; by default the old one's with -clean.")
+  text("version", "Its version.", "1.0.0")
+  text("root", "Folder of datasets; by default $ILX_DATA_DIR, or ~/.cache/ilx.")
+  text("split", "The name of the one split to take; by default all.")
+  on("drop_idle_start", "Drop the idle steps that episodes begin with: the action is 0 or repeats, nothing moves.")
+  on("drop_idle_end", "Drop the idle steps that episodes end with, as far as they earned nothing.")
+  flags.DEFINE_float(
+    "idle_tolerance",
+    0.0,
+    "Differences up to this, in the data's units, count as standing still.",
+    0.0,
+    flag_values=values,
+  )
+  on("drop_duplicates", "Leave out episodes whose steps equal those of an earlier one, in whatever split.")
+  on("skip_damaged", "Leave out what cannot be read; else that is an error.")
+  flags.DEFINE_integer("min_length", 1, "Least transitions, after idle ones were dropped.", 1, flag_values=values)
+  flags.DEFINE_float("min_return", None, "Least undiscounted return.", flag_values=values)
+  flags.DEFINE_float("max_return", None, "Greatest undiscounted return.", flag_values=values)
+  text("success_key", "Entry of the episodes' metadata that must be true, such as success.")
+  text("where", "Condition in SQL over the table of episodes, such as 'length > 20 AND split = ''train'''; see query.")
+  on("clip_actions", "Clip actions to action_low and action_high of metadata.json.")
+  flags.DEFINE_multi_string(
+    "cast", [], "FIELD=DTYPE, such as observation/state=float32; float32, int32, uint8 or bool.", flag_values=values
+  )
+  flags.DEFINE_list("keep_fields", [], "The only fields to keep beside those RLDS needs.", flag_values=values)
+  flags.DEFINE_list("drop_fields", [], "Fields to leave out, such as observation/image_1.", flag_values=values)
+  on("dry_run", "Only say what would be done.")
+
+
+def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
+  """Cleans one dataset; returns the exit code."""
+  rules = Rules(
+    **{
+      name: values[name].value
+      for name in Rules.__dataclass_fields__
+      if name not in ("cast", "keep_fields", "drop_fields")
+    },
+    cast=tuple(_cast(text) for text in values.cast),
+    keep_fields=tuple(values.keep_fields),
+    drop_fields=tuple(values.drop_fields),
+  )
+  path, plan = clean(
+    arguments[0],
+    rules,
+    root=values.root,
+    name=values.name,
+    version=values.version,
+    split=values.split,
+    dry_run=values.dry_run,
+  )
+  show(plan)
+  print(f"written to  {path}" if path else "nothing was written (--dry_run)")
+  return 0
+
+
+def clean(
+  dataset: str,
+  rules: Rules,
+  *,
+  root: str | None = None,
+  name: str | None = None,
+  version: str = "1.0.0",
+  split: str | None = None,
+  dry_run: bool = False,
+) -> tuple[pathlib.Path | None, Plan]:
+  """Writes what the rules leave of a dataset as a new one.
+
+  Returns:
+    The new dataset's folder (None for a dry run), and what was done.
+
+  Raises:
+    FileNotFoundError: where there is no such dataset.
+    FileExistsError: where the new one is already there.
+    ValueError: where something is damaged and not to be skipped, a rule does not fit, or no episode is left.
+  """
+  info = rlds.read_info(rlds.resolve(dataset))
+  directory = pathlib.Path(root).expanduser() if root else rlds.root()
+  target = directory / (name or f"{info.name}-clean") / version
+  if target.resolve() == info.directory.resolve():
+    raise ValueError(f"{target} is the dataset itself; a new one needs another --name or --version")
+  if target.exists():
+    raise FileExistsError(f"{target} is already there; remove it, or give another --name or --version")
+  if split is not None and split not in info.splits:
+    raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
+  splits = list(info.splits) if split is None else [split]
+  source = Trimmed(
+    info, [], {}, rules, {}, name or f"{info.name}-clean"
+  )  # refuses rules that do not fit, before the work
+  with terminal.progress("reading", sum(info.splits[each].num_episodes for each in splits)) as advance:
+    plan = rules_lib.plan(info, splits, rules, _chosen(info, splits, rules), lambda: advance(1))
+  if not plan.kept:
+    raise ValueError(f"{info.directory}: no episode is left ({_reasons(plan) or 'there is none'})")
+  if dry_run:
+    return None, plan
+  source = source.of(plan.kept, plan.files, _metadata(info, rules, plan))
+  log = target.with_name(f"{version}.clean.jsonl")
+  log.parent.mkdir(parents=True, exist_ok=True)
+  temporary = log.with_name(f"{log.name}.tmp")
+  files.write_text(temporary, "".join(json.dumps(entry) + "\n" for entry in plan.log))
+  temporary.replace(log)
+  with terminal.progress("writing", len(source)) as advance:
+    path = writing.write(source, directory, name=target.parent.name, version=version, progress=_Advance(advance))
+  # Last, so that a kill in between leaves it beside the folder.
+  log.replace(path / "clean.jsonl")
+  return path, plan
+
+
+class _Advance:
+  """From (done, total) to how many more."""
+
+  def __init__(self, advance: Callable[[int], None]):
+    self._advance, self._done = advance, 0
+
+  def __call__(self, done: int, total: int) -> None:
+    self._advance(done - self._done)
+    self._done = done
+
+
+def show(plan: Plan) -> None:
+  """Prints counts before and after, and what went by which rule."""
+  before, after = plan.before, plan.after
+  rows = [
+    (key, f"{before[key]:,.0f}", f"{after[key]:,.0f}", f"{after[key] - before[key]:+,.0f}")
+    for key in ("episodes", "transitions")
+  ]
+  terminal.table(("", "before", "after", "change"), rows)
+  counts = collections.Counter((entry["what"], entry.get("rule", entry["why"])) for entry in plan.log)
+  amounts: collections.Counter[tuple[str, str]] = collections.Counter()
+  for entry in plan.log:
+    amounts[entry["what"], entry.get("rule", entry["why"])] += entry.get("steps", entry.get("values", 0))
+  if counts:
+    print()
+    rows = [
+      (what, rule, f"{count:,}", f"{amounts[what, rule]:,}" if amounts[what, rule] else "")
+      for (what, rule), count in counts.most_common()
+    ]
+    terminal.table(("what", "rule", "episodes", "steps or values"), rows, numbers=False)
+  print()
+
+
+def _metadata(info: rlds.Info, rules: Rules, plan: Plan) -> dict[str, Any]:
+  kept = {key: value for key, value in info.metadata.items() if key not in _STALE}
+  counts = {
+    key: {"before": int(plan.before[key]), "after": int(plan.after[key])} for key in ("episodes", "transitions")
+  }
+  dropped = collections.Counter(entry["rule"] for entry in plan.log if entry["what"] == "dropped")
+  cleaned = {
+    "dataset": f"{info.name}/{info.version}",
+    "rules": rules.stated(),
+    **counts,
+    "dropped": dict(sorted(dropped.items())),
+  }
+  if all(path.is_file() for split in info.splits.values() for path in split.files):
+    cleaned["fingerprint"] = derived.fingerprint(info)
+  # As JSON gives it back, which is what an unfinished run is compared with.
+  return json.loads(json.dumps(kept | {"cleaned": cleaned}))
+
+
+def _reasons(plan: Plan) -> str:
+  counts = collections.Counter(entry["rule"] for entry in plan.log if entry["what"] == "dropped")
+  return ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
+
+
+def _chosen(info: rlds.Info, splits: list[str], rules: Rules) -> Mapping[str, set[int]] | None:
+  """For every split the episodes that meet ``rules.where``."""
+  if rules.where is None:
+    return None
+  from experiments.data import query
+
+  return query.chosen(info, splits, rules.where)
+
+
+def _cast(text: str) -> tuple[str, str]:
+  field, _, dtype = text.partition("=")
+  if dtype not in ("float32", "int32", "uint8", "bool"):
+    raise ValueError(f"--cast={text}: expected FIELD=DTYPE with float32, int32, uint8 or bool")
+  return field, str(np.dtype(dtype))

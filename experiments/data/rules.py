@@ -1,0 +1,248 @@
+"""What cleaning leaves out and changes, and the plan of it, made in one pass."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.data import activity, fields, reading, survey, tolerant
+from ilx.data import example, shards
+from ilx.data.rlds import Info
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """What to leave out and change.
+
+  Attributes:
+    drop_idle_start: drops the idle steps that an episode begins with; see ``activity.idle``.
+    drop_idle_end: drops the idle steps that it ends with, as far as they earned nothing.
+    idle_tolerance: see ``activity.idle``.
+    drop_duplicates: leaves out episodes whose steps equal those of an earlier one, in whatever split.
+    skip_damaged: leaves out what cannot be read; else that is an error.
+    min_length: transitions that an episode must have, after its idle steps were dropped.
+    min_return, max_return: undiscounted, after idle steps were dropped; None: no limit.
+    success_key: the name in the episodes' metadata that must be true.
+    where: a condition in SQL over the table of episodes, which they must meet.
+    clip_actions: clips actions to the bounds that ``metadata.json`` gives.
+    cast: (field, dtype) pairs.
+    keep_fields, drop_fields: names of fields or folders of them, relative to a step, or "episode_metadata/...".
+  """
+
+  drop_idle_start: bool = False
+  drop_idle_end: bool = False
+  idle_tolerance: float = 0.0
+  drop_duplicates: bool = False
+  skip_damaged: bool = False
+  min_length: int = 1
+  min_return: float | None = None
+  max_return: float | None = None
+  success_key: str | None = None
+  where: str | None = None
+  clip_actions: bool = False
+  cast: tuple[tuple[str, str], ...] = ()
+  keep_fields: tuple[str, ...] = ()
+  drop_fields: tuple[str, ...] = ()
+
+  def stated(self) -> dict[str, Any]:
+    """Those that differ from doing nothing, JSON-able."""
+    default = Rules()
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if getattr(self, field.name) != getattr(default, field.name)
+    }
+
+
+class Kept(NamedTuple):
+  """An episode that stays: steps ``start`` to ``stop - 1`` of a record."""
+
+  split: str
+  episode: int
+  file: Path
+  record: int
+  start: int
+  stop: int
+
+
+class Plan(NamedTuple):
+  """What is done to a dataset.
+
+  Attributes:
+    kept: the episodes that stay, in their order.
+    files: how many records each of their files has.
+    log: an entry for every episode that goes or changes: "split", "episode", "file", "record", "what" and "why".
+    before, after: "episodes", "transitions" and the sum of the returns.
+  """
+
+  kept: list[Kept]
+  files: dict[Path, int]
+  log: list[dict[str, Any]]
+  before: collections.Counter[str]
+  after: collections.Counter[str]
+
+
+def plan(
+  info: Info,
+  splits: list[str],
+  rules: Rules,
+  chosen: Mapping[str, set[int]] | None = None,
+  visit: Callable[[], None] = lambda: None,
+) -> Plan:
+  """Decides about every episode.
+
+  Args:
+    info: of the dataset.
+    splits: names of splits, in the order in which duplicates are looked for.
+    rules: see there; ``where`` was already answered by ``chosen``.
+    chosen: for every split the numbers of the episodes that may stay; all by default.
+    visit: called after every record.
+
+  Raises:
+    ValueError: where something cannot be read and damage is not to be skipped, or a rule does not fit the dataset.
+  """
+  planner = _Planner(info, rules)
+  for split in splits:
+    may_stay = None if chosen is None else chosen.get(split, set())
+    first = 0
+    for path, length in zip(*info.splits[split], strict=True):
+      planner.shard(split, first, path, length, may_stay, visit)
+      first += length
+  return planner.plan
+
+
+class _Planner:
+  def __init__(self, info: Info, rules: Rules):
+    self.plan = Plan([], {}, [], collections.Counter(), collections.Counter())
+    self._info, self._rules = info, rules
+    self._fields = {name: feature for name, feature in fields.of_steps(info).items() if fields.examined(feature)}
+    self._beside = {name: feature for name, feature in fields.of_episodes(info).items() if fields.examined(feature)}
+    self._seen: set[int] = set()
+    self._bounds = survey.bounds(info)
+    if "steps/reward" not in self._fields:
+      raise ValueError(f"{info.directory}: the steps have no reward")
+    if rules.clip_actions and (self._bounds is None or "action_low" not in info.metadata):
+      raise ValueError(f"{info.directory}: metadata.json gives no action_low and action_high to clip actions to")
+    self._success = f"episode_metadata/{rules.success_key}"
+    if rules.success_key and self._success not in self._beside:
+      there = ", ".join(name.removeprefix("episode_metadata/") for name in self._beside) or "none"
+      raise ValueError(f"{info.directory}: episodes have no metadata {rules.success_key!r}; there: {there}")
+
+  def shard(
+    self, split: str, first: int, path: Path, length: int, may_stay: set[int] | None, visit: Callable[[], None]
+  ) -> None:
+    """Decides about the episodes of one file."""
+    before = len(self.plan.kept)
+    count = 0
+    damaged = None
+    for index, found in tolerant.records(path, self._info.file_format, length):
+      if index is None:
+        damaged = str(found)
+        self._damaged(split, None, path, None, damaged)
+        continue
+      count = index + 1
+      visit()
+      if isinstance(found, ValueError):
+        self._damaged(split, first + index, path, index, str(found))
+      elif may_stay is not None and first + index not in may_stay:
+        steps = fields.count_steps(example.parse(found), self._fields)
+        self.plan.before.update(episodes=1, transitions=steps - 1)
+        self._drop(split, first + index, path, index, "where", f"not {self._rules.where}")
+      else:
+        self._episode(split, first + index, path, index, found)
+    self.plan.files[path] = count
+    if damaged is not None and path.is_file():
+      try:
+        shards.open(path, self._info.file_format, count).close()
+      except ValueError:
+        # Its records can be read one after the other, but not by their numbers, which writing needs.
+        for kept in self.plan.kept[before:]:
+          self._drop(split, kept.episode, path, kept.record, "damaged", damaged)
+          self.plan.after.subtract(episodes=1, transitions=kept.stop - kept.start - 1)
+        del self.plan.kept[before:]
+
+  def _episode(self, split: str, episode: int, path: Path, index: int, content: bytes) -> None:
+    rules, where = self._rules, (split, episode, path, index)
+    try:
+      record = example.parse(content)
+      steps = fields.count_steps(record, self._fields)
+      if steps < 1:
+        raise ValueError("the episode is empty")
+      columns = reading.values(self._fields, record, steps)
+      beside = reading.values(self._beside, record, 1)
+    except ValueError as error:
+      self._damaged(*where, str(error))
+      return
+    reward = columns["steps/reward"].reshape(-1).astype(np.float64)
+    self.plan.before.update(episodes=1, transitions=steps - 1, returns=float(reward[:-1].sum()))
+    if rules.drop_duplicates:
+      hashes = activity.combine({name: activity.column_hashes(value) for name, value in columns.items()})
+      found = int(activity.episode_hashes(hashes, np.array([0, steps]))[0])
+      if found in self._seen:
+        self._drop(*where, "duplicate", "its steps equal those of an earlier episode")
+        return
+      self._seen.add(found)
+    if rules.success_key and not np.all(beside[self._success][0]):
+      self._drop(*where, "failed", f"{rules.success_key} is {reading.scalar(beside[self._success])}")
+      return
+    start, stop = self._trimmed(columns, reward, steps)
+    total = float(reward[start : stop - 1].sum())
+    if stop - start - 1 < max(1, rules.min_length):
+      idle = f" after {steps - stop + start} idle steps were dropped" if stop - start < steps else ""
+      self._drop(*where, "short", f"{stop - start - 1} transitions{idle}; at least {max(1, rules.min_length)}")
+    elif rules.min_return is not None and total < rules.min_return:
+      self._drop(*where, "return", f"{total:g} is below {rules.min_return:g}")
+    elif rules.max_return is not None and total > rules.max_return:
+      self._drop(*where, "return", f"{total:g} is above {rules.max_return:g}")
+    else:
+      self._keep(Kept(*where, start, stop), columns, steps, total)
+
+  def _keep(self, kept: Kept, columns: Mapping[str, Any], steps: int, total: float) -> None:
+    where = (kept.split, kept.episode, kept.file, kept.record)
+    if kept.start:
+      self._log(*where, "trimmed", "idle start", steps=kept.start)
+    if kept.stop < steps:
+      self._log(*where, "trimmed", "idle end", steps=steps - kept.stop)
+    if self._rules.clip_actions:
+      rows = columns["steps/action"].reshape(steps, -1)[kept.start : kept.stop - 1]
+      low, high = self._bounds
+      if outside := int(((rows < low.astype(np.float32)) | (rows > high.astype(np.float32))).sum()):
+        self._log(*where, "clipped", "actions out of bounds", values=outside)
+    self.plan.kept.append(kept)
+    self.plan.after.update(episodes=1, transitions=kept.stop - kept.start - 1, returns=total)
+
+  def _trimmed(self, columns: Mapping[str, Any], reward: np.ndarray, steps: int) -> tuple[int, int]:
+    """The steps that stay; one at least."""
+    rules = self._rules
+    if not (rules.drop_idle_start or rules.drop_idle_end):
+      return 0, steps
+    idle = activity.idle(columns, np.array([0, steps]), rules.idle_tolerance)
+    start, stop = 0, steps
+    if rules.drop_idle_start:
+      # The last step is never idle.
+      start = int(np.argmin(idle))
+    if rules.drop_idle_end:
+      # A transition that earned something is never dropped; the observation it led to is the one it came from.
+      while stop - 1 > start and idle[stop - 2] and reward[stop - 2] == 0:
+        stop -= 1
+    return start, stop
+
+  def _damaged(self, split: str, episode: int | None, path: Path, index: int | None, message: str) -> None:
+    if not self._rules.skip_damaged:
+      record = "" if index is None else f", record {index}"
+      raise ValueError(f"{path}{record}: {message}; to leave out what is damaged, give --skip_damaged")
+    if index is not None:
+      self.plan.before.update(episodes=1)
+    self._drop(split, episode, path, index, "damaged", message)
+
+  def _drop(self, split: str, episode: int | None, path: Path, index: int | None, what: str, why: str) -> None:
+    self._log(split, episode, path, index, "dropped", why, rule=what)
+
+  def _log(
+    self, split: str, episode: int | None, path: Path, index: int | None, what: str, why: str, **more: Any
+  ) -> None:
+    entry = {"split": split, "episode": episode, "file": path.name, "record": index, "what": what, "why": why} | more
+    self.plan.log.append({key: value for key, value in entry.items() if value is not None})
