@@ -11,7 +11,7 @@ from ilx.types import Statistics, Tree
 __all__ = ["HUGE", "LARGE", "QUANTILES", "RANK_ERROR", "SAMPLE", "Accumulator", "merge", "sample", "statistics"]
 
 # How many steps stand for all where a leaf is large (see ``Accumulator``).
-SAMPLE = 16_384
+SAMPLE = 4096
 
 
 class Accumulator:
