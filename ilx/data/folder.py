@@ -1,13 +1,14 @@
-"""The files of a dataset folder, written: shards and what describes them."""
+"""A dataset folder that is written: what it may be called, its shards, and the files that describe them."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilx.data import features, files
+from ilx.data import features, files, values
 
 
 class Shards(NamedTuple):
@@ -83,3 +84,29 @@ def json_text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
   except (TypeError, ValueError) as error:
     raise ValueError(f"metadata is not JSON: {error}") from None
+
+
+def check_options(name: str, version: str, split: str, episodes_per_shard: int, image_format: str | None) -> None:
+  """Raises ValueError where a dataset cannot be written so."""
+  check_names(name, version, split)
+  if episodes_per_shard < 1:
+    raise ValueError(f"Recorder: episodes_per_shard is {episodes_per_shard}; at least 1")
+  if image_format not in (None, *values.IMAGE_FORMATS):
+    raise ValueError(f"Recorder: image_format {image_format!r} is none of {', '.join(values.IMAGE_FORMATS)}")
+
+
+def check_names(name: str, version: str, split: str) -> None:
+  """Raises ValueError where a dataset cannot be called so."""
+  for what, value, pattern in (
+    ("name", name, r"[A-Za-z][\w-]*"),
+    ("version", version, r"\d+\.\d+\.\d+"),
+    ("split", split, r"\w[\w-]*"),
+  ):
+    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+      raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
+
+
+def refuse_existing(path: Path) -> None:
+  """Raises FileExistsError where the dataset is already there."""
+  if path.exists():
+    raise FileExistsError(f"{path} is already there; remove it, or record under another name or version")

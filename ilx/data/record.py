@@ -2,7 +2,6 @@
 
 import array
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ilx.data import encode, features, files, folder, shards, values
+from ilx.data import encode, features, files, folder, shards
 from ilx.data.journal import Journal, write_error
 
 
@@ -65,7 +64,7 @@ class Recorder:
       FileExistsError: where the dataset is already there.
       RuntimeError: where another process records it.
     """
-    check_options(name, version, split, episodes_per_shard, image_format)
+    folder.check_options(name, version, split, episodes_per_shard, image_format)
     self.name, self.version, self.split = name, version, split
     self.path = Path(directory).expanduser() / name / version
     self.metadata = dict(metadata or {})
@@ -77,10 +76,10 @@ class Recorder:
     self._episodes_per_shard, self._image_format = episodes_per_shard, image_format
     self._features: dict[str, Any] | None = None
     self._folder = self.path.with_name(f"{version}.incomplete")
-    refuse_existing(self.path)
+    folder.refuse_existing(self.path)
     self._journal = Journal(self._folder / "journal.tfrecord", fsync=fsync)
     try:
-      refuse_existing(self.path)  # published by the process that held the lock until now
+      folder.refuse_existing(self.path)  # published by the process that held the lock until now
       self._replay()
     except BaseException:
       self._journal.close()
@@ -142,7 +141,7 @@ class Recorder:
     """``add`` of what ``encode.encode`` gave."""
     self._refuse_closed()
     split = self.split if split is None else split
-    check_names(self.name, self.version, split)
+    folder.check_names(self.name, self.version, split)
     # An entry of features without an episode, which a kill can leave, binds nobody.
     if not self.num_episodes:
       self._journal.append({"split": self.split, "features": features.to_json(encoded.features)})
@@ -196,7 +195,7 @@ class Recorder:
     try:
       staging.mkdir()
       self._write(staging)
-      refuse_existing(self.path)
+      folder.refuse_existing(self.path)
       staging.rename(self.path)
       files.sync_folder(self.path.parent)
     except FileExistsError:
@@ -227,29 +226,3 @@ class Recorder:
       self.close()
     else:
       self.suspend()
-
-
-def check_options(name: str, version: str, split: str, episodes_per_shard: int, image_format: str | None) -> None:
-  """Raises ValueError where a dataset cannot be written so."""
-  check_names(name, version, split)
-  if episodes_per_shard < 1:
-    raise ValueError(f"Recorder: episodes_per_shard is {episodes_per_shard}; at least 1")
-  if image_format not in (None, *values.IMAGE_FORMATS):
-    raise ValueError(f"Recorder: image_format {image_format!r} is none of {', '.join(values.IMAGE_FORMATS)}")
-
-
-def check_names(name: str, version: str, split: str) -> None:
-  """Raises ValueError where a dataset cannot be called so."""
-  for what, value, pattern in (
-    ("name", name, r"[A-Za-z][\w-]*"),
-    ("version", version, r"\d+\.\d+\.\d+"),
-    ("split", split, r"\w[\w-]*"),
-  ):
-    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-      raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
-
-
-def refuse_existing(path: Path) -> None:
-  """Raises FileExistsError where the dataset is already there."""
-  if path.exists():
-    raise FileExistsError(f"{path} is already there; remove it, or record under another name or version")

@@ -9,35 +9,17 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ilx.data import derived, encode, features, files, folder, record, rlds, shards
-from ilx.data.convert import write as sequential
+from ilx.data import derived, features, files, folder, rlds, shards
+from ilx.data.convert import plan as plan_lib
+from ilx.data.convert.plan import Head, Plan, Read
 from ilx.data.convert.source import Source
-from ilx.data.convert.write import Skipped
+from ilx.data.convert.write import Skipped, checked, described, named, prepare
 
-_PLAN = "plan.json"
 _TOKEN = "token"
-
-
-class _Head(NamedTuple):
-  """What the plan needs to know of an episode."""
-
-  index: int
-  split: str
-  kind: str  # of its features
-  num_transitions: int
-  total_reward: float
-  num_bytes: int
-
-
-class _Plan(NamedTuple):
-  """Which episode goes where: ``indices[split]``, rising, are cut into shards of ``episodes_per_shard``."""
-
-  indices: dict[str, np.ndarray]
-  episodes_per_shard: int
 
 
 def write(
@@ -78,18 +60,18 @@ def write(
     ValueError: as ``convert.write.write``. What fails on a worker is raised as the runner tells it, with the text of
       the error, which names the episode.
   """
-  total, merged = sequential.checked(source, metadata)
+  total, merged = checked(source, metadata)
   name = name or source.name
-  record.check_options(name, version, "train", episodes_per_shard, image_format)
+  folder.check_options(name, version, "train", episodes_per_shard, image_format)
   path = Path(rlds.root() if directory is None else directory).expanduser().absolute() / name / version
-  record.refuse_existing(path)
+  folder.refuse_existing(path)
   options = _options(pipeline_options)
   with derived.publishing(path) as staging:
     token = uuid.uuid4().hex
     (staging / _TOKEN).write_text(token)
     check = functools.partial(_check_reachable, str(staging), token)
     read = functools.partial(_read, source, name, version, image_format, skip_damaged, check)
-    plan = functools.partial(_make_plan, source.name, episodes_per_shard, skip_damaged, str(staging))
+    plan = functools.partial(plan_lib.make, source.name, episodes_per_shard, skip_damaged, str(staging))
     shard = functools.partial(_write_shard, str(staging), name, check)
     _run(options, total, read, plan, shard)
     _describe(staging, name, version, source, merged, episodes_per_shard)
@@ -120,7 +102,7 @@ def _run(options: Any, total: int, read: Any, plan: Any, shard: Any) -> None:
     planned = heads | "Plan" >> beam.Map(plan, kinds=beam.pvalue.AsDict(kinds))
     _ = (
       episodes
-      | "Place" >> beam.FlatMap(_place, plan=beam.pvalue.AsSingleton(planned))
+      | "Place" >> beam.FlatMap(plan_lib.place, plan=beam.pvalue.AsSingleton(planned))
       | beam.GroupByKey()
       | "Write" >> beam.Map(shard, plan=beam.pvalue.AsSingleton(planned))
     )
@@ -140,82 +122,27 @@ def _check_reachable(staging: str, token: str) -> None:
 
 def _read(
   source: Source, name: str, version: str, image_format: str | None, skip_damaged: bool, check: Any, index: int
-) -> Iterator[tuple[_Head | Skipped, str, bytes]]:
+) -> Iterator[Read]:
   """An episode as (head, features as JSON, record)."""
   check()
   try:
-    prepared = sequential.prepare(source, index, image_format)
-    record.check_names(name, version, prepared.split)
+    prepared = prepare(source, index, image_format)
+    folder.check_names(name, version, prepared.split)
   except ValueError as error:
     if not skip_damaged:
-      raise sequential.named(error, source, index) from error
+      raise named(error, source, index) from error
     yield Skipped(index, str(error)), "", b""
     return
   encoded = prepared.encoded
-  described = json.dumps(features.to_json(encoded.features), sort_keys=True)
-  kind = hashlib.sha256(described.encode()).hexdigest()
-  head = _Head(index, prepared.split, kind, encoded.num_transitions, encoded.total_reward, len(encoded.record))
-  yield head, described, encoded.record
+  text = json.dumps(features.to_json(encoded.features), sort_keys=True)
+  kind = hashlib.sha256(text.encode()).hexdigest()
+  head = Head(index, prepared.split, kind, encoded.num_transitions, encoded.total_reward, len(encoded.record))
+  yield head, text, encoded.record
 
 
-def _kind(episode: tuple[_Head | Skipped, str, bytes]) -> Iterator[tuple[str, str]]:
-  if isinstance(episode[0], _Head):
+def _kind(episode: Read) -> Iterator[tuple[str, str]]:
+  if isinstance(episode[0], Head):
     yield episode[0].kind, episode[1]
-
-
-def _make_plan(
-  source_name: str,
-  episodes_per_shard: int,
-  skip_damaged: bool,
-  staging: str,
-  heads: list[_Head | Skipped],
-  kinds: Mapping[str, str],
-) -> _Plan:
-  """Decides which episodes go where, and keeps what the dataset's description needs.
-
-  Raises:
-    ValueError: where an episode has other fields than the first; names it.
-  """
-  skipped = [head for head in heads if isinstance(head, Skipped)]
-  heads = sorted(head for head in heads if isinstance(head, _Head))
-  parsed = {kind: features.from_json(json.loads(text)) for kind, text in kinds.items()}
-  kept = []
-  for head in heads:
-    # In the words of a recorder, which compares every episode with those before.
-    if problem := encode.difference(parsed[heads[0].kind], parsed[head.kind]):
-      if not skip_damaged:
-        raise ValueError(f"{source_name}: episode {head.index}: Recorder.add: {problem}")
-      skipped.append(Skipped(head.index, f"Recorder.add: {problem}"))
-    else:
-      kept.append(head)
-  splits = sorted({head.split for head in kept})
-  about = {
-    "features": json.loads(kinds[kept[0].kind]) if kept else None,
-    "returns": [head.total_reward for head in kept],
-    "num_transitions": sum(head.num_transitions for head in kept),
-    "skipped": sorted(skipped),
-    "splits": {
-      split: [(head.index, head.num_bytes) for head in kept if head.split == split]
-      for split in splits
-    },
-  }  # fmt: skip
-  # A runner may do this twice; the name appears whole or not at all.
-  temporary = Path(staging) / f"{_PLAN}.{uuid.uuid4().hex}"
-  files.write_text(temporary, json.dumps(about))
-  temporary.replace(Path(staging) / _PLAN)
-  indices = {split: np.array([index for index, _ in about["splits"][split]], np.int64) for split in splits}
-  return _Plan(indices, episodes_per_shard)
-
-
-def _place(
-  episode: tuple[_Head | Skipped, str, bytes], plan: _Plan
-) -> Iterator[tuple[tuple[str, int], tuple[int, bytes]]]:
-  """An episode under (split, shard), unless it is left out."""
-  head, _, content = episode
-  indices = plan.indices.get(getattr(head, "split", ""), np.empty(0, np.int64))
-  rank = int(np.searchsorted(indices, head.index))
-  if rank < len(indices) and indices[rank] == head.index:
-    yield (head.split, rank // plan.episodes_per_shard), (head.index, content)
 
 
 def _write_shard(
@@ -223,7 +150,7 @@ def _write_shard(
   name: str,
   check: Any,
   group: tuple[tuple[str, int], Iterable[tuple[int, bytes]]],
-  plan: _Plan,
+  plan: Plan,
 ) -> None:
   """Writes one file; its episodes come in any order, and may be more than fit into memory."""
   check()
@@ -252,7 +179,7 @@ def _ordered(spool: Any, places: Sequence[tuple[int, int, int]]) -> Iterator[byt
 def _describe(
   staging: Path, name: str, version: str, source: Source, merged: dict[str, Any], episodes_per_shard: int
 ) -> None:
-  about = files.read_json(staging / _PLAN)
+  about = files.read_json(staging / plan_lib.FILE)
   skipped = [Skipped(*episode) for episode in about["skipped"]]
   if not about["returns"]:
     raise ValueError(f"{source.name}: all {len(skipped)} episodes are damaged; the first: {skipped[0].reason}")
@@ -264,7 +191,7 @@ def _describe(
       if not path.is_file():
         raise FileNotFoundError(f"{path} was not written; do all workers share this folder?")
     splits[split] = folder.Shards(lengths, sum(size for _, size in episodes))
-  metadata = sequential.described(merged, np.array(about["returns"]), about["num_transitions"], skipped)
-  for file in (*staging.glob(f"{_PLAN}*"), staging / _TOKEN):
+  metadata = described(merged, np.array(about["returns"]), about["num_transitions"], skipped)
+  for file in (*staging.glob(f"{plan_lib.FILE}*"), staging / _TOKEN):
     file.unlink()
   folder.describe(staging, name, version, splits, features.from_json(about["features"]), metadata)

@@ -11,7 +11,6 @@ import pytest
 
 import ilx.data
 from ilx.data import episode, load, read_info
-from ilx.data.convert import write as write_lib
 from ilx.data.convert.source import Converted
 from ilx.data.convert.write import write
 
@@ -201,6 +200,6 @@ def test_the_default_root_and_pictures(tmp_path, monkeypatch):
       steps = super().__getitem__(index).steps
       return Converted(steps | {"camera": np.zeros((len(steps["reward"]), 8, 8, 3), np.uint8)})
 
-  path = write_lib.write(Pictures(2), name="pictures", version="2.0.1", image_format="jpeg")
+  path = write(Pictures(2), name="pictures", version="2.0.1", image_format="jpeg")
   assert path == tmp_path / "pictures" / "2.0.1"
   assert read_info(path).features["steps"].feature["camera"].encoding == "jpeg"
