@@ -176,15 +176,15 @@ class Reader:
     """Prepared episodes, and the rows of the piece's items in their order."""
 
     def make() -> tuple[Episodes, np.ndarray]:
-      first, numbers, items = self._schedule.contents(piece)
-      key = (piece.epoch, first, len(numbers))
-      episodes = self._blocks.get(key, lambda: self._view.prepare(read(self._sources, numbers)))
+      numbers = self._schedule.episodes(piece.epoch, piece.block)
+      # Streams that share a block share its columns too.
+      episodes = self._blocks.get((piece.epoch, piece.block), lambda: self._view.prepare(read(self._sources, numbers)))
       if len(episodes.rows) != self._schedule.count(numbers):
         raise ValueError(
           f"{self._sources[0].info.directory}: {len(episodes.rows)} items where the index says "
           f"{self._schedule.count(numbers)}; the dataset changed while it was read"
         )
-      return episodes, np.asarray(episodes.rows)[items]
+      return episodes, np.asarray(episodes.rows)[self._schedule.items(piece)]
 
     return self._pieces.get(piece, make)
 

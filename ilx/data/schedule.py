@@ -1,17 +1,18 @@
 """Which items a streamed batch holds: a pure function of the seed and the batch's number.
 
-An epoch lays the items of all its episodes on a line, episode after episode in an order drawn for that epoch, and cuts
-the line into V stretches of equal length (to within one item), one for each of V virtual streams. A stream goes through
-its stretch block by block; a block is K consecutive episodes, and within it the items come in an order of their own. A
-batch takes the same number of items from every stream. So that
+An epoch lays the items of all its episodes on a line, episode after episode in an order drawn for that epoch. K
+consecutive episodes are a block, within which the items are shuffled. The line is turned by a random number of items,
+as a ring would be, and cut into V stretches of equal length (to within one item), one for each of V virtual streams. A
+batch takes the same number of items from every stream, each going through its stretch in order. So that
 
 * every epoch has each item exactly once (as often as its episode was drawn, with weights), and all streams end it
   within one item of each other;
-* a batch depends on the seed and its number alone: where any stream stands is found by arithmetic, without going
-  through what came before;
-* the number of hosts changes nothing: a host serves some of the streams, and reads their episodes alone;
-* what is in memory is a block or two for every stream. A batch mixes V x K episodes; where they are all of them, the
-  epoch's order is a uniformly random one.
+* at any place of any batch, each item is as likely as any other: long episodes and short, first steps and last;
+* a batch depends on the seed and its number alone: where a stream stands is found by arithmetic, without going through
+  what came before;
+* the number of hosts changes nothing: a host serves some of the streams, and reads their blocks alone (a block that
+  lies on a cut is read for both sides);
+* what is in memory is a block or two for every stream; a batch mixes V x K episodes.
 
 "Time" ``x = k V + v`` stands for the k-th item of stream v; epoch e is the times from ``before(e)`` to
 ``before(e + 1)``, where ``before(e)`` is the number of items in all epochs before.
@@ -32,39 +33,37 @@ _ORDER, _COPIES, _ITEMS = 0, 1, 2
 
 
 class Piece(NamedTuple):
-  """What one stream has of one block: the items from ``start`` to ``stop - 1`` of the epoch's line."""
+  """What one stream has of one block.
+
+  Attributes:
+    epoch: its number.
+    block: its number in the epoch.
+    start: the first of the block's items, in their shuffled order.
+    stop: behind the last.
+    stream: whose it is.
+    first: the number of the stream's item that is ``start``.
+  """
 
   epoch: int
-  stream: int
+  block: int
   start: int
   stop: int
+  stream: int
+  first: int
 
 
 class Span(NamedTuple):
-  """Items ``start`` to ``stop - 1`` of a piece, in the piece's own order."""
+  """Items ``start`` to ``stop - 1`` of a piece, counted from the piece's own start."""
 
   piece: Piece
   start: int
   stop: int
 
 
-class Contents(NamedTuple):
-  """What a piece is made of.
-
-  Attributes:
-    first: the place, among the epoch's episodes, of the first one that is needed.
-    episodes: int64 ``[K']``, numbers of the episodes needed, in the order in which their items are laid out.
-    items: int64, in the piece's order: places among all items of ``episodes``.
-  """
-
-  first: int
-  episodes: np.ndarray
-  items: np.ndarray
-
-
 class _Epoch(NamedTuple):
   order: np.ndarray  # episodes
   ends: np.ndarray  # [len(order) + 1]: items before each of them, and of all
+  turn: int  # the place on the line where the first stretch begins
 
 
 class Schedule:
@@ -119,17 +118,18 @@ class Schedule:
 
   def after(self, piece: Piece) -> Piece:
     """The next piece of the same stream."""
-    begin, _ = self._stretch(piece.epoch, piece.stream)
-    return self._find(piece.stream, self._first(piece.epoch, piece.stream) + piece.stop - begin)[0]
+    return self._find(piece.stream, piece.first + piece.stop - piece.start)[0]
 
-  def contents(self, piece: Piece) -> Contents:
-    """The episodes that a piece needs, and its items."""
-    order, ends = self._epoch(piece.epoch)
-    first = int(np.searchsorted(ends, piece.start, side="right")) - 1
-    last = int(np.searchsorted(ends, piece.stop, side="left"))
-    random = self._random(_ITEMS, piece.epoch, piece.stream, piece.start)
-    items = random.permutation(piece.stop - piece.start) + (piece.start - ends[first])
-    return Contents(first, self._active[order[first:last]], items)
+  def episodes(self, epoch: int, block: int) -> np.ndarray:
+    """The numbers of a block's episodes, int64 ``[K]``, in the order in which their items are laid out."""
+    order = self._epoch(epoch).order
+    return self._active[order[block * self.block : (block + 1) * self.block]]
+
+  def items(self, piece: Piece) -> np.ndarray:
+    """A piece's items in order, int64: places among all items of the block's ``episodes``."""
+    bounds = self._bounds(self._epoch(piece.epoch), piece.block)
+    shuffled = self._random(_ITEMS, piece.epoch, piece.block).permutation(bounds[1] - bounds[0])
+    return shuffled[piece.start : piece.stop].copy()
 
   def count(self, episodes: np.ndarray) -> int:
     """How many items these episodes have together."""
@@ -167,26 +167,34 @@ class Schedule:
 
   def _find(self, stream: int, item: int) -> tuple[Piece, int]:
     """The piece that has the stream's ``item``-th item, and the item's place in it."""
-    epoch = self._epoch_at(item * self.streams + stream)
-    begin, end = self._stretch(epoch, stream)
-    place = begin + item - self._first(epoch, stream)
-    ends = self._epoch(epoch).ends
-    block = (int(np.searchsorted(ends, place, side="right")) - 1) // self.block * self.block
-    start = max(begin, int(ends[block]))
-    stop = min(end, int(ends[min(block + self.block, len(ends) - 1)]))
-    return Piece(epoch, stream, start, stop), place - start
+    number = self._epoch_at(item * self.streams + stream)
+    epoch = self._epoch(number)
+    begin, end = self._stretch(number, stream)
+    place = begin + item - self._first(number, stream)
+    on_line = (place + epoch.turn) % int(epoch.ends[-1])
+    block = (int(np.searchsorted(epoch.ends, on_line, side="right")) - 1) // self.block
+    low, high = self._bounds(epoch, block)
+    # The stretch may begin or end within the block; what is before and behind the turn are never in one.
+    before, behind = min(on_line - low, place - begin), min(high - on_line, end - place)
+    start = on_line - low - before
+    return Piece(number, block, start, start + before + behind, stream, item - before), before
 
-  def _epoch(self, epoch: int) -> _Epoch:
+  def _bounds(self, epoch: _Epoch, block: int) -> tuple[int, int]:
+    """A block's part of the line."""
+    ends, last = epoch.ends, min((block + 1) * self.block, len(epoch.order))
+    return int(ends[block * self.block]), int(ends[last])
+
+  def _epoch(self, number: int) -> _Epoch:
     def make() -> _Epoch:
-      order = (
-        np.arange(len(self._items))
-        if self._copies is None
-        else np.repeat(np.arange(len(self._items)), self._draw(epoch))
-      )
-      order = self._random(_ORDER, epoch).permutation(order)
-      return _Epoch(order, np.concatenate([[0], np.cumsum(self._items[order])]))
+      order = np.arange(len(self._items))
+      if self._copies is not None:
+        order = np.repeat(order, self._draw(number))
+      random = self._random(_ORDER, number)
+      order = random.permutation(order)
+      ends = np.concatenate([[0], np.cumsum(self._items[order])])
+      return _Epoch(order, ends, int(random.randint(ends[-1], dtype=np.int64)))
 
-    return self._epochs.get(epoch, make)
+    return self._epochs.get(number, make)
 
   def _draw(self, epoch: int) -> np.ndarray:
     """How often each episode comes in an epoch: systematic resampling, the episodes taken in a random order.

@@ -9,8 +9,8 @@ number. Its elements are a few batches each where batches are small: a hundred s
 through Grain, take longer than one. Episodes are read by threads of our own, each block once, whichever of Grain's
 threads asks first.
 
-What differs from drawing out of memory: items come without replacement, each once an epoch; and a batch mixes the
-episodes of the blocks in use rather than all. Where the buffer holds the dataset, that is all.
+What differs from drawing out of memory: items come without replacement, each once an epoch, and those of one batch and
+the next are of the blocks in use. At any place of a batch each item is as likely as any other, as it is there.
 """
 
 import dataclasses
@@ -93,8 +93,8 @@ class Stream:
       start: the first batch.
       host: (h, H): this host gets items ``h B / H`` to ``(h + 1) B / H - 1`` of every batch, and reads those alone.
       streams: V, which divides B; H must divide it. By default the largest divisor of B up to B / 16, or up to 16.
-      buffer_bytes: what the blocks of all streams take, measured as on disk; the next ones take as much again. More
-        mixes more episodes.
+      buffer_bytes: what the blocks of all streams take at most, measured as on disk; the next ones take as much again.
+        The more, the more episodes a batch mixes, up to a quarter of all.
       threads: that read ahead, and as many that make batches.
 
     Yields:
@@ -116,7 +116,8 @@ class Stream:
         f"start={start} must be at least 0, threads={threads} and buffer_bytes={buffer_bytes} at least 1"
       )
     items = self._items(view)
-    block = max(1, round(buffer_bytes / (streams * self._bytes())))
+    # Blocks on the border of two streams are read twice: with four for every stream, one in four at most.
+    block = max(1, min(round(buffer_bytes / (streams * self._bytes())), np.count_nonzero(items) // (4 * streams)))
     plan = Schedule(items, seed=seed, streams=streams, block=block, weights=self._weights(items))
     mine = range(place * streams // hosts, (place + 1) * streams // hosts)
     return Batches(Reader(self.sources, view, plan, batch_size, mine, start, threads), start, threads)
