@@ -1,0 +1,88 @@
+"""Finds the files of every recording by patterns such as "sessions/{episode}/video.mp4"."""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ilx.data.convert import frames
+
+
+class Found(NamedTuple):
+  """What a pattern found.
+
+  Attributes:
+    names: the parts that the pattern names, in its order.
+    files: by the values of those parts, the files or the folder, in natural order.
+  """
+
+  names: tuple[str, ...]
+  files: dict[tuple[str, ...], tuple[pathlib.Path, ...]]
+
+
+def find(root: pathlib.Path, pattern: str, where: str) -> Found:
+  """The files below ``root`` that fit the pattern.
+
+  Raises:
+    ValueError: where the pattern is no pattern, or nothing fits it; names ``where`` it stands.
+  """
+  parts = pathlib.PurePosixPath(pattern).parts
+  if pattern.startswith("/") or ".." in parts or not parts:
+    raise ValueError(f"{where}: is {pattern!r}; expected a path below the recordings' folder")
+  names = tuple(re.findall(r"\{([^{}]*)\}", pattern))
+  if any(not name.isidentifier() for name in names) or len(set(names)) != len(names):
+    raise ValueError(f"{where}: is {pattern!r}; parts in braces are different names such as {{episode}}")
+  found: dict[tuple[str, ...], list[pathlib.Path]] = {}
+  for values, path in _walk(root, parts, ()):
+    found.setdefault(values, []).append(path)
+  if not found:
+    raise ValueError(f"{where}: nothing in {root} fits {pattern!r}")
+  ordered = sorted(found, key=lambda values: [frames.natural(value) for value in values])
+  files = {key: tuple(sorted(found[key], key=lambda path: frames.natural(str(path)))) for key in ordered}
+  return Found(names, files)
+
+
+def _walk(
+  folder: pathlib.Path, parts: tuple[str, ...], values: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], pathlib.Path]]:
+  """(values of the named parts, path); folders are listed only where a part is no plain name."""
+  part, rest = parts[0], parts[1:]
+  if not re.search(r"[*?{]", part):
+    path = folder / part
+    if rest and path.is_dir():
+      yield from _walk(path, rest, values)
+    elif not rest and path.exists():
+      yield values, path
+    return
+  # Pictures of one folder are listed when they are read.
+  if not rest and "{" not in part and frames.is_picture(part):
+    if any(re.fullmatch(_regex(part), entry.name) for entry in os.scandir(folder)):
+      yield values, folder / part
+    return
+  for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    match = re.fullmatch(_regex(part), entry.name)
+    if not match or (entry.name.startswith(".") and not part.startswith(".")):
+      continue
+    inner = (*values, *match.groups())
+    if not rest:
+      yield inner, pathlib.Path(entry.path)
+    elif entry.is_dir():
+      yield from _walk(pathlib.Path(entry.path), rest, inner)
+
+
+def pictures(path: pathlib.Path) -> list[pathlib.Path] | None:
+  """The picture files of a folder or of a pattern's last part, in natural order; None where it is a file."""
+  if path.is_dir():
+    return frames.in_folder(path)
+  if re.search(r"[*?]", path.name) and not path.exists():
+    fits = re.compile(_regex(path.name))
+    return [file for file in frames.in_folder(path.parent) if fits.fullmatch(file.name)]
+  return None
+
+
+def _regex(part: str) -> str:
+  """A path's part as a regular expression with a group for every name."""
+  pieces = re.split(r"(\{[^{}]*\}|[*?])", part)
+  found = {"*": ".*", "?": "."}
+  return "".join(found.get(piece, "(.+)" if piece.startswith("{") else re.escape(piece)) for piece in pieces)

@@ -1,0 +1,284 @@
+r"""The mapping file of ``convert.logs``: which of your files and columns is what in the dataset.
+
+A YAML or JSON file. The smallest one, for ``sessions/<any name>/video.mp4`` beside a ``pad.jsonl`` with one line for
+every frame such as ``{"stick": [0.1, -0.5], "jump": true, "score": 2}``::
+
+  frames:
+    screen: {path: "sessions/{episode}/video.mp4", resize: [128, 128]}
+  events:
+    pad: {path: "sessions/{episode}/pad.jsonl"}
+  action:
+    - {column: stick}
+    - {column: jump, kind: button}
+  reward: {column: score}
+
+and one that uses more of it, for events at times of their own::
+
+  name: my-game
+  metadata: {env_id: MyGame-v1, licence: CC-BY-4.0}
+  frames:
+    screen: {path: "{split}/{player}/{episode}.mkv", crop: [0, 40, 640, 400], resize: [128, 80]}
+  events:
+    keys: {path: "{split}/{player}/{episode}.csv", time: ms, unit: ms}       # ms,key,state
+    mouse: {path: "{split}/{player}/{episode}.mouse.parquet", time: t, offset: -0.25}
+    scores: {path: results.xml, records: results/run, episode: "@id", time: "@t"}
+  observation:
+    health: {from: scores, column: player/health, fill: 100}
+  action:
+    - {from: keys, column: state, where: {key: w}, kind: button, pressed: [down], align: press}
+    - {from: mouse, columns: [dx, dy], align: sum}
+  reward: {from: scores, column: points}
+  terminal: {from: scores, column: died}
+  success: {from: scores, column: won}
+  steps:
+    language_instruction: {from: scores, column: quest, kind: text, fill: ""}
+  episode:
+    difficulty: {from: scores, column: difficulty, kind: text, take: first}
+  clock: {skip: 4, segment: 1000}
+
+How it is read:
+
+* Paths are relative to the recordings' folder. A part in braces stands for any text without "/" and names it: what
+  has the same parts belongs together, the parts become metadata of the episode, and ``{split}`` is its split. ``*``
+  and ``?`` stand for any text: several event files are read one after the other, in natural order.
+* Columns are named by a key, or by a path into nested records: "player.health", "stick.0", "player/health"; in XML
+  attributes are "@id" or just "id", and elements that occur several times are lists.
+* Every step is one frame of the clock. A table with ``time`` is aligned by time: ``hold`` takes the last record until
+  the frame, ``sum`` adds and ``any`` asks all records from this step on until the next. ``press`` is ``hold`` or
+  ``any``: pressed at the frame, or for a moment before the next. Times within a millisecond are one time. A table
+  without ``time`` is aligned by number: record i is frame i, and between the steps of ``skip`` the same rules hold. It
+  has a record for every frame, or, where it says what was done between the frames, one less.
+* Ends. ``terminal`` is true in the step that led to the end of the task, or in the last. In the last, the frame after
+  it was not recorded, and the last observation is repeated as the terminal one; its value is never bootstrapped. All
+  other recordings were cut, which is a time limit: the last frame is the last step, and what was done after it is left
+  out. A segment's end is a time limit too.
+* Buttons are 0 and 1, numbers float32, categories int32. An action is one vector of all its fields, or an integer if
+  its one field is a category or has ``dtype: int32``.
+"""
+
+# ruff: noqa: RUF009 (``setting`` is ``dataclasses.field``)
+
+import dataclasses
+from typing import Any
+
+from ilx.data.convert import checks
+from ilx.data.convert.checks import setting
+from ilx.data.convert.frames import Look
+
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml", "xml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+  """Pictures over time; observation field of the same name.
+
+  Attributes:
+    path: a video file, or a folder of pictures (or a pattern of picture files), in natural order.
+    crop: left, top, width, height in pixels.
+    resize: width, height in pixels, after ``crop``.
+    channels: 3, or 1 for grey.
+    encoding: "jpeg" (quality 95) or "png". By default pictures that nothing changes keep their bytes, and all others
+      become JPEG.
+    fps: frames a second; by default the video's own times. A folder of pictures needs it to be aligned by time.
+    offset: seconds to add to the frames' times.
+  """
+
+  path: str = setting(checks.text)
+  crop: tuple[int, int, int, int] | None = setting(checks.pixels, None)
+  resize: tuple[int, int] | None = setting(checks.pixels, None)
+  channels: int = setting(checks.choice(1, 3), 3)
+  encoding: str | None = setting(checks.choice("jpeg", "png"), None)
+  fps: float | None = setting(checks.positive, None)
+  offset: float = setting(checks.number, 0.0)
+
+  def __post_init__(self):
+    _ = self.look
+
+  @property
+  def look(self) -> Look:
+    """What becomes of every picture."""
+    return Look(self.crop, self.resize, self.channels, self.encoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+  """A table of records.
+
+  Attributes:
+    path: the files.
+    format: "jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml" or "xml"; by default as the files' names end.
+    records: the path to the list of records in JSON and YAML ("session.events"; by default the file is the list, or
+      YAML documents), and to the elements in XML ("log/event"; by default the root's children).
+    episode: the column that names the episode, in files that hold many; its values are the ``{episode}`` of paths.
+    time: the column of times, rising. Without it records are aligned by number.
+    unit: of the times: "s", "ms", "us", "ns", or "iso" for texts such as 2024-05-01T12:00:00.25Z (no zone: UTC).
+    offset: seconds to add to the times.
+    relative: whether times count from an episode's first record.
+    where: columns, each with the value or the list of values it must have; other records are not there.
+  """
+
+  path: str = setting(checks.text)
+  format: str | None = setting(checks.choice(*FORMATS), None)
+  records: str | None = setting(checks.text, None)
+  episode: str | None = setting(checks.text, None)
+  time: str | None = setting(checks.text, None)
+  unit: str = setting(checks.choice("s", "ms", "us", "ns", "iso"), "s")
+  offset: float = setting(checks.number, 0.0)
+  relative: bool = setting(checks.flag, False)
+  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+
+  def __post_init__(self):
+    if self.time is None and (self.unit != "s" or self.offset or self.relative):
+      raise ValueError("unit, offset and relative are about times; name their column in 'time'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """A field of the dataset, and the columns it is made of.
+
+  Attributes:
+    source: ``from``, the table; may be left out where there is one.
+    column: its column: a value, or a list of numbers, or of pressed buttons (see ``vocabulary``).
+    columns: in its stead, several that make a vector.
+    kind: "number"; "button", 0 or 1; "category", a text or number that becomes its place in ``vocabulary``; "text".
+    vocabulary: the categories, in order. For buttons: names of buttons, where ``column`` lists those that are pressed
+      (a list, or a text with spaces, commas, "+" or "|" between them); the field is a vector, and other names are
+      ignored.
+    pressed: values that say that a button is pressed; by default true, numbers but 0, and the texts true, yes, on,
+      down, pressed.
+    align: "hold", "sum", "any" or "press"; see above. By default "sum" for the reward, "any" for terminal, else "hold".
+    fill: the value before the first record, for "hold" and "press"; 0 for buttons. By default that is an error.
+    missing: what to do where a record has no value (none, empty, null or NaN): "error"; "forward", as if the record
+      was not there; or a number to take.
+    dtype: "float32", "int32", "uint8" or "bool" to store other numbers than float32.
+    where: columns, each with the value or list of values it must have; other records do not concern the field.
+    take: "first", "last", "min", "max", "sum" or "mean" of all records; for fields of ``episode`` alone, "last" there.
+  """
+
+  source: str | None = setting(checks.text, None, key="from")
+  column: str | None = setting(checks.text, None)
+  columns: tuple[str, ...] = setting(checks.texts, ())
+  kind: str = setting(checks.choice("number", "button", "category", "text"), "number")
+  vocabulary: tuple[str, ...] = setting(checks.texts, ())
+  pressed: tuple[str, ...] = setting(checks.texts, ())
+  align: str | None = setting(checks.choice("hold", "sum", "any", "press"), None)
+  fill: float | str | None = setting(checks.value, None)
+  missing: float | str = setting(checks.either(checks.choice("error", "forward"), checks.number), "error")
+  dtype: str | None = setting(checks.choice("float32", "int32", "uint8", "bool"), None)
+  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+  take: str | None = setting(checks.choice("first", "last", "min", "max", "sum", "mean"), None)
+
+  def __post_init__(self):
+    if (self.column is None) == (not self.columns):
+      raise ValueError("give either 'column' or 'columns'")
+    if self.columns and (self.kind in ("category", "text") or self.vocabulary):
+      raise ValueError(f"a {self.kind} with a vocabulary, or a text, has one 'column', not 'columns'")
+    if (self.kind == "category") != bool(self.vocabulary) and self.kind != "button":
+      raise ValueError("'vocabulary' lists the values of a category, or the names of buttons; categories need it")
+    if self.pressed and (self.kind != "button" or self.vocabulary):
+      raise ValueError("'pressed' is for buttons without vocabulary")
+    if self.kind in ("category", "text") and self.align not in (None, "hold"):
+      raise ValueError(f"a {self.kind} cannot be aligned by {self.align!r}, only by 'hold'")
+    if self.kind == "text" and isinstance(self.missing, float):
+      raise ValueError("'missing' of a text is 'error' or 'forward'")
+    if self.kind == "number" and self.align in ("any", "press"):
+      raise ValueError(f"align {self.align!r} is for buttons; set 'kind: button'")
+    if self.dtype is not None and self.kind in ("category", "text"):
+      raise ValueError(f"'dtype' is for numbers and buttons, not for a {self.kind}")
+    self._check_fill()
+
+  def _check_fill(self) -> None:
+    if self.fill is None:
+      return
+    if self.kind == "category" and checks.plain(self.fill) not in self.vocabulary:
+      raise ValueError(f"'fill' is {self.fill!r}, which is not in the vocabulary")
+    if self.kind in ("number", "button") and not isinstance(self.fill, float):
+      raise ValueError(f"'fill' is {self.fill!r}; expected a number")
+    if self.kind == "text" and not isinstance(self.fill, str):
+      raise ValueError(f"'fill' is {self.fill!r}; expected a text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+  """What the steps are.
+
+  Attributes:
+    source: ``from``, the frames or the table whose frames or records are the steps; by default the first of the
+      frames, or else of the events.
+    fps: steps a second from a table's first record to its last, where its records are at irregular times.
+    skip: every how many-th frame is a step.
+    segment: the most actions of an RLDS episode; longer recordings become several, which share the frame between them.
+      (With "terminal" in the very last frame the last segment may have one more.)
+    after_end: what to do with frames after ``terminal``: "error", or "cut" them off.
+  """
+
+  source: str | None = setting(checks.text, None, key="from")
+  fps: float | None = setting(checks.positive, None)
+  skip: int = setting(checks.whole, 1)
+  segment: int | None = setting(checks.whole, None)
+  after_end: str = setting(checks.choice("error", "cut"), "error")
+
+
+def _fields(value: Any, where: str) -> tuple[Field, ...]:
+  """A field, or a list of fields."""
+  if isinstance(value, list) and value:
+    return tuple(checks.build(Field, item, f"{where}[{index}]") for index, item in enumerate(value))
+  return (checks.build(Field, value, where),)
+
+
+def _flag_field(value: Any, where: str) -> Field:
+  """A field that is a button unless it says otherwise."""
+  return checks.build(Field, {"kind": "button"} | value if isinstance(value, dict) else value, where)
+
+
+def _end(value: Any, where: str) -> bool | Field:
+  return value if isinstance(value, bool) else _flag_field(value, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+  """A whole mapping file.
+
+  Attributes:
+    action: a field, or a list of fields that make one vector.
+    frames: pictures, by name.
+    events: tables, by name.
+    observation: further observation fields, by name.
+    reward: a field; 0 where there is none, which the dataset's metadata say.
+    terminal: a field that is true at the end of the task; or true or false for all recordings.
+    success: a field of which the episode's metadata say whether it was ever true.
+    steps: further step fields, by name, such as language_instruction.
+    episode: fields of the episode's metadata, by name.
+    clock: what the steps are.
+    splits: by split, the episodes in it: values of ``{episode}``, with ``*``. All others are in "train".
+    name: of the dataset; by default the folder's.
+    metadata: of the dataset: env_id, licence, action_low, action_high...
+  """
+
+  action: tuple[Field, ...] = setting(_fields)
+  frames: dict[str, Frames] = setting(checks.named(Frames), factory=dict)
+  events: dict[str, Events] = setting(checks.named(Events), factory=dict)
+  observation: dict[str, Field] = setting(checks.named(Field), factory=dict)
+  reward: Field | None = setting(checks.one(Field), None)
+  terminal: bool | Field = setting(_end, False)
+  success: Field | None = setting(_flag_field, None)
+  steps: dict[str, Field] = setting(checks.named(Field), factory=dict)
+  episode: dict[str, Field] = setting(checks.named(Field), factory=dict)
+  clock: Clock = setting(checks.one(Clock), Clock())
+  splits: dict[str, tuple[str, ...]] = setting(checks.lists, factory=dict)
+  name: str | None = setting(checks.text, None)
+  metadata: dict[str, Any] = setting(checks.jsonable, factory=dict)
+
+  def fields(self) -> list[tuple[str, Field]]:
+    """Every field with the key it stands at."""
+    found = [(f"action[{index}]", field) for index, field in enumerate(self.action)]
+    for key in ("reward", "terminal", "success"):
+      if isinstance(field := getattr(self, key), Field):
+        found.append((key, field))
+    for key in ("observation", "steps", "episode"):
+      found += [(f"{key}.{name}", field) for name, field in getattr(self, key).items()]
+    return found
+
+  def fields_of(self, table: str) -> tuple[Field, ...]:
+    """The different fields made of a table."""
+    return tuple(dict.fromkeys(field for _, field in self.fields() if field.source == table))

@@ -1,0 +1,167 @@
+"""Columns of numbers, buttons, categories and texts, read from the records of game logs."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ilx.data.convert import cells, checks, events
+from ilx.data.convert.mapping import Events, Field
+
+
+class Column(NamedTuple):
+  """The values of one field.
+
+  Attributes:
+    rows: int64 ``[M]``, the records that have one, rising.
+    values: ``[M]`` or ``[M, D]``: float64, int64 for categories, or texts (``object``).
+  """
+
+  rows: np.ndarray
+  values: np.ndarray
+
+
+class Table(NamedTuple):
+  """The records of one episode.
+
+  Attributes:
+    where: the file, or the first of them, for messages.
+    count: R, how many records.
+    times: float64 ``[R]`` seconds, not falling; None where records are aligned by number.
+    columns: by field.
+  """
+
+  where: str
+  count: int
+  times: np.ndarray | None
+  columns: dict[Field, Column]
+
+
+def read(files: Sequence[os.PathLike], about: Events, fields: Sequence[Field]) -> dict[str | None, Table]:
+  """Reads a table, by episode, or as the only one under None where ``about.episode`` is not given.
+
+  Args:
+    files: read one after the other.
+    about: what the mapping says of the table.
+    fields: those made of it.
+
+  Raises:
+    ValueError: where a record cannot be read, or what the mapping asks for is not there; names file, record and key.
+  """
+  columns = {path for field in fields for path in (field.column, *field.columns, *(c for c, _ in field.where)) if path}
+  columns |= {path for path in (about.time, about.episode, *(c for c, _ in about.where)) if path}
+  found: dict[str | None, _Rows] = {}
+  for file in files:
+    for place, record in events.records(file, about.format, about.records, sorted(columns)):
+      where = f"{file}, {place}"
+      if not cells.matches(record, about.where):
+        continue
+      episode = None
+      if about.episode is not None:
+        value = events.lookup(record, about.episode)
+        if value is events.ABSENT or value is None or isinstance(value, dict | list):
+          raise ValueError(
+            f"{where}: no column {about.episode!r} that names the episode{cells.near(record, about.episode)}"
+          )
+        episode = checks.plain(value)
+      if episode not in found:
+        found[episode] = _Rows(str(file), about, fields)
+      found[episode].append(record, where)
+  return {episode: rows.table() for episode, rows in found.items()}
+
+
+def shared(files: Sequence[pathlib.Path], about: Events, fields: Sequence[Field]) -> dict[str | None, Table]:
+  """``read`` of a table that holds many episodes: whole, once a process, of which the wanted columns are kept."""
+  return _shared(tuple(files), about, tuple(fields), tuple(stamp(file) for file in files))
+
+
+@functools.lru_cache(maxsize=4)
+def _shared(files: Any, about: Events, fields: Any, stamps: Any) -> dict[str | None, Table]:
+  del stamps
+  return read(files, about, fields)
+
+
+def stamp(path: pathlib.Path) -> tuple[str, int, int]:
+  """What changes with a file; of a pattern of files, with its folder."""
+  try:
+    found = path.stat()
+  except FileNotFoundError:
+    found = path.parent.stat()
+  return str(path), found.st_mtime_ns, found.st_size
+
+
+def empty(file: str, about: Events, fields: Sequence[Field]) -> Table:
+  """The table of an episode without records."""
+  return _Rows(file, about, fields).table()
+
+
+class _Rows:
+  """Collects the records of an episode."""
+
+  def __init__(self, file: str, about: Events, fields: Sequence[Field]):
+    self._file, self._about = file, about
+    self._count = 0
+    self._times: list[float] = []
+    self._found: dict[Field, tuple[list[int], list[Any]]] = {field: ([], []) for field in fields}
+    self._readers = {field: cells.reader(field) for field in fields}
+    # By field: records that concern it, and how many of them have the column at all.
+    self._concerned = dict.fromkeys(fields, 0)
+    self._seen = dict.fromkeys(fields, 0)
+    self._last: dict[str, Any] = {}
+
+  def append(self, record: dict[str, Any], where: str) -> None:
+    if self._about.time is not None:
+      time = cells.seconds(events.lookup(record, self._about.time), self._about, record, where)
+      if self._times and time < self._times[-1]:
+        raise ValueError(f"{where}: the clock runs backwards: {time} s after {self._times[-1]} s")
+      self._times.append(time)
+    for field, (rows, values) in self._found.items():
+      if not cells.matches(record, field.where):
+        continue
+      self._concerned[field] += 1
+      try:
+        value, there = self._readers[field](record)
+      except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+      self._seen[field] += there
+      if value is None:
+        if field.missing == "error":
+          raise ValueError(cells.missing(field, record, where))
+        if field.missing == "forward":
+          continue
+        value = field.missing
+      if rows and np.ndim(value) and np.ndim(values[-1]) and len(value) != len(values[-1]):
+        raise ValueError(f"{where}: column {field.column!r} has {len(value)} values, before it had {len(values[-1])}")
+      rows.append(self._count)
+      values.append(value)
+    self._last = record
+    self._count += 1
+
+  def table(self) -> Table:
+    for field, count in self._concerned.items():
+      if count and not self._seen[field]:
+        name = field.column or field.columns[0]
+        raise ValueError(f"{self._file}: no record has the column {name!r}{cells.near(self._last, name)}")
+    times = None
+    if self._about.time is not None:
+      times = np.array(self._times, np.float64)
+      if self._about.relative and len(times):
+        times = times - times[0]
+      times = times + self._about.offset
+    columns = {field: _column(field, *found, self._file) for field, found in self._found.items()}
+    return Table(self._file, self._count, times, columns)
+
+
+def _column(field: Field, rows: list[int], values: list[Any], file: str) -> Column:
+  widths = {len(value) for value in values if np.ndim(value)}
+  if widths:  # a number that stands for a missing vector
+    size = max(widths)
+    values = [value if np.ndim(value) else [value] * size for value in values]
+  dtype = {"text": object, "category": np.int64}.get(field.kind, np.float64)
+  found = np.array(values, dtype)
+  if not values and (field.columns or (field.kind == "button" and field.vocabulary)):
+    found = found.reshape(0, len(field.columns or field.vocabulary))
+  return Column(np.array(rows, np.int64), found)
