@@ -12,7 +12,7 @@ the rules and counts are in its metadata.json.
 import collections
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_float("min_return", None, "Least undiscounted return.", flag_values=values)
   flags.DEFINE_float("max_return", None, "Greatest undiscounted return.", flag_values=values)
   text("success_key", "Entry of the episodes' metadata that must be true, such as success.")
-  text("where", "Condition in SQL over the table of episodes, such as 'length > 20 AND split = ''train'''; see query.")
+  text("where", "Condition in SQL over the table of episodes, such as length>20; see query.")
   on("clip_actions", "Clip actions to action_low and action_high of metadata.json.")
   flags.DEFINE_multi_string(
     "cast", [], "FIELD=DTYPE, such as observation/state=float32; float32, int32, uint8 or bool.", flag_values=values
@@ -140,21 +140,10 @@ def clean(
   files.write_text(temporary, "".join(json.dumps(entry) + "\n" for entry in plan.log))
   temporary.replace(log)
   with terminal.progress("writing", len(source)) as advance:
-    path = writing.write(source, directory, name=target.parent.name, version=version, progress=_Advance(advance))
+    path = writing.write(source, directory, name=target.parent.name, version=version, progress=terminal.total(advance))
   # Last, so that a kill in between leaves it beside the folder.
   log.replace(path / "clean.jsonl")
   return path, plan
-
-
-class _Advance:
-  """From (done, total) to how many more."""
-
-  def __init__(self, advance: Callable[[int], None]):
-    self._advance, self._done = advance, 0
-
-  def __call__(self, done: int, total: int) -> None:
-    self._advance(done - self._done)
-    self._done = done
 
 
 def show(plan: Plan) -> None:

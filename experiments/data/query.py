@@ -47,10 +47,9 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
       for row in batch.to_pylist():
         print(json.dumps(row, default=str))
   else:
-    rows = [[_cell(value) for value in row.values()] for row in found.slice(0, values.max_rows).to_pylist()]
-    # In a row of dicts two columns of one name would be one.
-    heads = list(dict.fromkeys(found.column_names))
-    terminal.table(heads, rows, numbers=False)
+    columns = [column.to_pylist() for column in found.slice(0, values.max_rows).columns]
+    rows = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
+    terminal.table(found.column_names, rows, numbers=False)
     if found.num_rows > values.max_rows:
       print(f"({found.num_rows - values.max_rows:,} more rows: --max_rows, --csv or --json)")
   return 0

@@ -48,3 +48,16 @@ def progress(what: str, total: int | None, console: Console | None = None) -> It
   with bar:
     task = bar.add_task(what, total=total)
     yield lambda count: bar.advance(task, count)
+
+
+def total(advance: Callable[[int], None]) -> Callable[[int, int], None]:
+  """For work that tells (how many are done, how many there are): hands on how many more."""
+  before = 0
+
+  def tell(done: int, count: int) -> None:
+    nonlocal before
+    del count
+    advance(done - before)
+    before = done
+
+  return tell

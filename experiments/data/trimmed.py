@@ -54,7 +54,11 @@ class Trimmed:
     where = f"{kept.file}, record {kept.record}"
     try:
       episode = rlds.decode_episode(self._info, self._record(kept), self._fields)
-      steps = _part(episode["steps"], kept.start, kept.stop)
+      whole = episode["steps"]
+      steps = _part(whole, kept.start, kept.stop)
+      # Idle steps were dropped at the end: the observation is the one the episode ended with.
+      if "is_terminal" in steps:
+        steps["is_terminal"] = np.append(steps["is_terminal"][:-1], whole["is_terminal"][-1:])
       steps = self._changed(steps, kept.stop - kept.start)
     except ValueError as error:
       raise ValueError(f"{where}: {error}") from None

@@ -33,12 +33,16 @@ class Result(NamedTuple):
     problems: see ``Problems``.
     episodes: readable ones.
     steps: in them.
+    terminals: episodes that ended by the task.
+    returns: undiscounted, of every episode.
     directory: the dataset's.
   """
 
   problems: Problems
   episodes: int
   steps: int
+  terminals: int
+  returns: Moments
   directory: pathlib.Path
 
 
@@ -80,7 +84,8 @@ def validate(dataset: str | os.PathLike, split: str | None = None, *, most: int 
       for _ in checker.split(name, pool):
         advance(1)
   checker.finish(whole=split is None)
-  return Result(checker.problems, checker.episodes, checker.steps, info.directory)
+  terminals = checker.true.get("steps/is_terminal", 0)
+  return Result(checker.problems, checker.episodes, checker.steps, terminals, checker.returns, info.directory)
 
 
 class _Checker:
@@ -97,9 +102,10 @@ class _Checker:
     }
     self._bounds = survey.bounds(info)
     self._discrete = "num_actions" in info.metadata and "action_low" not in info.metadata
-    self._true = {name: 0 for name in self._fields if name.split("/")[1] in ("is_first", "is_last", "is_terminal")}
+    self.true = {name: 0 for name in self._fields if name.split("/")[1] in ("is_first", "is_last", "is_terminal")}
     self._action: Moments | None = None
     self._rewards = 0
+    self.returns = Moments(1)
     self._distinct = Distinct()
     if self._bounds is None and {"action_low", "action_high", "num_actions"} & set(info.metadata):
       message = "action_low, action_high or num_actions in metadata.json are no bounds"
@@ -143,10 +149,12 @@ class _Checker:
       return
     steps = len(next(iter(good.values())))
     self.steps += steps
-    for name in self._true:
-      self._true[name] += int(np.count_nonzero(good[name])) if name in good else 0
+    for name in self.true:
+      self.true[name] += int(np.count_nonzero(good[name])) if name in good else 0
     if "steps/reward" in good:
-      self._rewards += int(np.count_nonzero(good["steps/reward"].reshape(-1)[:-1]))
+      reward = good["steps/reward"].reshape(-1)[:-1]
+      self._rewards += int(np.count_nonzero(reward))
+      self.returns.add(reward.sum(dtype=np.float64).reshape(1, 1))
     action = good.get("steps/action")
     if isinstance(action, np.ndarray) and len(action) > 1:
       rows = action.reshape(len(action), -1)[:-1]
@@ -161,8 +169,9 @@ class _Checker:
       if not self.problems.total(ERROR):
         self.problems.add(ERROR, "empty", "the dataset has no episodes")
       return
-    for name, count in self._true.items():
-      if not count:
+    for name, count in self.true.items():
+      # In tasks without an end of their own no step is terminal; the flags are in doubt where no step is last either.
+      if not count and not (name == "steps/is_terminal" and self.true.get("steps/is_last")):
         self.problems.add(WARNING, "flag", "never true in any episode", field=name)
     if "steps/reward" in self._fields and not self._rewards:
       self.problems.add(WARNING, "reward", "always 0", field="steps/reward")

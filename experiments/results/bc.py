@@ -138,7 +138,7 @@ def overrides(recording: Recording, seed: int) -> dict[str, object]:
 def convert_command(recording: Recording, folder: pathlib.Path) -> list[str]:
   limit = recording.max_episode_steps
   return [
-    *("-m", "experiments.convert", f"--npz={folder / recording.file}.npz", f"--name={recording.name}"),
+    *("-m", "experiments.data", "convert", f"{folder / recording.file}.npz", f"--name={recording.name}"),
     *([f"--max_episode_steps={limit}"] if limit else []),
   ]
 

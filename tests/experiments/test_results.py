@@ -51,15 +51,14 @@ class Fake:
     self.calls, self.fail_at = [], fail_at
 
   def __call__(self, command, variables):
-    given = dict(word.removeprefix("--").split("=", 1) for word in command[2:])
-    self.calls.append(
-      (command[1].removeprefix("experiments."), given.get("name") or pathlib.Path(given["workdir"]).name)
-    )
+    converts = command[1:3] == ["experiments.data", "convert"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in command[4 if converts else 2 :])
+    self.calls.append(("convert" if converts else "main", given.get("name") or pathlib.Path(given["workdir"]).name))
     if len(self.calls) == self.fail_at:
       raise subprocess.CalledProcessError(1, ["python", *command])
-    if command[1] == "experiments.convert":
+    if converts:
       limit = int(given.get("max_episode_steps", 250))
-      npz.convert(given["npz"], variables["ILX_DATA_DIR"], name=given["name"], max_episode_steps=limit)
+      npz.convert(command[3], variables["ILX_DATA_DIR"], name=given["name"], max_episode_steps=limit)
     else:
       make_run(given)
 
@@ -148,8 +147,7 @@ def test_the_page_has_notes_commands_and_versions(demos, tmp_path):
   assert "python -m experiments.results.bc '--demos=demos here'" in page
   assert f"export ILX_DATA_DIR={tmp_path / 'work' / 'data'}" in page
   assert (
-    f"python -m experiments.convert --npz={demos / 'toy_cartpole.npz'} --name=toy_cartpole --max_episode_steps=2"
-    in page
+    f"python -m experiments.data convert {demos / 'toy_cartpole.npz'} --name=toy_cartpole --max_episode_steps=2" in page
   )
   assert "--config=experiments/configs/bc.py --config.dataset=toy_pendulum --config.num_episodes=0" in page
   assert "| envpool | 1.2.5 |" in page
