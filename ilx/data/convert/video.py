@@ -114,6 +114,8 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
     if not container.streams.video:
       raise ValueError(f"{path}: no video in it")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+      raise ValueError(f"{path}: no video that can be read: its codec is unknown, or the file is damaged")
     if not 0 < stream.width * stream.height <= _MOST:
       raise ValueError(f"{path}: frames of {stream.width} x {stream.height}; at most {_MOST} pixels")
     yield container, stream
