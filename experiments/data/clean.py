@@ -12,6 +12,7 @@ the rules and counts are in its metadata.json.
 import collections
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,8 +140,19 @@ def clean(
   temporary = log.with_name(f"{log.name}.tmp")
   files.write_text(temporary, "".join(json.dumps(entry) + "\n" for entry in plan.log))
   temporary.replace(log)
+  unfinished = target.with_name(f"{version}.incomplete")
+  resumes = unfinished.exists()
   with terminal.progress("writing", len(source)) as advance:
-    path = writing.write(source, directory, name=target.parent.name, version=version, progress=terminal.total(advance))
+    try:
+      path = writing.write(
+        source, directory, name=target.parent.name, version=version, progress=terminal.total(advance)
+      )
+    except ValueError:
+      # The same rules would fail again, and others could not go on with it.
+      if not resumes:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        log.unlink()
+      raise
   # Last, so that a kill in between leaves it beside the folder.
   log.replace(path / "clean.jsonl")
   return path, plan
