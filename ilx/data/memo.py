@@ -47,7 +47,9 @@ class Memo:
       self._found.move_to_end(key)
       return True
 
-  def clear(self) -> None:
-    """Forgets everything."""
+  def keep(self, wanted: Callable[[Any], bool]) -> list[Any]:
+    """Forgets the keys that are not ``wanted``; returns those that are left."""
     with self._lock:
-      self._found.clear()
+      for key in [key for key in self._found if not wanted(key)]:
+        del self._found[key]
+      return list(self._found)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +127,9 @@ class Reader:
     self._sources, self._view, self._schedule = tuple(sources), view, schedule
     self._streams = streams
     self.each = batch_size // schedule.streams
-    self._pieces, self._blocks, self._asked = (Memo(2 * len(streams)) for _ in range(3))
+    self._pieces, self._blocks, self._asked = (Memo(0) for _ in range(3))
+    self._set_capacity(0)
+    self._lock, self._making = threading.Lock(), set()
     span = next(schedule.spans(streams[0], start * self.each, start * self.each + 1))
     episodes, rows = self._piece(span.piece)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(view.take(episodes, rows[span.start : span.stop])))
@@ -138,15 +141,23 @@ class Reader:
 
   def __getitem__(self, number: int) -> Tree:
     """Batches ``number * G`` to ``number * G + G - 1``: leaves ``[V / H, G * each, ...]``, by stream."""
+    with self._lock:
+      self._making.add(number)
+    try:
+      return self._make(number)
+    finally:
+      with self._lock:
+        self._making.remove(number)
+        oldest = min(self._making, default=number + 1)
+      self._forget_before(oldest * self.group * self.each)
+
+  def _make(self, number: int) -> Tree:
     count = self.each * self.group
     spans = [list(self._schedule.spans(v, number * count, (number + 1) * count)) for v in self._streams]
     used = [span.piece for found in spans for span in found]
-    # In use and being read: two pieces a stream, or what short ones take.
-    capacity = 2 * len(spans) if len(used) <= 2 * len(spans) else len(used) + len(spans)
-    for memo in (self._pieces, self._blocks, self._asked):
-      memo.capacity = capacity
+    self._set_capacity(len(used))
     self._ask(used)
-    held = {piece: self._piece(piece) for piece in used}  # asking for more may displace them
+    held = {piece: self._piece(piece) for piece in used}
     self._ask([self._schedule.after(found[-1].piece) for found in spans])
     outputs: list[np.ndarray] = []
     structure = None
@@ -161,6 +172,21 @@ class Reader:
           output[place, filled : filled + len(leaf)] = leaf
         filled += span.stop - span.start
     return jax.tree.unflatten(structure, outputs)
+
+  def _set_capacity(self, used: int) -> None:
+    """Room for what ``used`` pieces leave, use and have read; more than that only a jump to another batch leaves."""
+    for memo in (self._pieces, self._blocks, self._asked):
+      memo.capacity = 2 * max(used, len(self._streams)) + len(self._streams)
+
+  def _forget_before(self, item: int) -> None:
+    """Lets go of the pieces that end before the streams' ``item``-th items, and of blocks that no other piece needs."""
+
+    def needed(piece: Piece) -> bool:
+      return piece.first + piece.stop - piece.start > item
+
+    self._asked.keep(needed)
+    blocks = {(piece.epoch, piece.block) for piece in self._pieces.keep(needed)}
+    self._blocks.keep(blocks.__contains__)
 
   def _ask(self, pieces: list[Piece]) -> None:
     """Has pieces read by the reader's own threads, where they are not there; counts them as used."""
@@ -192,7 +218,7 @@ class Reader:
     """Ends the threads; lets go of what is in memory."""
     self._pool.shutdown(wait=False, cancel_futures=True)
     for memo in (self._pieces, self._blocks, self._asked):
-      memo.clear()
+      memo.keep(lambda _: False)
 
 
 class Batches:

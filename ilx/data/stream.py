@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ilx.data import index as index_lib
@@ -61,12 +62,12 @@ class Stream:
   @property
   def num_episodes(self) -> int:
     """E."""
-    return len(self.index.length)
+    return sum(len(source.records) for source in self.sources)
 
   @property
   def num_transitions(self) -> int:
     """Steps with an action that counts."""
-    return int(self.index.length.sum())
+    return sum(int(source.index.length.sum()) for source in self.sources)
 
   def read(self, numbers: Any) -> Episodes:
     """Some episodes, in columns; raises as ``ilx.data.load``."""
@@ -124,7 +125,8 @@ class Stream:
 
   def _items(self, view: View) -> np.ndarray:
     """How many items each episode has, int64 ``[E]``."""
-    lengths, places = np.unique(self.index.length, return_inverse=True)
+    lengths = np.concatenate([source.index.length for source in self.sources])
+    lengths, places = np.unique(lengths, return_inverse=True)
     return np.array([len(view.starts(int(length))) for length in lengths], np.int64)[places]
 
   def _bytes(self) -> float:
@@ -185,7 +187,7 @@ def open(
 
 
 def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None = None) -> Stream:
-  """Several datasets as one. That their specs agree is for the caller to check.
+  """Several datasets as one.
 
   Args:
     streams: by name; each of one dataset.
@@ -193,15 +195,23 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
       any other. Weights within a dataset stay as they are.
 
   Raises:
-    ValueError: where ``weights`` name other datasets, or a share is not above 0.
+    ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name other
+      datasets, or a share is not above 0.
   """
   if not streams or any(len(stream.sources) != 1 for stream in streams.values()):
     raise ValueError("mixture: expected streams of one dataset each")
   sources = tuple(stream.sources[0] for stream in streams.values())
+  if found := mixture_lib.differences({name: _layout(stream.sources[0].index) for name, stream in streams.items()}):
+    raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   if weights is None:
     return Stream(sources)
   shares = mixture_lib.check_shares(streams, weights)
   return Stream(sources, tuple(shares[name] for name in streams))
+
+
+def _layout(index: Index) -> dict[str, str]:
+  leaves = jax.tree_util.tree_leaves_with_path({"observation": index.observation, "action": index.action})
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype} {list(x.shape)}" for path, x in leaves}
 
 
 def _join(a: Index, b: Index) -> Index:

@@ -1,0 +1,369 @@
+"""Streaming: what loading gives, every item once an epoch, the same bits after a resume and on any number of hosts."""
+
+import collections
+import dataclasses
+import gc
+import itertools
+import threading
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from ilx.data import Recorder, Transitions, episode, load, reading, rlds, sampling, stream, transitions
+from ilx.data.memo import Memo
+
+LENGTHS = [3, 1, 7, 5, 2, 9, 4, 1, 6, 8, 3, 5]
+
+
+def write(root, lengths=LENGTHS, name="small", first=0):
+  """Episode e's step t has the observation [first + e, t]."""
+  with Recorder(root, name=name, episodes_per_shard=5) as recorder:
+    for number, length in enumerate(lengths):
+      steps = np.arange(length + 1)
+      observation = np.stack([np.full(length + 1, first + number), steps], axis=1).astype(np.float32)
+      recorder.add(episode(observation, observation[:-1] + 0.5, steps[1:] * 10.0, terminal=number % 2 == 0))
+  return recorder.path
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+  return write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch):
+  """The datasets here have a few dozen items; made 64 at once, batches would reach over a hundred epochs."""
+  monkeypatch.setattr(reading, "_GROUP", 4)
+
+
+class Pair(NamedTuple):
+  now: Any
+  later: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Observations ``gap`` steps apart, from every ``stride``-th step."""
+
+  gap: int = 4
+  stride: int = 2
+
+  def starts(self, length):
+    return np.arange(0, max(0, length - self.gap + 1), self.stride)
+
+  def prepare(self, episodes):
+    rows = [start + self.starts(stop - start - 1) for start, stop in itertools.pairwise(episodes.starts)]
+    return episodes.replace(rows=np.concatenate(rows).astype(np.int32))
+
+  def take(self, episodes, rows):
+    return Pair(episodes.observation[rows], episodes.observation[rows + self.gap])
+
+
+def take(batches, count):
+  with batches:
+    return list(itertools.islice(batches, count))
+
+
+def keys(batch):
+  """(episode, step) of the items."""
+  observation = batch.now if isinstance(batch, Pair) else batch.observation
+  return list(map(tuple, observation.astype(int).tolist()))
+
+
+def assert_equal(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+def test_describes_the_dataset_without_reading_it(dataset):
+  found = stream.open(dataset)
+  assert (found.num_episodes, found.num_transitions) == (12, sum(LENGTHS))
+  np.testing.assert_array_equal(found.index.length, LENGTHS)
+  assert found.info.name == "small"
+  np.testing.assert_array_equal(found.read([3]).observation[:, 0], [3] * 6)
+
+
+def test_items_are_what_loading_gives(dataset):
+  loaded = load(dataset)
+  for batch in take(stream.open(dataset).batches(Transitions(), 6, seed=0), 9):
+    rows = [loaded.starts[e] + t for e, t in keys(batch)]
+    assert_equal(batch, transitions(loaded, np.array(rows)))
+
+
+@pytest.mark.parametrize(
+  ("view", "batch_size"), [(Transitions(), 6), (Transitions(), 1), (Pairs(), 5), (Pairs(8, 1), 3)]
+)
+def test_every_epoch_has_every_item_once(dataset, view, batch_size):
+  items = [(e, t) for e, length in enumerate(LENGTHS) for t in view.starts(length)]
+  assert len(items) % batch_size == 0 or view != Transitions()
+  epochs = 2 * batch_size  # as many batches as there are items, twice
+  for streams in {1, batch_size}:
+    batches = stream.open(dataset).batches(view, batch_size, seed=1, streams=streams)
+    found = collections.Counter(key for batch in take(batches, 2 * len(items)) for key in keys(batch))
+    assert found == dict.fromkeys(items, epochs)
+
+
+def test_a_part_of_a_split_and_many_more_streams_than_episodes(tmp_path):
+  path = write(tmp_path, [4, 2, 3])
+  batches = stream.open(path, "train[:2]").batches(Transitions(), 32, seed=0, streams=32)
+  found = collections.Counter(key for batch in take(batches, 3) for key in keys(batch))
+  assert found == dict.fromkeys([(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)], 16)
+
+
+@pytest.mark.parametrize("group_bytes", [1, 500, 1 << 20])
+def test_resuming_anywhere_gives_the_same_bits(dataset, monkeypatch, group_bytes):
+  monkeypatch.setattr(reading, "_GROUP_BYTES", group_bytes)
+  opened = stream.open(dataset)
+  whole = take(opened.batches(Transitions(), 8, seed=5), 20)
+  for start in (0, 1, 7, 19):
+    assert_equal(take(opened.batches(Transitions(), 8, seed=5, start=start), 20 - start), whole[start:])
+  with opened.batches(Transitions(), 8, seed=5) as batches:
+    list(itertools.islice(batches, 5))
+    state = batches.get_state()
+    assert state == {"next_index": 5} and batches.position == 5
+    list(itertools.islice(batches, 4))
+    for position in (5, 3, 15):  # back and forth
+      batches.set_state({"next_index": position})
+      assert_equal(list(itertools.islice(batches, 5)), whole[position : position + 5])
+
+
+def test_seeds_and_epochs_differ(dataset):
+  opened = stream.open(dataset)
+  one, other = (take(opened.batches(Transitions(), 6, seed=seed), 18) for seed in (0, 1))
+  assert [keys(x) for x in one] != [keys(x) for x in other]
+  assert [keys(x) for x in one[:9]] != [keys(x) for x in one[9:]]  # 54 items: 9 batches an epoch
+
+
+def test_the_number_of_hosts_changes_nothing(dataset):
+  opened = stream.open(dataset, weights=sampling.per_episode)
+  options = {"seed": 2, "streams": 4}
+  whole = take(opened.batches(Pairs(), 8, **options), 12)
+  for start, hosts in ((0, 1), (0, 2), (5, 4), (9, 2)):  # also one run, whose number of hosts changes
+    parts = [take(opened.batches(Pairs(), 8, host=(h, hosts), start=start, **options), 3) for h in range(hosts)]
+    for expected, *found in zip(whole[start : start + 3], *parts, strict=True):
+      assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *found), expected)
+
+
+def test_a_host_reads_its_own_blocks_alone(tmp_path, monkeypatch):
+  path = write(tmp_path, [5] * 64)
+  monkeypatch.setattr(reading, "_GROUP_BYTES", 1)
+  opened, per_host = stream.open(path), []
+  for host in range(2):
+    seen = []
+    with monkeypatch.context() as patch:
+      original = reading.read
+      patch.setattr(reading, "read", lambda s, n, seen=seen, original=original: seen.extend(n) or original(s, n))
+      # Half an epoch, so that no stream is near the next.
+      take(opened.batches(Transitions(), 8, seed=0, streams=4, host=(host, 2)), 20)
+    per_host.append(seen)
+  assert len(set(per_host[0]) & set(per_host[1])) <= 4 * 3  # blocks of 4 that lie on the 3 cuts
+  assert len(per_host[0]) < 48 and len(per_host[1]) < 48
+
+
+def test_blocks_are_read_once_whatever_the_threads(tmp_path, monkeypatch):
+  path = write(tmp_path, [5] * 64)
+  monkeypatch.setattr(reading, "_GROUP_BYTES", 1)  # many small groups, so that threads ask for the same blocks
+  opened, original = stream.open(path), reading.read
+  results = []
+  for threads in (1, 4):
+    reads = collections.Counter()
+
+    def counted(sources, numbers, reads=reads):
+      reads[tuple(numbers)] += 1
+      time.sleep(0.002)
+      return original(sources, numbers)
+
+    monkeypatch.setattr(reading, "read", counted)
+    results.append(take(opened.batches(Transitions(), 8, seed=0, streams=2, threads=threads), 40))
+    # 320 items, an epoch: blocks on the two cuts of the ring are needed twice, at its begin and its end.
+    assert sum(reads.values()) - len(reads) <= 2
+  assert_equal(*results)
+
+
+def test_weights_are_shares_of_the_items(dataset):
+  weights = np.array([0, 1, 2, 4] * 3)
+  opened = stream.open(dataset, weights=weights)
+  batches = take(opened.batches(Transitions(), 54, seed=0, streams=1), 100)
+  found = collections.Counter(key for batch in batches for key in keys(batch))
+  expected = {(e, t): weights[e] for e, length in enumerate(LENGTHS) for t in range(length) if weights[e]}
+  assert set(found) == set(expected)
+  scale = 54 * 100 / sum(expected.values())
+  for key, weight in expected.items():
+    assert abs(found[key] - weight * scale) < 0.5 * 5 * np.sqrt(100)
+
+
+def test_episodes_by_return_or_function(dataset):
+  best = stream.open(dataset, weights=sampling.top_return(0.1))  # 9 steps and 450 of return
+  assert {e for batch in take(best.batches(Transitions(), 4, seed=0), 10) for e, _ in keys(batch)} == {5}
+
+
+def test_a_mixture_has_the_shares_asked_for(tmp_path):
+  one = write(tmp_path, [5] * 20, name="one")
+  other = write(tmp_path, [2] * 10, name="other", first=100)
+  streams = {"one": stream.open(one), "other": stream.open(other)}
+  for weights, share in ((None, 20 / 120), ({"one": 1, "other": 3}, 0.75)):
+    mixed = stream.mixture(streams, weights)
+    assert (mixed.num_episodes, mixed.num_transitions) == (30, 120)
+    batches = take(mixed.batches(Transitions(), 8, seed=0, streams=2), 600)
+    found = collections.Counter(e >= 100 for batch in batches for e, _ in keys(batch))
+    assert abs(found[True] / (8 * 600) - share) < 0.02
+    for batch in batches[:20]:
+      np.testing.assert_array_equal(batch.action, batch.observation + 0.5)
+      np.testing.assert_array_equal(batch.next_observation - batch.observation, [[0, 1]] * 8)
+  assert mixed.index.statistics["reward"].count == 120
+  with pytest.raises(ValueError, match="mixture"):
+    stream.mixture(streams, {"one": 1})
+  with pytest.raises(ValueError, match="mixture"):
+    stream.mixture({})
+
+
+def test_weights_within_a_mixture_stay(tmp_path):
+  one = write(tmp_path, [5] * 4, name="one")
+  other = write(tmp_path, [2] * 4, name="other", first=100)
+  mixed = stream.mixture(
+    {"one": stream.open(one, weights=np.array([1, 0, 0, 0])), "other": stream.open(other)}, {"one": 1, "other": 1}
+  )
+  found = collections.Counter(
+    e for batch in take(mixed.batches(Transitions(), 8, seed=0, streams=1), 300) for e, _ in keys(batch)
+  )
+  assert set(found) == {0, 100, 101, 102, 103}
+  assert abs(found[0] / 2400 - 0.5) < 0.03
+
+
+def test_mixed_columns_that_differ_are_refused(tmp_path):
+  one = write(tmp_path, [3] * 4, name="one")
+  with Recorder(tmp_path, name="other") as recorder:
+    for _ in range(4):
+      recorder.add(episode(np.zeros((4, 3)), np.zeros((3, 2)), np.zeros(3), terminal=True))
+  streams = {"one": stream.open(one), "other": stream.open(recorder.path)}
+  with pytest.raises(ValueError, match=r"observation: float32 \[2\] in 'one', float32 \[3\] in 'other'"):
+    stream.mixture(streams)
+  mixed = stream.Stream(tuple(x.sources[0] for x in streams.values()))
+  with pytest.raises(ValueError, match="columns that differ"):
+    take(mixed.batches(Transitions(), 8, seed=0, streams=1), 10)
+
+
+def test_a_damaged_record_is_named_again_and_again(tmp_path):
+  path = write(tmp_path)
+  opened = stream.open(path)
+  file = sorted(path.glob("*array_record*"))[1]
+  content = bytearray(file.read_bytes())
+  content[1000] ^= 1
+  file.write_bytes(content)
+  with rlds.open_split(rlds.read_info(path)) as records:
+    for damaged in range(5, 10):
+      try:
+        records[damaged]
+      except ValueError:
+        break
+  with opened.batches(Transitions(), 6, seed=0, streams=1) as batches:
+    for _ in range(2):
+      with pytest.raises(ValueError, match=rf"{file.name} is damaged.* at record {damaged - 5}"):
+        list(itertools.islice(batches, 20))
+      position = batches.position
+    with pytest.raises(ValueError, match=file.name):
+      next(batches)
+    assert batches.position == position
+
+
+def test_a_record_that_makes_no_episode_is_named(tmp_path, monkeypatch):
+  path = write(tmp_path)
+  opened = stream.open(path)
+  original = opened.sources[0].records
+
+  class Torn:
+    def __len__(self):
+      return len(original)
+
+    def __getitem__(self, index):
+      file, record = original[index]
+      return file, record[:-3] if index == 7 else record
+
+    where = staticmethod(original.where)
+
+  torn = stream.Stream((opened.sources[0]._replace(records=Torn()),))
+  with pytest.raises(ValueError, match=r"record 2 of .*00001-of-00003, episode 7 of split 'train'"):
+    take(torn.batches(Transitions(), 6, seed=0), 20)
+
+
+def running():
+  return {thread.name for thread in threading.enumerate() if thread.name.startswith(("ilx-stream", "grain-prefetch"))}
+
+
+def eventually(condition):
+  deadline = time.monotonic() + 10
+  while not condition() and time.monotonic() < deadline:
+    time.sleep(0.01)
+  return condition()
+
+
+@pytest.mark.parametrize("how", ["close", "forget"])
+def test_threads_end(dataset, how):
+  assert eventually(lambda: not running())
+  batches = stream.open(dataset).batches(Transitions(), 6, seed=0)
+  next(batches)
+  assert running()
+  if how == "close":
+    batches.close()
+    batches.close()
+    with pytest.raises(StopIteration):
+      next(batches)
+  del batches
+  gc.collect()
+  assert eventually(lambda: not running())
+
+
+def test_wrong_sizes_are_refused(dataset, tmp_path):
+  opened = stream.open(dataset)
+  for options, message in (
+    ({"streams": 4}, "no multiple of streams=4"),
+    ({"host": (0, 2), "streams": 3}, "host 0 of 2"),
+    ({"host": (2, 2)}, "host 2 of 2"),
+    ({"start": -1}, "start=-1"),
+    ({"threads": 0}, "threads=0"),
+    ({"seed": -1}, "seed=-1"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      opened.batches(Transitions(), 6, **({"seed": 0} | options))
+  with pytest.raises(ValueError, match="no item is left"):
+    opened.batches(Pairs(gap=30), 6, seed=0)
+  with pytest.raises(ValueError, match="weights"):
+    stream.open(dataset, weights=np.ones(3))
+
+
+def test_a_kept_batch_is_its_own(dataset):
+  with stream.open(dataset).batches(Transitions(), 6, seed=0) as batches:
+    first, second = next(batches), next(batches)
+    expected = second.observation.copy()
+    first.observation[:] = -1
+    assert first.observation.base is None or first.observation.base.size == first.observation.size
+    np.testing.assert_array_equal(second.observation, expected)
+
+
+def test_memo_works_out_once_forgets_the_oldest_and_keeps_no_errors():
+  memo, made, gate = Memo(2), [], threading.Event()
+
+  def make(key):
+    gate.wait(5)
+    made.append(key)
+    return key
+
+  found = []
+  threads = [threading.Thread(target=lambda: found.append(memo.get("a", lambda: make("a")))) for _ in range(8)]
+  for thread in threads:
+    thread.start()
+  gate.set()
+  for thread in threads:
+    thread.join()
+  assert made == ["a"] and found == ["a"] * 8
+  memo.get("b", lambda: make("b"))
+  assert memo.touch("a")
+  memo.get("c", lambda: make("c"))
+  assert memo.touch("a") and memo.touch("c") and not memo.touch("b")
+  with pytest.raises(ZeroDivisionError):
+    memo.get("d", lambda: 1 / 0)
+  assert memo.get("d", lambda: 4) == 4
