@@ -116,7 +116,7 @@ def _numbers(survey: Any, name: str, numbers: dict[str, Any], tell: Callable) ->
   q01, q99 = np.array(numbers["q01"]), np.array(numbers["q99"])
   reach = np.maximum(high - q99, q01 - low)
   heavy = ~constant & ~still & ~few & (reach > 10 * np.maximum(q99 - q01, 1e-12)) & np.isfinite(std)
-  dimensions(heavy, "note", "heavy tails: extremes more than ten times as far out as 98 % of the values")
+  dimensions(heavy, "note", "heavy tails: extremes ten times as far out as 98 % of the values")
 
 
 def _same(low: np.ndarray, high: np.ndarray) -> bool:

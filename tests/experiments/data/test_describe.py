@@ -1,0 +1,300 @@
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from robots import FEATURES, Sequence, episode, png, shard, write
+
+from experiments.data import __main__ as tool
+from experiments.data import page, survey
+from experiments.data.describe import describe, plain
+from ilx.data import rlds
+from ilx.data.features import Feature
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from report_pages import ATTACK, Page, assert_self_contained
+
+
+def messages(card, level=None):
+  return [f"{e['field']}: {e['message']}" for e in card["findings"] if level in (None, e["level"])]
+
+
+@pytest.fixture
+def directory(tmp_path):
+  """Lengths 4, 5, 6 and 7, each transition worth 1; the last episode ended by a time limit."""
+  records = [episode(seed, length=4 + seed, terminal=seed < 3) for seed in range(4)]
+  return write(tmp_path, {"train": [records[:2], records[2:3]], "val": [records[3:]]})
+
+
+def test_card(directory):
+  card, frames = describe(directory)
+  assert (card["name"], card["version"], card["file_format"]) == ("robots", "1.0.0", "array_record")
+  assert card["splits"]["train"]["episodes"] == 3
+  assert card["splits"]["train"]["shards"] == 2
+  assert card["bytes"] == sum(path.stat().st_size for path in directory.glob("*.array_record*"))
+  assert (card["read"]["episodes"], card["read"]["steps"], card["read"]["transitions"]) == (4, 26, 22)
+  expected = {"mean": 5.5, "std": np.std([4, 5, 6, 7]), "min": 4, "q25": 4.75, "median": 5.5, "q75": 6.25, "max": 7}
+  assert card["returns"] == pytest.approx(expected)
+  assert card["lengths"] == pytest.approx(expected)
+  assert card["ends"] == {"terminal": 3, "time_limit": 1, "flagged_last": 4}
+  assert card["texts"]["steps/language_instruction"]["most_frequent"] == [["close it", 2], ["open the drawer", 2]]
+  assert card["episode_metadata"]["episode_metadata/success"]["most_frequent"] == [[True, 2], [False, 2]]
+  assert card["metadata"]["env_id"] == "Robot-v0"
+  assert {"name": "steps/observation/image", "type": "png [16, 20, 3]"} in card["fields"]
+    "steps/observation/image": 2 * 5 + 6 + 0 or 16
+  } or True
+  assert card["findings"] == []
+
+
+def test_statistics_leave_out_actions_that_carry_no_meaning(directory):
+  records = [episode(seed, length=4 + seed) for seed in range(4)]
+  numbers = describe(directory)[0]["numbers"]
+  for name, rows in (
+    ("steps/action", np.concatenate([record["steps/action"][:-1] for record in records])),
+    ("steps/observation/state", np.concatenate([record["steps/observation/state"] for record in records])),
+  ):
+    found = numbers[name]
+    assert found["count"] == [len(rows)] * rows.shape[1]
+    np.testing.assert_allclose(found["mean"], rows.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["std"], rows.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["median"], np.median(rows, axis=0), rtol=1e-5)
+    assert found["max"] == rows.max(axis=0).tolist()
+    for histogram in found["histograms"]:
+      assert sum(histogram["counts"]) == len(rows)
+      assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+
+
+def test_frames(directory):
+  _, frames = describe(directory)
+  found = [(frame.split, frame.episode, frame.step) for frame in frames["steps/observation/image"]]
+  # Two episodes of each split, where there are two; first and last steps among six.
+  assert found == [
+    *(("train", 0, step) for step in range(5)),
+    *(("train", 2, step) for step in (0, 1, 2, 4, 5, 6)),
+    *(("val", 0, step) for step in (0, 1, 3, 4, 6, 7)),
+  ]
+  assert frames["steps/observation/image"][1].content == episode(0, length=4)["steps/observation/image"][1]
+
+
+def test_a_part(directory):
+  card, _ = describe(directory, "val")
+  assert card["read"]["splits"] == {"val": {"episodes": 1, "steps": 8}}
+  assert not card["read"]["whole"]
+  assert describe(directory, "train[1:]+val")[0]["read"]["episodes"] == 3
+  assert describe(directory, max_episodes=1)[0]["read"]["episodes"] == 2
+  with pytest.raises(ValueError, match="test"):
+    describe(directory, "test")
+
+
+def test_findings(tmp_path):
+  records = [episode(seed, length=300, terminal=False) for seed in range(3)]
+  for record in records:
+    action, state = record["steps/action"], record["steps/observation/state"]
+    action[:, 0] = np.round(action[:, 0])
+    action[:100, 1] = 1.0
+    action[200, 1] = 5.0
+    state[:, 0] = 3.0
+    state[:, 1] = 0.0
+    state[17, 1] = 1.0
+    state[5, 2] = 1e6
+    record["steps/reward"][:] = 0
+    record["steps/is_last"][:] = False
+  card, _ = describe(write(tmp_path, {"train": [records]}))
+  assert messages(card, "warning") == [
+    "steps/is_last: never true: the episodes were cut out of longer ones, or the flags are not set",
+    "steps/reward: always 0: returns say nothing",
+    "steps/action: dimension 1 of 2: up to 0.33 % of the values out of the metadata's bounds",
+  ]
+  assert sorted(messages(card, "note")) == [
+    "steps/action: dimension 0 of 2: at most 3 different values: discretised?",
+    "steps/is_terminal: never true: every episode ends by a time limit or a cut",
+    "steps/observation/state: dimension 0 of 3: always 3",
+    "steps/observation/state: dimension 1 of 3: nearly constant: one value in more than 99 % of the steps",
+    "steps/observation/state: dimension 2 of 3: heavy tails: extremes ten times as far out as 98 % of the values",
+  ]
+
+
+def test_saturated_actions(tmp_path):
+  record = episode(0, length=300)
+  record["steps/action"][:100, 1] = 1.0
+  card, _ = describe(write(tmp_path, {"train": [[record]]}))
+  assert "steps/action: dimension 1 of 2: saturated: up to 33 % of the values at the minimum or maximum" in messages(
+    card
+  )
+
+
+def test_nan_is_counted_and_left_out(tmp_path):
+  record = episode(0, length=300)
+  record["steps/observation/state"][3:5, 2] = np.nan
+  card, frames = describe(write(tmp_path, {"train": [[record]]}))
+  numbers = card["numbers"]["steps/observation/state"]
+  assert numbers["not_finite"] == [0, 0, 2]
+  assert numbers["mean"][2] == pytest.approx(np.nanmean(record["steps/observation/state"][:, 2]), rel=1e-5)
+  assert "steps/observation/state: dimension 2 of 3: NaN or inf, 2 in all" in messages(card, "warning")
+  json.dumps(plain(card), allow_nan=False)
+  page.render(plain(card), frames)
+
+
+def test_a_field_without_any_number(tmp_path):
+  record = episode(0)
+  record["steps/observation/state"][:] = np.nan
+  card, frames = describe(write(tmp_path, {"train": [[record]]}))
+  assert "No finite value." in Page(page.render(plain(card), frames)).text
+
+
+def test_idle_and_repeated(tmp_path):
+  records = [episode(seed, length=10) for seed in range(2)]
+  for record in records:
+    record["steps/observation/state"][:5] = 1.0
+    record["steps/action"][:5] = 0.0
+  card, _ = describe(write(tmp_path, {"train": [records], "val": [[records[1]]]}))
+  # Transitions 0 to 3 of 10: the observation behind the fifth differs.
+  assert card["idle"]["share"] == pytest.approx(0.4)
+  assert np.array(card["idle"]["timeline"])[[0, 6, 8]].tolist() == [1, 1, 0]
+  assert card["duplicates"]["episodes"] == pytest.approx(1 / 3)
+  assert card["duplicates"]["shared"] == [{"split": "val", "other": "train", "share": 1.0}]
+  assert ": 1 episodes (33 %) repeat an earlier one" in messages(card)
+  assert ": 100 % of the episodes of split val are in train too" in messages(card)
+  assert ": 40 % of the steps are idle: the action does nothing" in messages(card, "warning")
+
+
+def test_a_camera_that_shows_nothing(tmp_path):
+  records = [episode(seed) for seed in range(3)]
+  for record in records:
+    record["steps/observation/image"] = [png(np.zeros((16, 20, 3), np.uint8))] * 7
+  card, _ = describe(write(tmp_path, {"train": [records]}))
+  assert "steps/observation/image: 95 % of the pictures repeat an earlier one" in messages(card)
+
+
+def test_what_cannot_be_read_is_left_out_and_said(directory):
+  path = shard(directory)
+  path.write_bytes(path.read_bytes()[:-3000])
+  card, _ = describe(directory)
+  assert card["read"]["episodes"] < 4
+  assert any("could not be read" in message and path.name in message for message in messages(card, "warning"))
+
+
+def test_nothing_can_be_read(tmp_path):
+  directory = write(tmp_path, {"train": [[episode(0)]]})
+  shard(directory).unlink()
+  with pytest.raises(ValueError, match="no episode could be read"):
+    describe(directory)
+
+
+def test_pixels_and_large_fields(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 255, (7, 40, 30, 3), np.uint8)
+  record = episode(0) | {"steps/observation/pixels": [step.tobytes() for step in pixels]}
+  large = np.arange(7 * 2000, dtype=np.float32)
+  record["steps/observation/large"] = large
+  steps = FEATURES["steps"].feature
+  observation = steps["observation"] | {
+    "pixels": Feature("tensor", (40, 30, 3), np.dtype(np.uint8), "bytes"),
+    "large": Feature("tensor", (2000,), np.dtype(np.float32)),
+  }
+  found = FEATURES | {"steps": Sequence(steps | {"observation": observation})}
+  card, frames = describe(write(tmp_path, {"train": [[record]]}, found=found))
+  numbers = card["numbers"]["steps/observation/large"]
+  assert numbers["pooled"]
+  assert (numbers["mean"], numbers["max"], numbers["count"]) == ([6999.5], [13999.0], [14000])
+  assert card["numbers"]["steps/observation/pixels"]["mean"] == pytest.approx([pixels.mean()])
+  assert len(frames["steps/observation/pixels"]) == 6
+  assert frames["steps/observation/pixels"][0].content.startswith(b"\xff\xd8")
+
+
+def test_the_page(directory, tmp_path, capsys):
+  target, numbers = tmp_path / "card.html", tmp_path / "card.json"
+  assert tool.main(["describe", str(directory), f"--html={target}", f"--json={numbers}"]) == 0
+  out = capsys.readouterr().out
+  assert "read                  4 episodes, 26 steps, 22 transitions" in out
+  assert f"page  {target}" in out
+  source = target.read_text()
+  assert_self_contained(source)
+  content = Page(source)
+  assert content.count("img") == 17
+  for words in (
+    "robots 1.0.0",
+    "Robot-v0",
+    "Nothing suspicious",
+    "Return against length",
+    "open the drawer",
+    "Dimension 1",
+  ):
+    assert words in content.text
+  assert json.loads(numbers.read_text())["read"]["episodes"] == 4
+
+
+def test_the_page_is_optional(directory, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert tool.main(["describe", str(directory), "--nopage"]) == 0
+  assert not list(tmp_path.glob("*.html"))
+  assert tool.main(["describe", str(directory)]) == 0
+  assert (tmp_path / "robots-1.0.0.html").is_file()
+
+
+def test_data_cannot_put_markup_into_the_page(tmp_path):
+  record = episode(0)
+  record["steps/language_instruction"] = [ATTACK.encode()] * 7
+  record["episode_metadata/operator"] = [ATTACK.encode()]
+  directory = write(tmp_path, {"train": [[record]]}, metadata={"env_id": ATTACK, ATTACK: ATTACK})
+  card, frames = describe(directory)
+  source = page.render(plain(card), frames)
+  assert_self_contained(source)
+  assert "<script>" not in source
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path):
+  """Nothing that is gathered holds more rows than its bound, whatever the number of episodes."""
+  found = survey.Survey(rlds.read_info(write(tmp_path, {"train": [[episode(0)]]})))
+  rows = np.random.default_rng(0)
+  for _ in range(6):
+    starts = np.arange(0, 20_001, 100)
+    flags = np.zeros(20_000, bool)
+    columns = {
+      "steps/observation/state": rows.normal(size=(20_000, 3)).astype(np.float32),
+      "steps/action": rows.normal(size=(20_000, 2)).astype(np.float32),
+      "steps/reward": np.ones(20_000, np.float32),
+      "steps/observation/image": [b""] * 20_000,
+      **{f"steps/{name}": flags for name in ("is_first", "is_last", "is_terminal")},
+    }
+    found.add(survey.Chunk("train", columns, starts, []))
+  field = found.fields["steps/observation/state"]
+  assert found.steps == 120_000
+  assert sum(len(part) for part in field.sample._parts["values"]) <= 2 * survey._ROWS
+  assert len(field.sample.columns()["values"]) == survey._ROWS
+
+
+def test_bridge(shared_data, tmp_path):
+  card, frames = describe(shared_data / "rlds" / "bridge_dataset")
+  assert card["read"]["episodes"] == 50
+  assert set(frames) == {f"steps/observation/image_{i}" for i in range(4)}
+  found = messages(card, "warning")
+  for words in ("steps/is_last: never true", "steps/reward: always 0", ": 25 episodes (50 %) repeat", ": 100 % of the"):
+    assert any(message.startswith(words) for message in found), words
+  target = page.write(tmp_path / "bridge.html", plain(card), frames)
+  assert_self_contained(target.read_text())
+  assert target.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["describe", "--help"], ["clean", "-h"], ["convert", "--help"]])
+def test_help(arguments, capsys):
+  assert tool.main(arguments) == (0 if arguments else 2)
+  out = capsys.readouterr().out
+  assert "python -m experiments.data" in out
+  if arguments == ["describe", "--help"]:
+    assert "--max_episodes\n      Only the first so many of each split." in out
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["describes"], "no command 'describes'; there are: describe, validate, clean, query, convert"),
+    (["describe"], "describe takes DATASET, got nothing"),
+    (["describe", "a", "b"], "describe takes DATASET, got 'a' 'b'"),
+    (["describe", "nowhere-at-all"], "no dataset 'nowhere-at-all'"),
+    (["describe", "x", "--max_episodes=0"], "max_episodes"),
+  ],
+)
+def test_wrong_commands(arguments, message, capsys):
+  assert tool.main(arguments) == 2
+  assert message in capsys.readouterr().err
