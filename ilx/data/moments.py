@@ -97,11 +97,8 @@ class Moments:
     block -= first
     mean = block.mean(axis=0)
     block -= mean
-    # The mean may be off by its last digits: what is left over is put right.
-    rest = block.mean(axis=0)
-    squares = np.maximum(np.einsum("ij,ij->j", block, block) - len(block) * rest**2, 0.0)
     self._filled = 0
-    self._combine(len(block), first, mean + rest, squares, low, high)
+    self._combine(len(block), first, mean, np.einsum("ij,ij->j", block, block), low, high)
 
   def merge(self, other: "Moments") -> None:
     """Adds the rows of ``other``."""

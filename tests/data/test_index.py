@@ -78,6 +78,7 @@ def test_says_what_the_loaded_data_say(tmp_path):
 @pytest.mark.parametrize("records", [1, 2, 3])
 def test_the_same_bits_however_it_is_read(tmp_path, monkeypatch, records):
   info = _record(tmp_path, image=(40, 40, 3))
+  monkeypatch.setattr(sys.modules["ilx.data.statistics"], "SAMPLE", 3)  # of which episodes, is not the reader's choice
   whole = index.build(info)
   monkeypatch.setattr(index, "_RECORDS", records)
   _assert_same(index.build(info), whole)
@@ -155,6 +156,15 @@ def test_what_a_right_checksum_covers_is_checked_too(data):
   except ValueError:
     return
   assert found.length.nbytes <= len(content)
+
+
+@pytest.mark.parametrize("size", ["1e400", "1" + "0" * 30, "-1", '"x"', "[1]", "null", "[" * 100_000])
+def test_sizes_that_are_none(size):
+  _, body = index_format.encode(_index()).split(b"\n", 1)
+  changed = body.replace(b'"kept": [2]', b'"kept": [' + size.encode() + b"]", 1)
+  assert changed != body
+  with pytest.raises(ValueError):  # noqa: PT011 (whichever)
+    index_format.decode(hashlib.sha256(changed).hexdigest().encode() + b"\n" + changed)
 
 
 def _index():

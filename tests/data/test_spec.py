@@ -85,6 +85,7 @@ def _record(root, action=None, picture=None):
 )
 def test_streamed_and_loaded_data_have_one_spec(tmp_path, monkeypatch, action, picture, frame_stack):
   monkeypatch.setattr(index, "_RECORDS", 1)
+  monkeypatch.setattr(sys.modules["ilx.data.statistics"], "SAMPLE", 7)
   info = _record(tmp_path, action, picture)
   streamed = spec(index.read(info), frame_stack=frame_stack)
   loaded = spec(ilx.data.load(info.directory), frame_stack=frame_stack)

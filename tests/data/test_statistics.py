@@ -248,6 +248,26 @@ def test_only_the_pictures_asked_for_are_decoded():
     statistics(images)
 
 
+def test_columns_that_are_no_arrays_are_read_in_parts():
+  class Column:
+    """Indexed like an array, as pictures and chained datasets are."""
+
+    shape = (5_000_000, 2)
+    most = 0
+
+    def __len__(self):
+      return self.shape[0]
+
+    def __getitem__(self, part):
+      rows = np.arange(*part.indices(len(self)))
+      self.most = max(self.most, len(rows))
+      return np.stack([rows, -rows], axis=1)
+
+  column = Column()
+  np.testing.assert_allclose(statistics(column).mean, [2_499_999.5, -2_499_999.5], rtol=1e-12)
+  assert 10_000 < column.most < 1_000_000
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 40), st.data())
 def test_a_sample_of_parts_is_a_part_of_the_sample(steps, size, data):
