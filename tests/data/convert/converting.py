@@ -32,7 +32,7 @@ def learns(episodes, metadata=None, updates=30):
   """Whether cloning the episodes lowers the loss."""
   agent = agents.bc(ilx.data.spec(episodes, metadata), hidden=(32, 32))
   batch = agent.view.sample(jax.random.key(0), jax.device_put(episodes), 64)
-  state, update, losses = agent.init(jax.random.key(1), batch), jax.jit(agent.update), []
+  state, update, losses = jax.jit(agent.init)(jax.random.key(1), batch), jax.jit(agent.update), []
   for _ in range(updates):
     state, metrics = update(state, batch)
     losses.append(float(metrics["loss"]))

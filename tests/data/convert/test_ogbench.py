@@ -57,6 +57,20 @@ def test_round_trip(tmp_path, compressed):
   assert learns(loaded, info.metadata)
 
 
+def test_real_trajectories(shared_data, tmp_path):
+  recorded = dict(np.load(shared_data / "offline" / "Hopper-v4_medium.npz", allow_pickle=False))
+  stops = np.cumsum(recorded["episode_lengths"])
+  found = {
+    "observations": np.insert(recorded["observations"], stops, recorded["final_observations"], axis=0),
+    "actions": np.insert(recorded["actions"], stops, 0, axis=0),
+    "terminals": np.insert(np.zeros(stops[-1], bool), stops, True),
+  }
+  loaded, _ = convert(ogbench.open(write_files(tmp_path, "hopper", train=found)), tmp_path / "out")
+  np.testing.assert_array_equal(loaded.observation, found["observations"].astype(np.float32))
+  np.testing.assert_array_equal(loaded.action[loaded.rows], recorded["actions"].astype(np.float32))
+  np.testing.assert_array_equal(loaded.starts, np.append(0, stops + np.arange(1, len(stops) + 1)))
+
+
 def test_pictures(tmp_path):
   found = arrays(lengths=(4, 3), visual=True)
   path = write_files(tmp_path, "visual-cube-single-play-v0", train=found)
