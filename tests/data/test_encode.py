@@ -176,7 +176,7 @@ def test_splits(tmp_path):
   other = Recorder(tmp_path / "b", name="test", episodes_per_shard=2)
   for index in (1, 0):
     other.add(episodes[index], split=splits[index])
-  other._journal.close()
+  other.suspend()
   with Recorder(tmp_path / "b", name="test", episodes_per_shard=2) as other:
     for index in (2, 3, 4):
       other.add(episodes[index], split=splits[index])
@@ -193,7 +193,7 @@ def test_notes_and_the_last_episode_survive(tmp_path):
   recorder.add(plain(5), metadata=None)
   last = recorder.last()
   recorder.note({"seed": 4})
-  recorder._journal.close()
+  recorder.suspend()
   with Recorder(tmp_path, name="test") as recorder:
     assert recorder.notes == [{"seed": 3}, {"seed": 4}]
     assert recorder.last() == last == encode.encode(plain(5)).record
@@ -205,7 +205,7 @@ def test_features_without_an_episode_bind_nobody(tmp_path, monkeypatch):
   monkeypatch.setattr(recorder._journal, "append", lambda head, *rest: append(head) if "features" in head else 1 / 0)
   with pytest.raises(ZeroDivisionError):
     recorder.add(plain(other=np.zeros(3)))
-  recorder._journal.close()
+  recorder.suspend()
   with Recorder(tmp_path, name="test") as recorder:
     recorder.add(plain())
   assert "other" not in read_info(recorder.path).features["steps"].feature

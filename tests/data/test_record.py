@@ -206,12 +206,15 @@ def test_a_torn_tail_is_dropped(tmp_path, cut):
   recorder = Recorder(tmp_path, name="test")
   for item in episodes:
     recorder.add(item)
-  recorder._journal.close()
+  recorder.suspend()
   journal = tmp_path / "test" / "1.0.0.incomplete" / "journal.tfrecord"
   os.truncate(journal, journal.stat().st_size - cut)
+  recorder = Recorder(tmp_path, name="test")
+  assert recorder.num_episodes == 2
+  recorder.add(episodes[2])
+  recorder.suspend()  # what was added follows the last whole episode, not the torn one
   with Recorder(tmp_path, name="test") as recorder:
-    assert recorder.num_episodes == 2
-    recorder.add(episodes[2])
+    assert recorder.num_episodes == 3
   assert_holds(recorder.path, episodes)
 
 
@@ -219,7 +222,7 @@ def test_a_damaged_journal_is_refused_and_kept(tmp_path):
   recorder = Recorder(tmp_path, name="test")
   recorder.add(make())
   recorder.add(make())
-  recorder._journal.close()
+  recorder.suspend()
   journal = tmp_path / "test" / "1.0.0.incomplete" / "journal.tfrecord"
   content = bytearray(journal.read_bytes())
   content[len(content) // 2] ^= 1
@@ -244,17 +247,20 @@ def _limit_file_size(size):
 
 def test_a_full_disk_while_adding(tmp_path):
   episodes = [make(100, i) for i in range(4)]
+  recorder = Recorder(tmp_path, name="test")
+  recorder.add(episodes[0])
+  undo = _limit_file_size(os.path.getsize(recorder._journal.path) + 5000)
+  try:
+    with pytest.raises(OSError, match=r"cannot write to .*1\.0\.0\.incomplete.*is intact"):
+      recorder.add(episodes[1])
+  finally:
+    undo()
+  assert recorder.num_episodes == 1
+  for item in episodes[1:]:
+    recorder.add(item)
+  recorder.suspend()
   with Recorder(tmp_path, name="test") as recorder:
-    recorder.add(episodes[0])
-    undo = _limit_file_size(os.path.getsize(recorder._journal.path) + 5000)
-    try:
-      with pytest.raises(OSError, match=r"cannot write to .*1\.0\.0\.incomplete.*is intact"):
-        recorder.add(episodes[1])
-    finally:
-      undo()
-    assert recorder.num_episodes == 1
-    for item in episodes[1:]:
-      recorder.add(item)
+    assert recorder.num_episodes == 4
   assert_holds(recorder.path, episodes)
 
 
@@ -318,7 +324,7 @@ def test_bad_options(tmp_path, options, problem):
 def test_another_split_does_not_join_the_journal(tmp_path):
   recorder = Recorder(tmp_path, name="test")
   recorder.add(make())
-  recorder._journal.close()
+  recorder.suspend()
   with pytest.raises(ValueError, match="holds split 'train', not 'val'"):
     Recorder(tmp_path, name="test", split="val")
 

@@ -161,7 +161,7 @@ def test_a_changed_source_is_refused(tmp_path, changed, problem):
 def test_a_recording_is_not_mixed_with_a_conversion(tmp_path):
   recorder = ilx.data.Recorder(tmp_path, name="numbers")
   recorder.add(Numbers()[0].steps)
-  recorder._journal.close()
+  recorder.suspend()
   with pytest.raises(ValueError, match=r"1\.0\.0\.incomplete holds an unfinished recording"):
     write(Numbers(), tmp_path)
 
