@@ -142,6 +142,8 @@ def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
 
 
 def _write(path: Path, index: Index) -> None:
+  for left in path.parent.glob(f"{path.name}.*.incomplete"):
+    left.unlink()  # of a process that was killed: the lock is ours
   staging = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.incomplete")
   try:
     with staging.open("wb") as file:

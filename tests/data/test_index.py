@@ -204,6 +204,16 @@ def test_an_interrupted_one_leaves_nothing(tmp_path, monkeypatch):
   assert _kept(info) == []
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+  info = _record(tmp_path)
+  path = index.where(info)
+  left = path.with_name(f"{path.name}.0123abcd.incomplete")
+  left.parent.mkdir(parents=True)
+  left.write_bytes(b"part")
+  index.read(info)
+  assert _kept(info) == [path]
+
+
 def test_a_dataset_that_changes_meanwhile_has_no_index(tmp_path):
   info = _record(tmp_path)
   with pytest.raises(ValueError, match="changed while it was read"):
