@@ -112,3 +112,10 @@ def test_what_is_refused_before_anything_runs(tmp_path):
   with pytest.raises(ValueError, match="has no episodes"):
     beam.write(Numbers(0), tmp_path / "new")
   assert not (tmp_path / "new").exists()
+
+
+def test_without_beam(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+  with pytest.raises(ModuleNotFoundError, match=r'pip install "ilx\[beam\]"'):
+    beam.write(Numbers(2), tmp_path)
+  assert not any(tmp_path.iterdir())

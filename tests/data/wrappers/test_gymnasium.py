@@ -1,5 +1,6 @@
 """What is played in a Gymnasium environment is what the dataset holds."""
 
+import importlib
 import json
 import os
 import signal
@@ -327,3 +328,13 @@ def test_no_bounds_where_there_are_none(tmp_path):
   env.close()
   about = json.loads((env.recorder.path / "metadata.json").read_text())
   assert about.keys() == {"recorded_with", "num_episodes", "num_transitions", "data_return", "data_return_std"}
+
+
+@pytest.mark.parametrize(
+  ("library", "module"), [("gymnasium", "ilx.data.wrappers.gymnasium"), ("dm_env", "ilx.data.wrappers.dm_env")]
+)
+def test_a_missing_library_is_named(monkeypatch, library, module):
+  monkeypatch.setitem(sys.modules, library, None)
+  monkeypatch.delitem(sys.modules, module, raising=False)
+  with pytest.raises(ModuleNotFoundError, match=rf'{library}.*pip install "ilx\[gym\]"'):
+    importlib.import_module(module)
