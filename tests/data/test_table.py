@@ -1,3 +1,4 @@
+import importlib
 import sys
 
 import numpy as np
@@ -6,10 +7,11 @@ import pytest
 
 import ilx
 from ilx.data import images, rlds
-from ilx.data import table as table_lib
 from ilx.data.features import Feature
 from ilx.data.table import query, select, subset, table
 
+# By its name, which a function of the same name may hide in the package.
+table_lib = importlib.import_module("ilx.data.table")
 _REWARDS = {"train": ([1.0, 2.0, 4.0], [5.0], [3.0, 4.0]), "val": ([0.5, 0.5],)}
 
 
