@@ -89,7 +89,7 @@ def _decode_wide(content: bytes, image, channels: int) -> np.ndarray:
 @contextlib.contextmanager
 def _open(content: bytes) -> Iterator[Any]:
   """A Pillow image whose claimed size is one that the file can have."""
-  from PIL import Image
+  from PIL import Image, UnidentifiedImageError
 
   try:
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
@@ -97,6 +97,8 @@ def _open(content: bytes) -> Iterator[Any]:
       if pixels > len(content) * _MAX_RATIO:
         raise ValueError(f"an image of {image.height} x {image.width} in {len(content)} bytes")
       yield image
+  except UnidentifiedImageError:
+    raise ValueError("no PNG or JPEG file, or a damaged one") from None
   except ValueError:
     raise
   # Pillow lets out what its parsers of damaged chunks stumble over.
