@@ -66,6 +66,18 @@ def episode_hashes(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
   return _scramble(np.add.reduceat(rows * (place * np.uint64(2) + np.uint64(1)), starts[:-1]))
 
 
+def content_hash(columns: Mapping[str, Stored]) -> np.ndarray:
+  """64 bits of all of the columns, uint64 ``[1]``: faster than those of every row."""
+  digest = hashlib.blake2b(digest_size=8)
+  for name in sorted(columns):
+    value = columns[name]
+    digest.update(f"{name} {len(value)} ".encode())
+    for part in [np.ascontiguousarray(value).tobytes()] if isinstance(value, np.ndarray) else value:
+      digest.update(b"%d " % len(part))
+      digest.update(part)
+  return np.frombuffer(digest.digest(), np.uint64)
+
+
 def _mix(words: np.ndarray) -> np.ndarray:
   """Multiplies every word by a random odd number of its own and adds up (multilinear hashing), then scrambles."""
   factors = np.random.default_rng(0).integers(0, 2**63, words.shape[1], np.uint64) | np.uint64(1)

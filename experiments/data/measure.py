@@ -119,7 +119,10 @@ class Distinct:
   def __init__(self, size: int = 500_000):
     self._size = size
     self._bound = 1 << 64
-    self._counts: dict[int, int] = {}
+    # Sorted, with how often each was seen; what came since is merged in when it has become as many.
+    self._keys, self._counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    self._new: list[np.ndarray] = []
+    self._waiting = 0
 
   @property
   def exact(self) -> bool:
@@ -130,29 +133,35 @@ class Distinct:
     """Takes uint64 hashes."""
     if not self.exact:
       hashes = hashes[hashes < np.uint64(self._bound)]
-    found, times = np.unique(hashes, return_counts=True)
-    for key, count in zip(found.tolist(), times.tolist(), strict=True):
-      self._counts[key] = self._counts.get(key, 0) + count
-    while len(self._counts) > self._size:
-      self._bound >>= 1
-      self._counts = {key: count for key, count in self._counts.items() if key < self._bound}
+    self._new.append(hashes)
+    self._waiting += len(hashes)
+    if self._waiting > max(len(self._keys), self._size // 8):
+      self._merge()
 
-  @property
-  def distinct(self) -> int:
-    """How many distinct ones were kept."""
-    return len(self._counts)
+  def _merge(self) -> None:
+    found, times = np.unique(np.concatenate([np.empty(0, np.uint64), *self._new]), return_counts=True)
+    self._new, self._waiting = [], 0
+    keys, places = np.unique(np.concatenate([self._keys, found]), return_inverse=True)
+    counts = np.bincount(places, np.concatenate([self._counts, times]), len(keys)).astype(np.int64)
+    while len(keys) > self._size:
+      self._bound >>= 1
+      keys = keys[: np.searchsorted(keys, np.uint64(self._bound))]
+    self._keys, self._counts = keys, counts[: len(keys)]
 
   def shared(self, other: "Distinct") -> float:
     """The share of the distinct items of this that are in ``other`` too."""
-    bound = min(self._bound, other._bound)
-    mine = [key for key in self._counts if key < bound]
-    return sum(key in other._counts for key in mine) / len(mine) if mine else 0.0
+    self._merge()
+    other._merge()
+    bound = np.uint64(min(self._bound, other._bound, (1 << 64) - 1))
+    mine = self._keys[self._keys < bound]
+    return float(np.isin(mine, other._keys).mean()) if len(mine) else 0.0
 
   @property
   def repeated(self) -> float:
     """The share of items that an earlier one equals."""
-    total = sum(self._counts.values())
-    return 1 - len(self._counts) / total if total else 0.0
+    self._merge()
+    total = int(self._counts.sum())
+    return 1 - len(self._keys) / total if total else 0.0
 
 
 class Words:

@@ -179,8 +179,7 @@ class _Planner:
     reward = columns["steps/reward"].reshape(-1).astype(np.float64)
     self.plan.before.update(episodes=1, transitions=steps - 1, returns=float(reward[:-1].sum()))
     if rules.drop_duplicates:
-      hashes = activity.combine({name: activity.column_hashes(value) for name, value in columns.items()})
-      found = int(activity.episode_hashes(hashes, np.array([0, steps]))[0])
+      found = int(activity.content_hash(columns)[0])
       if found in self._seen:
         self._drop(*where, "duplicate", "its steps equal those of an earlier episode")
         return

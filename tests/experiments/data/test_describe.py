@@ -28,7 +28,7 @@ def directory(tmp_path):
 
 
 def test_card(directory):
-  card, frames = describe(directory)
+  card, _ = describe(directory)
   assert (card["name"], card["version"], card["file_format"]) == ("robots", "1.0.0", "array_record")
   assert card["splits"]["train"]["episodes"] == 3
   assert card["splits"]["train"]["shards"] == 2
