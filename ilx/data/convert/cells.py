@@ -1,10 +1,11 @@
 """From a record of a game log to the value of one field, and to its time."""
 
 import datetime
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ _RELEASED = ("false", "no", "off", "up", "released")
 
 def matches(record: dict[str, Any], where: tuple[tuple[str, tuple[str, ...]], ...]) -> bool:
   """Whether a record has the wanted values."""
-  return all(checks.plain(events.lookup(record, column)) in allowed for column, allowed in where)
+  found = ((events.lookup(record, column), allowed) for column, allowed in where)
+  return all(not isinstance(value, dict | list) and checks.plain(value) in allowed for value, allowed in found)
 
 
 def seconds(value: Any, about: Events, record: dict[str, Any], where: str) -> float:
@@ -35,9 +37,9 @@ def seconds(value: Any, about: Events, record: dict[str, Any], where: str) -> fl
       raise ValueError
     time = float(value) * _SCALE[about.unit]
   except (ValueError, TypeError):
-    raise ValueError(f"{where}: column {about.time!r} is {value!r}, no time in {about.unit!r}") from None
+    raise ValueError(f"{where}: column {about.time!r} is {checks.shown(value)}, no time in {about.unit!r}") from None
   if not math.isfinite(time):
-    raise ValueError(f"{where}: column {about.time!r} is {value!r}, no time")
+    raise ValueError(f"{where}: column {about.time!r} is {checks.shown(value)}, no time")
   return time
 
 
@@ -56,7 +58,7 @@ def reader(field: Field) -> Callable[[dict[str, Any]], tuple[Any, bool]]:
     try:
       return convert(field, value), True
     except (ValueError, TypeError) as error:
-      raise ValueError(f"column {field.column!r} is {str(value)[:60]!r}; {error}") from None
+      raise ValueError(f"column {field.column!r} is {checks.shown(value)}; {error}") from None
 
   return read_one
 
@@ -69,7 +71,7 @@ def _vector(field: Field, values: list[Any]) -> tuple[Any, bool]:
     try:
       number = _press(field, value) if field.kind == "button" else _number(value)
     except (ValueError, TypeError) as error:
-      raise ValueError(f"column {column!r} is {str(value)[:60]!r}; {error}") from None
+      raise ValueError(f"column {column!r} is {checks.shown(value)}; {error}") from None
     if number is None:
       return None, True
     found.append(number)
@@ -94,13 +96,15 @@ def _numbers(field: Field, value: Any) -> float | list[float] | None:
     value = json.loads(value)
   if not isinstance(value, list | tuple):
     return _number(value)
-  found = [_number(item) for item in value]
+  found = [None if item is None else _number(item) for item in value]
   if not found:
     raise ValueError("expected a number, or a list of them")
   return None if None in found else found
 
 
 def _press(field: Field, value: Any) -> float:
+  if isinstance(value, list | dict):
+    raise ValueError("expected one value; give a 'vocabulary' of buttons to read a list of those that are pressed")
   text = checks.plain(value).strip()
   if field.pressed:
     return float(text in field.pressed)
@@ -118,18 +122,20 @@ def _lists_buttons(field: Field) -> bool:
 
 def _buttons(field: Field, value: Any) -> float | list[float]:
   if not _lists_buttons(field):
-    if isinstance(value, list | dict):
-      raise ValueError("expected one value; give a 'vocabulary' of buttons to read a list of those that are pressed")
     return _press(field, value)
   if isinstance(value, str):
     value = [name for name in re.split(r"[\s,+|]+", value) if name]
   if not isinstance(value, list | tuple):
     raise ValueError("expected a list of the buttons that are pressed")
+  if any(isinstance(name, dict | list) for name in value):
+    raise ValueError("expected names of buttons")
   pressed = {checks.plain(name) for name in value}
   return [float(name in pressed) for name in field.vocabulary]
 
 
 def _category(field: Field, value: Any) -> int:
+  if isinstance(value, dict | list):
+    raise ValueError("expected one value")
   text = checks.plain(value).strip()
   if text not in field.vocabulary:
     raise ValueError(f"not in the vocabulary{checks.nearest(text, field.vocabulary)}")
@@ -154,14 +160,15 @@ def missing(field: Field, record: dict[str, Any], where: str) -> str:
 
 def near(record: dict[str, Any], name: str) -> str:
   """What the record has instead."""
-  known = list(_paths(record))
+  known = list(itertools.islice(_paths(record), 100))
   there = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
   return f"{checks.nearest(name, known)}; there are {there}"
 
 
-def _paths(record: dict[str, Any], prefix: str = "") -> Any:
+def _paths(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
   for key, value in record.items():
-    if isinstance(value, dict) and len(prefix) < 200:
+    # Not deeper: an alias in YAML can make a small file endless.
+    if isinstance(value, dict) and prefix.count(".") < 3:
       yield from _paths(value, f"{prefix}{key}.")
     else:
       yield f"{prefix}{key}"

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -82,6 +83,13 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
   if len(set(found)) != len(found):
     raise ValueError(f"{where}: is {value!r}, which names one thing twice")
   return found
+
+
+def shown(value: Any) -> str:
+  """A value for a message: short whatever it is (nested values that share parts may be long beyond measure)."""
+  shortener = reprlib.Repr()
+  shortener.maxlevel, shortener.maxstring, shortener.maxother = 2, 60, 60
+  return shortener.repr(value)
 
 
 def plain(value: Any) -> str:

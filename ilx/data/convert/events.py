@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ilx.data.convert import checks
+
 # What ``lookup`` gives where there is no such value.
 ABSENT = object()
 
@@ -66,7 +68,7 @@ def records(
   }
   for where, record in readers[format]():
     if not isinstance(record, dict):
-      raise ValueError(f"{path}, {where}: is {str(record)[:60]!r}; expected an object with named values")
+      raise ValueError(f"{path}, {where}: is {checks.shown(record)}; expected an object with named values")
     yield where, record
 
 
