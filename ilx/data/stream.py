@@ -23,10 +23,10 @@ import jax
 import numpy as np
 
 from ilx.data import index as index_lib
-from ilx.data import mixture as mixture_lib
 from ilx.data import rlds, sampling, splits
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
+from ilx.data.mixture import check_shares, differences
 from ilx.data.reading import Batches, Reader, Source, read
 from ilx.data.rlds import EVERYTHING, Info, Selection
 from ilx.data.schedule import Schedule
@@ -201,11 +201,11 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
   if not streams or any(len(stream.sources) != 1 for stream in streams.values()):
     raise ValueError("mixture: expected streams of one dataset each")
   sources = tuple(stream.sources[0] for stream in streams.values())
-  if found := mixture_lib.differences({name: _layout(stream.sources[0].index) for name, stream in streams.items()}):
+  if found := differences({name: _layout(stream.sources[0].index) for name, stream in streams.items()}):
     raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   if weights is None:
     return Stream(sources)
-  shares = mixture_lib.check_shares(streams, weights)
+  shares = check_shares(streams, weights)
   return Stream(sources, tuple(shares[name] for name in streams))
 
 

@@ -184,6 +184,18 @@ def test_blocks_are_read_once_whatever_the_threads(tmp_path, monkeypatch):
   assert_equal(*results)
 
 
+def test_no_more_is_held_than_what_streams_use_and_have_read(tmp_path):
+  opened = stream.open(write(tmp_path, [5] * 64))
+  with opened.batches(Transitions(), 8, seed=0, streams=4, threads=1) as batches:
+    reader, held = batches._reader, []
+    for _ in range(300):  # 7 epochs
+      next(batches)
+      held.append((len(reader._blocks.keep(lambda _: True)), len(reader._pieces.keep(lambda _: True))))
+  # Two for each of 4 streams; a group begun reaches into one more each, and the next group is being made.
+  assert max(blocks for blocks, _ in held) <= 16 and max(pieces for _, pieces in held) <= 16
+  assert min(blocks for blocks, _ in held[10:]) <= 9
+
+
 def test_weights_are_shares_of_the_items(dataset):
   weights = np.array([0, 1, 2, 4] * 3)
   opened = stream.open(dataset, weights=weights)
