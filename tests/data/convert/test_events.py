@@ -219,7 +219,7 @@ def test_xml_does_not_gather_what_was_read(tmp_path):
   roots = []
   for count, _ in enumerate(events.records(path, at="a/e")):
     if count == 10_000:
-            roots = [o for o in gc.get_objects() if type(o).__name__ == "Element" and o.tag == "a"]
+      roots = [o for o in gc.get_objects() if type(o).__name__ == "Element" and o.tag == "a"]
       assert len(roots[0]) < 2000  # what was read ahead
   assert roots
 
