@@ -40,6 +40,7 @@ class Source(Protocol):
     """Reads one episode.
 
     Raises:
-      ValueError: where it is damaged or no episode; names file, record and field.
+      ValueError: where it is damaged or no episode; names file, record and field. Such an episode can be skipped;
+        any other error stops a conversion.
     """
     ...
