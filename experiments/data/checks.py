@@ -1,5 +1,6 @@
 """The checks of one episode; nothing is raised, everything is noted."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -89,21 +90,31 @@ def episode(
   return good
 
 
-def ragged(record: Mapping[str, Stored], chosen: Mapping[str, Mapping[str, Any]], note: Note) -> None:
+def ragged(
+  record: Mapping[str, Stored], chosen: Mapping[str, Mapping[str, Any]], step_fields: Mapping[str, Any], note: Note
+) -> None:
   """Checks the fields that ``episode`` passes over: of varying shape, optional, sequences in steps.
 
   Args:
     record: what ``example.parse`` gave.
     chosen: for each name the part of the features that it is, see ``ilx.data.decode.choose``.
+    step_fields: fields of the steps by name.
     note: see ``Note``.
   """
+  steps = fields.count_steps(record, step_fields)
   for name, part in chosen.items():
-    try:
-      decode.decode(part, record)
-    except ValueError as error:
-      note(
-        ERROR, "type or shape", str(error).replace(f"field {name!r} ", "").replace(f"field {name!r}, ", ""), field=name
-      )
+    for leaf in decode.leaves(part):
+      if not all(key in record for key in leaf.keys()):  # noqa: SIM118 (no dict)
+        if not leaf.feature.optional:
+          note(ERROR, "missing field", "missing from the record", field=name)
+        continue
+      try:
+        found = decode.count(leaf, record) if leaf.lengths else None
+        if found not in (None, steps):
+          raise ValueError(f"{found} values in {steps} steps")
+        decode.decode(part, record)
+      except ValueError as error:
+        note(ERROR, "type or shape", re.sub(rf"^field {name!r},? ", "", str(error)), field=name)
 
 
 def _read(feature: Feature, stored: Stored | None, steps: int, name: str, note: Note) -> Stored | None:

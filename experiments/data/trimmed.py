@@ -81,6 +81,7 @@ class Trimmed:
     for name in ("reward", "discount", "is_terminal"):
       if name in steps and np.size(steps[name]) == length:
         steps[name] = np.reshape(steps[name], length)
+    _refuse_varying(steps, "")
     steps.setdefault("discount", np.ones(length, np.float32))
     if "is_terminal" not in steps:
       raise ValueError("the steps have no is_terminal")
@@ -126,8 +127,20 @@ def _fields(info: Info, rules: Rules) -> list[str]:
 
 def _part(value: Any, start: int, stop: int) -> Any:
   if isinstance(value, dict):
-    return {key: _part(item, start, stop) for key, item in value.items()}
-  return value.part(start, stop) if isinstance(value, Images) else value[start:stop]
+    return {key: _part(item, start, stop) for key, item in value.items() if item is not None}
+  if isinstance(value, Images):
+    return value.part(start, stop)
+  # bfloat16 is no type of numpy's own.
+  return value[start:stop].astype(np.float32 if value.dtype.kind == "V" else value.dtype, copy=False)
+
+
+def _refuse_varying(tree: Mapping[str, Any], prefix: str) -> None:
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      _refuse_varying(value, f"{prefix}{key}/")
+    elif value.dtype == object and not isinstance(value[0], str | bytes):
+      name = f"{prefix}{key}"
+      raise ValueError(f"field {name!r} differs in shape from step to step; leave it out by --drop_fields={name}")
 
 
 def _beside(episode: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

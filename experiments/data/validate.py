@@ -138,7 +138,7 @@ class _Checker:
     except ValueError as error:
       note(ERROR, "damaged record", str(error))
       return
-    checks.ragged(record, self._ragged, note)
+    checks.ragged(record, self._ragged, self._fields, note)
     good = checks.episode(record, self._fields, self._beside, self._bounds, self._discrete, pool, note)
     self.episodes += 1
     self._gather(good)

@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from robots import FEATURES, Sequence, episode, shard, write
+from robots import FEATURES, NUMBER, Sequence, episode, shard, write
 
 from experiments.data import __main__ as tool
 from experiments.data import clean
@@ -312,3 +312,16 @@ def test_bridge(shared_data, tmp_path):
   pictures = before["observation"]["image_0"], after["observation"]["image_0"]
   assert pictures[0].encoded(4) == pictures[1].encoded(4)
   assert after["language_instruction"].tolist() == before["language_instruction"].tolist()
+
+
+def test_fields_of_varying_shape_can_only_be_left_out(tmp_path, capsys):
+  found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | {"points": Sequence(NUMBER)})}
+  record = episode(0)
+  record["steps/points/ragged_flat_values"] = np.arange(3, dtype=np.float32)
+  record["steps/points/ragged_row_lengths_0"] = np.array([0, 1, 2, 0, 0, 0, 0])
+  new = run(tmp_path, [record], code=2, found=found)
+  assert "leave it out by --drop_fields=points" in capsys.readouterr().err
+  assert (
+    tool.main(["clean", str(tmp_path / "old" / "robots"), f"--root={tmp_path / 'new'}", "--drop_fields=points"]) == 0
+  )
+  assert "points" not in steps(new)[0]

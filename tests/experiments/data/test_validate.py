@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import robots
-from robots import FEATURES, Sequence, episode, shard, write
+from robots import FEATURES, NUMBER, Feature, Sequence, episode, shard, write
 
 from experiments.data import __main__ as tool
 from experiments.data.validate import validate
@@ -274,3 +274,27 @@ def test_bridge(shared_data):
     ("warning", "steps/reward"),
     ("warning", None),
   ]
+
+
+def test_fields_of_varying_shape_and_optional_ones(tmp_path):
+  points = {"points": Sequence(NUMBER), "map": Feature("tensor", (None, None), np.dtype(np.float32))}
+  hint = {"hint": dataclasses.replace(NUMBER, optional=True)}
+  found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | points | hint)}
+  records = []
+  for seed in range(4):
+    record = episode(seed)
+    record["steps/points/ragged_flat_values"] = np.arange(3, dtype=np.float32)
+    record["steps/points/ragged_row_lengths_0"] = np.array([0, 1, 2, 0, 0, 0, 0])
+    record["steps/map/shape"] = np.array([[1, 2]] * 7)
+    record["steps/map/value"] = np.arange(14, dtype=np.float32)
+    records.append(record)
+  records[1]["steps/points/ragged_row_lengths_0"][4] = 9
+  records[2]["steps/points/ragged_row_lengths_0"] = np.array([1, 2])
+  del records[3]["steps/map/value"]
+  problems = validate(write(tmp_path, {"train": [records]}, found=found)).problems.kept
+  assert [(problem.level, problem.record, problem.field) for problem in problems] == [
+    ("error", 1, "steps/points"),
+    ("error", 2, "steps/points"),
+    ("error", 3, "steps/map"),
+  ]
+  assert problems[1].message == "2 values in 7 steps"
