@@ -15,7 +15,8 @@ import numpy as np
 from ilx.types import Statistics, Tree
 
 VERSION = 1
-_TYPES = ("<i8", "<f8", "<f4", "|b1")
+# Of what is stored, and of steps. NumPy's own reading of such names understands whole expressions.
+_TYPES = ("<i8", "<f8", "<f4", "|b1", "|u1", "<i4")
 
 
 class Index(NamedTuple):
@@ -97,11 +98,14 @@ def decode(content: bytes) -> Index:
   head, _, blob = body.partition(b"\n")
   place = 0
 
+  def dtype(entry: dict[str, Any]) -> np.dtype:
+    if entry["dtype"] not in _TYPES:
+      raise ValueError(f"dtype {entry['dtype']!r}")
+    return np.dtype(entry["dtype"])
+
   def load(entry: dict[str, Any]) -> np.ndarray:
     nonlocal place
-    if entry["dtype"] not in _TYPES:
-      raise ValueError(f"unknown dtype {entry['dtype']!r}")
-    kept = np.frombuffer(blob, entry["dtype"], math.prod(entry["kept"]), place).copy()
+    kept = np.frombuffer(blob, dtype(entry), math.prod(entry["kept"]), place).copy()
     place += kept.nbytes
     return np.broadcast_to(kept.reshape(entry["kept"]), entry["shape"])
 
@@ -113,7 +117,9 @@ def decode(content: bytes) -> Index:
     return leaf(node)
 
   def struct(entry: dict[str, Any]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(entry["shape"]), np.dtype(entry["dtype"]))
+    if not all(type(size) is int and size >= 0 for size in entry["shape"]):
+      raise ValueError(f"shape {entry['shape']}")
+    return jax.ShapeDtypeStruct(tuple(entry["shape"]), dtype(entry))
 
   try:
     found = json.loads(head)
@@ -129,7 +135,9 @@ def decode(content: bytes) -> Index:
       observation=tree(found["observation"], struct),
       action=tree(found["action"], struct),
     )
-    if len({column.shape for column in columns}) != 1 or place != len(blob):
+    if [column.dtype.str for column in columns] != ["<i8", "<f8", "|b1"] or columns[0].ndim != 1:
+      raise ValueError("its columns are of other types than they should be")
+    if len({column.shape for column in columns}) != 1 or columns[0].nbytes > place or place != len(blob):
       raise ValueError("its arrays have other sizes than it says")
   except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
     raise ValueError(f"malformed: {error!r}") from None

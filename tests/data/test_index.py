@@ -167,6 +167,24 @@ def test_sizes_that_are_none(size):
     index_format.decode(hashlib.sha256(changed).hexdigest().encode() + b"\n" + changed)
 
 
+@pytest.mark.parametrize(
+  ("old", "new"),
+  [
+    (b'"shape": [2], "kept": [2]', b'"shape": [3], "kept": [2]'),
+    (b'"dtype": "<i8"', b'"dtype": "<f8"'),
+    (b'"dtype": "<f4"', b'"dtype": "04,f4"'),  # which NumPy would evaluate
+    (b'"shape": [2]}', b'"shape": ["a"]}'),
+    (b'"version": 1', b'"version": 2'),
+  ],
+)
+def test_what_it_says_of_itself_is_checked(old, new):
+  _, body = index_format.encode(_index()).split(b"\n", 1)
+  assert old in body
+  changed = body.replace(old, new, 1)
+  with pytest.raises(ValueError):  # noqa: PT011 (whichever)
+    index_format.decode(hashlib.sha256(changed).hexdigest().encode() + b"\n" + changed)
+
+
 def _index():
   statistics = ilx.data.statistics(np.array([[1.0, 2.0], [3.0, 5.0]]))
   leaf = jax.ShapeDtypeStruct((2,), np.float32)
