@@ -96,7 +96,7 @@ class _Checker:
     self.episodes = self.steps = 0
     self._fields, self._beside = fields.of_steps(info), fields.of_episodes(info)
     self._ragged = {
-      name: decode.choose(info.features, [name])
+      name: decode.choose(info.features, [name, *self._counter()])
       for name, feature in (self._fields | self._beside).items()
       if not fields.examined(feature) and getattr(feature, "kind", "") != "unknown"
     }
@@ -111,6 +111,11 @@ class _Checker:
       message = "action_low, action_high or num_actions in metadata.json are no bounds"
       problems.add(ERROR, "metadata", message, file="metadata.json")
     checks.layout(self._fields, lambda *args, **where: problems.add(*args, file="features.json", **where))
+
+  def _counter(self) -> list[str]:
+    """A field that tells the number of steps, which one of varying shape may not."""
+    names = [name for name, feature in self._fields.items() if fields.examined(feature) and feature.shape == ()]
+    return sorted(names, key=lambda name: name != "steps/reward")[:1]
 
   def split(self, name: str, pool: ThreadPoolExecutor) -> Iterator[None]:
     """Checks one split; yields after every record."""

@@ -286,7 +286,7 @@ def test_fields_of_varying_shape_and_optional_ones(tmp_path):
     record["steps/points/ragged_flat_values"] = np.arange(3, dtype=np.float32)
     record["steps/points/ragged_row_lengths_0"] = np.array([0, 1, 2, 0, 0, 0, 0])
     record["steps/map/shape"] = np.array([[1, 2]] * 7)
-    record["steps/map/value"] = np.arange(14, dtype=np.float32)
+    record["steps/map/value"] = [np.ones(2, np.float32).tobytes()] * 7
     records.append(record)
   records[1]["steps/points/ragged_row_lengths_0"][4] = 9
   records[2]["steps/points/ragged_row_lengths_0"] = np.array([1, 2])
