@@ -35,7 +35,7 @@ class File:
       path: of the file.
       keep: whether datasets stay open, with caches of their chunks: for files of a few long datasets.
     """
-    self.path = pathlib.Path(path)
+    self.path = pathlib.Path(path).expanduser().absolute()  # other processes may be elsewhere
     self._keep = keep
     self._opened: tuple[int, Any] | None = None
     self._kept: dict[str, Any] = {}

@@ -65,7 +65,7 @@ class Minari:
       clip: whether actions are clipped to the space's bounds.
     """
     fields.check_image_format(images)
-    folder = pathlib.Path(path).expanduser()
+    folder = pathlib.Path(path).expanduser().absolute()
     folder = folder / "data" if (folder / "data" / "metadata.json").is_file() else folder
     about = minari_storage.metadata(folder)
     self._observation, self._action = (_space(about, name, folder) for name in _SPACES)

@@ -40,8 +40,8 @@ class Rows:
       FileNotFoundError: where there is no such file.
       ValueError: where it is no npz file.
     """
-    self.path = pathlib.Path(path)
-    self.names = archive.keys(path)
+    self.path = pathlib.Path(path).expanduser().absolute()  # other processes may be elsewhere
+    self.names = archive.keys(self.path)
     self._opened: tuple[int, zipfile.ZipFile] | None = None
     self._cursors: dict[str, _Cursor] = {}
     self._types: dict[str, tuple[tuple[int, ...], np.dtype]] = {}

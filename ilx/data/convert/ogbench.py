@@ -65,7 +65,7 @@ class OGBench:
       clip: whether actions are clipped to [-1, 1] where the name is one of OGBench's with such actions.
     """
     fields.check_image_format(images)
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     beside = path.with_name(f"{path.stem}-val{path.suffix}")
     self._parts = [_part(path, "val" if path.stem.endswith("-val") else "train")]
     if val and beside.is_file():

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pickle
 
 import h5py
@@ -55,6 +56,20 @@ def test_reads_in_other_processes(path, method):
   assert len(pickle.dumps(file)) < 300
   with multiprocessing.get_context(method).Pool(1) as pool:
     assert pool.apply_async(second_row, (file,)).get(120) == [[2.0, 3.0]]
+
+
+inherited: list[File] = []
+
+
+def inherited_reads():
+  return inherited[0].read("rows", 1, 2).tolist(), inherited[0]._opened[0] == os.getpid()
+
+
+def test_a_forked_process_opens_the_file_again(path):
+  inherited[:] = [File(path, keep=True)]
+  inherited[0].read("rows")
+  with multiprocessing.get_context("fork").Pool(1) as pool:
+    assert pool.apply_async(inherited_reads).get(120) == ([[2.0, 3.0]], True)
 
 
 def test_what_is_not_there(path):
