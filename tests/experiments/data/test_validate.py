@@ -277,7 +277,7 @@ def test_bridge(shared_data):
 
 
 def test_fields_of_varying_shape_and_optional_ones(tmp_path):
-  points = {"points": Sequence(NUMBER), "map": Feature("tensor", (None, None), np.dtype(np.float32))}
+  points = {"points": Sequence(NUMBER), "map": Feature("tensor", (None, None), np.dtype(np.float32), "bytes")}
   hint = {"hint": dataclasses.replace(NUMBER, optional=True)}
   found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | points | hint)}
   records = []
