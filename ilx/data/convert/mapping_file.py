@@ -101,8 +101,6 @@ def _one_of(name: str | None, known: dict[str, Any], where: str, what: str) -> s
 
 def _clock(mapping: Mapping, where: str) -> Any:
   clock = mapping.clock
-  if shared := mapping.frames.keys() & mapping.events.keys():
-    raise ValueError(f"{where}.events.{min(shared)}: there are frames of that name; use another")
   source = clock.source or next(iter(mapping.frames or mapping.events))
   _one_of(source, mapping.frames | mapping.events, f"{where}.clock.from", "frames or events")
   if clock.fps is not None and (source in mapping.frames or mapping.events[source].time is None):
@@ -115,6 +113,8 @@ def _clock(mapping: Mapping, where: str) -> Any:
 def _check_names(mapping: Mapping, where: str) -> None:
   if not mapping.frames and not mapping.observation:
     raise ValueError(f"{where}.observation: is missing, and so is 'frames'; what does the agent see?")
+  if shared := mapping.frames.keys() & mapping.events.keys():
+    raise ValueError(f"{where}.events.{min(shared)}: there are frames of that name; use another")
   if shared := mapping.frames.keys() & mapping.observation.keys():
     raise ValueError(f"{where}.observation.{min(shared)}: there are frames of that name; use another")
   if shared := set(_RESERVED) & mapping.steps.keys():
