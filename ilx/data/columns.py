@@ -1,7 +1,8 @@
 """From episodes on the wire to columns over all steps."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,10 @@ class Column:
       raise ValueError(f"field {self.name!r} has shapes that vary; columns need a fixed one")
     if len(found) != steps:
       raise ValueError(f"field {self.name!r} has {len(found)} values where the episode has {steps} steps")
+    is_encoded = isinstance(found, Images)
+    if is_encoded and not self._lazy:
+      with self._naming_steps():
+        found.check(np.arange(steps))
     if self._array is None and self._picture is None:
       self._start(found.shape[1:], steps)
     shape = self._picture or self._array.shape[1:]
@@ -126,16 +131,22 @@ class Column:
     end = self._rows + steps
     self._make_room(end)
     target = self._array[self._rows : end]
-    if isinstance(found, Images):
-      try:
+    if is_encoded:
+      with self._naming_steps():
         found.decode(np.arange(steps), target)
-      except ValueError as error:
-        raise ValueError(f"field {self.name!r}, {str(error).replace('picture', 'step', 1)}") from None
     else:
       with np.errstate(over="ignore"):
         target[...] = self._checked(found)
     first, self._rows = self._rows, end
     self._check_finite(target, first)
+
+  @contextlib.contextmanager
+  def _naming_steps(self) -> Iterator[None]:
+    """Pictures know their number alone."""
+    try:
+      yield
+    except ValueError as error:
+      raise ValueError(f"field {self.name!r}, {str(error).replace('picture', 'step', 1)}") from None
 
   def _start(self, shape: tuple[int, ...], steps: int) -> None:
     if self._lazy:

@@ -174,11 +174,24 @@ class Images:
     flat = rows.reshape(-1) % max(1, len(self))
     # A window asks for each picture as often as it shows it; each is decoded once.
     wanted, places = np.unique(flat, return_inverse=True)
+    self.check(wanted)
     found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
     self.decode(wanted, found)
     if len(wanted) == len(flat) and np.array_equal(places, np.arange(len(flat))):
       return found.reshape(*rows.shape, *self.shape[1:])
     return found[places].reshape(*rows.shape, *self.shape[1:])
+
+  def check(self, rows: np.ndarray) -> None:
+    """Before memory is taken: whether the pictures ``rows`` can be as large as their shape says.
+
+    Raises:
+      ValueError: where they cannot; names the smallest file.
+    """
+    sizes = self.offsets[rows + 1] - self.offsets[rows]
+    height, width = self.shape[1:3]
+    if len(rows) and height * width * len(rows) > int(sizes.sum()) * _MAX_RATIO:
+      least = int(sizes.argmin())
+      raise ValueError(f"picture {rows[least]}: an image of {height} x {width} in {sizes[least]} bytes")
 
   def decode(self, rows: np.ndarray, out: np.ndarray) -> None:
     """Decodes the pictures ``rows`` (integers ``[n]``) into ``out`` ``[n, height, width, channels]``, on all cores.
