@@ -91,6 +91,8 @@ def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> 
 
 def _numbers(field: Field) -> dict[str, Any]:
   values = field.sample.columns().get("values", np.empty((0, len(field.moments.count))))
+  if values.dtype == bool:
+    values = values.astype(np.uint8)
   if field.pooled:
     values = values.reshape(-1, 1)
   moments = field.moments

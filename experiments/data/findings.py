@@ -58,7 +58,8 @@ def _repetition(card: dict[str, Any], tell: Callable) -> None:
   repeated, about = card["duplicates"], "" if card["duplicates"]["exact"] else "about "
   if repeated["episodes"]:
     count = round(repeated["episodes"] * card["read"]["episodes"])
-    tell("warning", "", f"{about}{count:,} episodes ({_percent(repeated['episodes'])}) repeat an earlier one")
+    verb = "repeats" if count == 1 else "repeat"
+    tell("warning", "", f"{about}{_count(count, 'episode')} ({_percent(repeated['episodes'])}) {verb} an earlier one")
   for pair in repeated["shared"]:
     tell(
       "warning", "", f"{_percent(pair['share'])} of the episodes of split {pair['split']} are in {pair['other']} too"

@@ -152,7 +152,7 @@ def test_idle_and_repeated(tmp_path):
   assert np.array(card["idle"]["timeline"])[[0, 6, 8]].tolist() == [1, 1, 0]
   assert card["duplicates"]["episodes"] == pytest.approx(1 / 3)
   assert card["duplicates"]["shared"] == [{"split": "val", "other": "train", "share": 1.0}]
-  assert ": 1 episodes (33 %) repeat an earlier one" in messages(card)
+  assert ": 1 episode (33 %) repeats an earlier one" in messages(card)
   assert ": 100 % of the episodes of split val are in train too" in messages(card)
   assert ": 40 % of the steps are idle: the action does nothing" in messages(card, "warning")
 
@@ -296,3 +296,15 @@ def test_help(arguments, capsys):
 def test_wrong_commands(arguments, message, capsys):
   assert tool.main(arguments) == 2
   assert message in capsys.readouterr().err
+
+
+def test_booleans_and_classes(tmp_path):
+  record = episode(0) | {"steps/done": np.arange(7) > 3, "steps/phase": np.array([0, 0, 1, 1, 2, 2, 2])}
+  more = {
+    "done": Feature("tensor", (), np.dtype(bool)),
+    "phase": Feature("label", (), np.dtype(np.int64), num_classes=3),
+  }
+  found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | more)}
+  card, _ = describe(write(tmp_path, {"train": [[record]]}, found=found))
+  assert card["numbers"]["steps/done"]["mean"] == pytest.approx([3 / 7])
+  assert card["numbers"]["steps/phase"]["histograms"][0] == {"edges": [-0.5, 0.5, 1.5, 2.5], "counts": [2, 2, 3]}
