@@ -74,7 +74,7 @@ class D4rl:
     self._goals = terminals == "goals" or (terminals == "auto" and known is not None and known.goals)
     self._next = next_observations and self._file.kind("next_observations") == "dataset"
     self._rows = self._checked_rows()
-    self._infos = self._info_names(infos)
+    self._infos = self._info_names(None if infos is None else fields.names(infos))
     self._cuts, limit = d4rl_cuts.choose(
       self._file, cuts, max_episode_steps, known, goals=self._goals, following=self._next
     )
@@ -172,7 +172,7 @@ class D4rl:
       if name not in found:
         raise ValueError(f"{self._file.path}: no dataset 'infos/{name}'; there: {', '.join(found) or 'none'}")
     if wanted is not None:
-      return tuple(wanted)
+      return wanted
     by_step = (name for name in found if self._file.shape(f"infos/{name}")[:1] == (self._rows,))
     return tuple(name for name in by_step if self._file.dtype(f"infos/{name}").kind in "fiub")
 

@@ -98,6 +98,11 @@ def check_image_format(image_format: str) -> None:
     raise ValueError(f"images is {image_format!r}; expected one of {', '.join(IMAGES)}")
 
 
+def names(value: str | Sequence[str]) -> tuple[str, ...]:
+  """Names given as one or as several."""
+  return (value,) if isinstance(value, str) else tuple(value)
+
+
 def complete(
   observation: Tree,
   final: Tree | None,

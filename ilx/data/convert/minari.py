@@ -59,19 +59,20 @@ class Minari:
     """Reads ``metadata.json``.
 
     Args:
-      path: the folder with ``metadata.json``, or the one with ``data``.
+      path: the folder with ``metadata.json``, a file in it, or the folder that has it as ``data``.
       infos: names of infos that become step fields "infos/<name>", such as "qpos" or "state/speed".
       images: "png", "jpeg" or "raw": how pictures that Minari did not compress are stored.
       clip: whether actions are clipped to the space's bounds.
     """
     fields.check_image_format(images)
     folder = pathlib.Path(path).expanduser().absolute()
+    folder = folder.parent if folder.is_file() else folder
     folder = folder / "data" if (folder / "data" / "metadata.json").is_file() else folder
     about = minari_storage.metadata(folder)
     self._observation, self._action = (_space(about, name, folder) for name in _SPACES)
     self._storage = _storage(about, folder, self._observation, self._action)
     self._bounds = self._action.bounds
-    self._clip, self._images, self._infos = clip and self._bounds is not None, images, tuple(infos)
+    self._clip, self._images, self._infos = clip and self._bounds is not None, images, fields.names(infos)
     self._count = self._storage.count()
     if self._count != about.get("total_episodes"):
       raise ValueError(

@@ -74,14 +74,14 @@ class Robomimic:
       raise ValueError(f"robomimic: terminal is {terminal!r}; expected one of {', '.join(_TERMINAL)}")
     self._file = hdf5.File(path)
     self.name = npz.default_name(path)
-    self._action, self._extras, self._terminal, self._images = actions, tuple(extras), terminal, images
+    self._action, self._extras, self._terminal, self._images = actions, fields.names(extras), terminal, images
     self._demos = self._numbered()
-    self._keys = self._observation_keys(observations)
+    self._keys = self._observation_keys(None if observations is None else fields.names(observations))
     env = self._json(self._file.attribute("data", "env_args"), "env_args")
     self._sparse = env.get("type") in _SPARSE_TYPES and not _kwargs(env).get("reward_shaping", False)
     bounded = actions == "actions"
     self._clip = clip and bounded
-    self._splits, self._masks = self._read_masks(splits)
+    self._splits, self._masks = self._read_masks(fields.names(splits))
     self._instructed = "lang" in self._about(self._demos[0])
     self.metadata: dict[str, Any] = {"source": f"robomimic: {self._file.path.name}", "env_args": env}
     if bounded:
@@ -131,7 +131,7 @@ class Robomimic:
     )
     steps["observation"] = _encoded(steps["observation"], self._images)
     if self._instructed:
-      steps["language_instruction"] = [self._instruction(demo)] * len(steps["reward"])
+      steps["language_instruction"] = [str(self._about(demo).get("lang", ""))] * len(steps["reward"])
     metadata: dict[str, Any] = {"demo": demo}
     if self._sparse:
       metadata["success"] = bool((reward > 0).any())
@@ -182,7 +182,7 @@ class Robomimic:
     for key in wanted or ():
       if key not in found:
         raise ValueError(f"{self._file.path}: no dataset '{group}/{key}'; there: {', '.join(found)}")
-    return tuple(found if wanted is None else wanted)
+    return tuple(found) if wanted is None else wanted
 
   def _read_masks(self, splits: tuple[str, ...]) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
     """``(split of every demonstration in one, demonstrations in every other mask)``."""
@@ -195,7 +195,7 @@ class Robomimic:
       masks[key] = frozenset(demos)
     of: dict[str, str] = {}
     for split in splits:
-      if split not in masks and tuple(splits) != _SPLITS:
+      if split not in masks and splits != _SPLITS:
         raise ValueError(f"{self._file.path}: no mask {split!r}; there: {', '.join(sorted(masks)) or 'none'}")
       for demo in masks.pop(split, ()):
         if demo in of:
@@ -205,9 +205,6 @@ class Robomimic:
 
   def _about(self, demo: str) -> dict[str, Any]:
     return self._json(self._file.attribute(f"data/{demo}", "ep_meta"), f"data/{demo}: ep_meta")
-
-  def _instruction(self, demo: str) -> str:
-    return str(self._about(demo).get("lang", ""))
 
   def _json(self, text: Any, what: str) -> dict[str, Any]:
     """The object in an attribute; {} where there is none."""

@@ -52,7 +52,7 @@ def check_made_up(source):
 
 
 def test_fixture_written_by_minari(tmp_path):
-  source = minari.open(FIXTURE)
+  source = minari.open(FIXTURE / "main_data.hdf5")
   check_made_up(source)
   assert source.name == "test-hdf5-v0" and source.metadata["minari"]["author"] == ["nobody"]
   loaded, info = convert(source, tmp_path)

@@ -91,7 +91,7 @@ def test_pictures(path, tmp_path):
   np.testing.assert_array_equal(np.asarray(loaded.observation["agentview_image"]), pictures)
   jpeg = robomimic.open(path, images="jpeg")[0].steps["observation"]["agentview_image"]
   assert jpeg.encoded(0).startswith(b"\xff\xd8") and jpeg.shape == (6, 40, 48, 3)
-  raw = robomimic.open(path, images="raw", observations=("agentview_image",))[2].steps["observation"]
+  raw = robomimic.open(path, images="raw", observations="agentview_image")[2].steps["observation"]
   assert list(raw) == ["agentview_image"]
   np.testing.assert_array_equal(raw["agentview_image"], demos[2][0]["agentview_image"])
 
