@@ -13,8 +13,14 @@ import ilx
 _OPTIMIZER_FIELDS = ("learning_rate", "schedule")
 
 
-def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int) -> ilx.Agent:
+def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int = 0) -> ilx.Agent:
   """The agent ``config["name"]`` with Adam and the other fields as its hyper-parameters; empty strings mean defaults.
+
+  Args:
+    config: the section.
+    spec: of the data.
+    steps: updates to come, for the schedule.
+    frame_stack: how many frames the agent is to stack, where it can.
 
   Raises:
     ValueError: for an unknown agent or field, naming the nearest valid one.
@@ -31,6 +37,10 @@ def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int) -> ilx.Agent:
   for field in fields:
     _check(field, arguments, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
+  if frame_stack:
+    if "frame_stack" not in arguments:
+      raise ValueError(f"config.frame_stack={frame_stack}: the agent {name!r} does not stack frames; set it to 0")
+    fields["frame_stack"] = frame_stack
   return constructor(spec, optimizer=optax.adam(learning_rate), **fields)
 
 

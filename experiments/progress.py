@@ -1,7 +1,7 @@
 """Progress of long work: a bar with an ETA on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +9,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 # Between two lines where there is no terminal.
 _LINE_SECONDS = 15.0
+
+
+class LoadingProgress:
+  """Says what is read, and how far, where it takes longer than a moment; a context manager."""
+
+  def __init__(self, console: Console | None = None):
+    self._console = console or Console()
+    self._status = self._console.status("")
+    self._printed = time.monotonic()
+
+  def __enter__(self) -> "LoadingProgress":
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    self._status.stop()
+
+  def __call__(self, what: str) -> Callable[[int, int], None]:
+    """What takes the episodes and steps that are done so far."""
+
+    def show(episodes: int, steps: int) -> None:
+      line = f"{what}: {episodes:,} episodes, {steps:,} steps"
+      if self._console.is_terminal:
+        self._status.update(line)
+        self._status.start()
+      elif time.monotonic() - self._printed > _LINE_SECONDS:
+        self._printed = time.monotonic()
+        self._console.file.write(f"{line}\n")
+        self._console.file.flush()
+
+    return show
 
 
 class TrainingProgress:
@@ -53,10 +83,9 @@ class TrainingProgress:
 
   def update(self, step: int, row: Mapping[str, Any]) -> None:
     """Takes the rows that `ilx.train` logs: of updates and of evaluations."""
-    scored = "eval/return_mean" in row
+    scored = any(name.startswith("eval/") for name in row)
     if scored:
-      low, high = row["eval/return_ci95"]
-      self._score = f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+      self._score = _score(row)
     else:
       self._speed = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s"
     self._text = f"{self._speed}  {self._score}"
@@ -70,3 +99,15 @@ class TrainingProgress:
       eta = f"ETA {(self._steps - step) / rate:.0f} s" if rate else ""
       self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {self._text}  {eta}\n")
       self._console.file.flush()
+
+
+def _score(row: Mapping[str, Any]) -> str:
+  words = []
+  if "eval/return_mean" in row:
+    low, high = row["eval/return_ci95"]
+    words.append(f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]")
+  if "eval/heldout_accuracy" in row:
+    words.append(f"held-out accuracy {row['eval/heldout_accuracy']:.1%}")
+  elif "eval/heldout_mean_absolute_error" in row:
+    words.append(f"held-out error {row['eval/heldout_mean_absolute_error']:.4g}")
+  return ", ".join(words)

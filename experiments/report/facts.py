@@ -85,11 +85,16 @@ def name(value: Any) -> str:
 def heading(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """``BC on halfcheetah-expert``."""
   agent = name(result.get("agent")) or name(config.get("agent")) or "policy"
-  dataset = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
-  # Of a path the last part tells the most; before it, if it is a version, the one above.
+  data = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
+  # Several have shares: "a=0.7,b=0.3".
+  data = " and ".join(_short(piece.strip().rpartition("=")[0] or piece.strip()) for piece in data.split(","))
+  return f"{agent.upper() if agent.isalpha() and len(agent) <= 4 else agent} on {data}"
+
+
+def _short(dataset: str) -> str:
+  """Of a path the last part tells the most; before it, if it is a version, the one above."""
   parts = [part for part in dataset.split("/") if part] or [dataset]
-  dataset = "/".join(parts[-2 if parts[-1][0].isdigit() else -1 :])
-  return f"{agent.upper() if agent.isalpha() and len(agent) <= 4 else agent} on {dataset}"
+  return "/".join(parts[-2 if parts[-1][:1].isdigit() else -1 :])
 
 
 def finite(values: Any) -> list[float]:

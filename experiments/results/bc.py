@@ -127,7 +127,7 @@ def overrides(recording: Recording, seed: int) -> dict[str, object]:
   """The fields of the config that are not the defaults."""
   return {
     "dataset": recording.name,
-    "num_episodes": 0,
+    "split": "train",
     "steps": recording.updates,
     "evaluation.every": recording.updates // 4,
     "evaluation.video": False,

@@ -1,10 +1,13 @@
 """Behaviour cloning: maximum likelihood of the demonstrated actions (Pomerleau 1991)."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ilx.data.views import Transitions
@@ -12,6 +15,8 @@ from ilx.networks import heads, mlp, scaling
 from ilx.types import Agent, Discrete, Spec, Step, Transition, Tree
 
 HEADS = ("deterministic", "tanh_gaussian", "categorical")
+# Numbers in one observation, from which on flattening pictures is warned of.
+_MANY = 50_000
 
 
 class Params(NamedTuple):
@@ -51,8 +56,9 @@ def bc(
   hidden: Sequence[int] = (256, 256),
   network: Any = None,
   optimizer: optax.GradientTransformation | None = None,
+  frame_stack: int = 0,
 ) -> Agent:
-  """Behaviour cloning of single steps.
+  """Behaviour cloning of single steps. Observations are flattened and joined, pictures too.
 
   Minimises ``-E log pi(action | observation)``, actions scaled to [-1, 1]. With the deterministic head that is
   ``1/2 |action - pi(observation)|^2``.
@@ -64,12 +70,16 @@ def bc(
     network: instead of head and hidden, any object with ``init(key, features [F])`` and
       ``apply(variables, features [..., F])`` returning a `ilx.networks.distributions.Distribution`.
     optimizer: default ``optax.adam(3e-4)``.
+    frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
 
   Returns:
     An agent that learns from `Transitions`; only their observations and actions are used.
 
   Raises:
-    ValueError: for a head that is unknown or does not fit the spec's actions.
+    ValueError: for a head that is unknown or does not fit the spec's actions, and for observations that are no numbers.
+
+  Warns:
+    UserWarning: where an MLP would have to look at very many numbers.
 
   Example:
     >>> spec = Spec(jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2))
@@ -83,6 +93,7 @@ def bc(
     >>> action.tolist()
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
+  _check_observation(spec, warn=network is None)
   network = _policy(spec, head, hidden) if network is None else network
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
@@ -114,7 +125,26 @@ def bc(
     action = dist.mode() if key is None else dist.sample(key)
     return scaling.from_unit(params.action, action), carry
 
-  return Agent(init=init, update=update, act=act, carry=lambda batch_size: (), view=Transitions())
+  return Agent(
+    init=init, update=update, act=act, carry=lambda batch_size: (), view=Transitions(frame_stack=frame_stack)
+  )
+
+
+def _check_observation(spec: Spec, warn: bool) -> None:
+  numbers = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
+    name = "/".join(["observation", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
+    if np.dtype(leaf.dtype).kind not in "fiub":
+      raise ValueError(f"bc: {name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
+    numbers += math.prod(leaf.shape)
+  if not numbers:
+    raise ValueError("bc: the observation has no numbers")
+  if warn and numbers > _MANY:
+    warnings.warn(
+      f"bc: an observation has {numbers:,} numbers, which the MLP sees as one flat row: it will learn slowly and "
+      "generalise badly; choose fewer or smaller pictures, or give bc(..., network=...) an encoder",
+      stacklevel=3,
+    )
 
 
 def _policy(spec: Spec, head: str | None, hidden: Sequence[int]) -> heads.Policy:

@@ -24,7 +24,9 @@ class _Case:
     self.agent = suite.make()
     self.init = jax.jit(self.agent.init)
     self.update = jax.jit(self.agent.update)
-    episodes = jax.tree.map(jnp.asarray, fake_episodes(suite.spec))
+    frames = getattr(self.agent.view, "frame_stack", 0)
+    made_up = fake_episodes(_single_frames(suite.spec) if frames else suite.spec)
+    episodes = jax.tree.map(jnp.asarray, self.agent.view.prepare(made_up))
     sample = jax.jit(lambda key: self.agent.view.sample(key, episodes, BATCH_SIZE))
     self.batches = [sample(jax.random.key(i)) for i in range(4)]
     self.act = jax.jit(self.agent.act)
@@ -206,6 +208,11 @@ class AgentConformance:
 
     _, actions = jax.jit(play)(case.train(2).params, case.agent.carry(BATCH_SIZE))
     assert actions.shape[:2] == (3, BATCH_SIZE)
+
+
+def _single_frames(spec: Spec) -> Spec:
+  """What the data of an agent that stacks frames has."""
+  return spec._replace(observation=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), spec.observation))
 
 
 def _assert_equal(a: Tree, b: Tree) -> None:

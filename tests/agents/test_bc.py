@@ -1,5 +1,6 @@
 import doctest
 import importlib
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from ilx import testing
 from ilx.agents import bc
 from ilx.data.views import transitions
 from ilx.networks import heads, mlp
-from ilx.types import Continuous, Spec, Statistics, Step, Transition
+from ilx.types import Continuous, Discrete, Spec, Statistics, Step, Transition
 
 
 class TestDeterministic(testing.AgentConformance):
@@ -43,6 +44,13 @@ class TestObservationTree(testing.AgentConformance):
 
   def make(self):
     return bc(self.spec, hidden=(32,))
+
+
+class TestFrameStack(testing.AgentConformance):
+  spec = Spec(jax.ShapeDtypeStruct((4, 6, 6), jnp.uint8), Discrete(3))
+
+  def make(self):
+    return bc(self.spec, hidden=(16,), frame_stack=4)
 
 
 def _batch(observation, action):
@@ -160,6 +168,24 @@ def test_any_network_with_init_and_apply():
 def test_a_head_that_does_not_fit_is_refused(spec, head, message):
   with pytest.raises(ValueError, match=message):
     bc(spec, head=head)
+
+
+def test_observations_that_are_no_numbers_are_refused():
+  words = {"state": jax.ShapeDtypeStruct((2,), jnp.float32), "said": type("Text", (), {"shape": (), "dtype": object})()}
+  with pytest.raises(ValueError, match="observation/said is object; expected numbers"):
+    bc(Spec(words, Discrete(2)))
+  with pytest.raises(ValueError, match="no numbers"):
+    bc(Spec(jax.ShapeDtypeStruct((0,), jnp.float32), Discrete(2)))
+
+
+def test_large_pictures_are_warned_of():
+  picture = Spec(jax.ShapeDtypeStruct((128, 128, 3), jnp.uint8), Discrete(2))
+  with pytest.warns(UserWarning, match="98,304 numbers"):
+    bc(picture._replace(observation={"left": picture.observation, "right": picture.observation}))
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    bc(picture)
+    bc(picture._replace(observation=jax.ShapeDtypeStruct((1 << 20,), jnp.uint8)), network=heads.Policy(None, None))
 
 
 def test_docstring_example():

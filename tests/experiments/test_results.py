@@ -149,7 +149,7 @@ def test_the_page_has_notes_commands_and_versions(demos, tmp_path):
   assert (
     f"python -m experiments.data convert {demos / 'toy_cartpole.npz'} --name=toy_cartpole --max_episode_steps=2" in page
   )
-  assert "--config=experiments/configs/bc.py --config.dataset=toy_pendulum --config.num_episodes=0" in page
+  assert "--config=experiments/configs/bc.py --config.dataset=toy_pendulum --config.split=train" in page
   assert "| envpool | 1.2.5 |" in page
   assert "| commit | abc0, abc1, abc2 |" in page
 

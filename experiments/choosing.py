@@ -1,0 +1,143 @@
+"""What a config's words on data mean: which datasets, which of their fields, and which of their episodes."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+import ilx
+from experiments.demos import datasets
+from ilx.data import rlds, sampling, splits, table
+from ilx.data.index import Index
+from ilx.data.rlds import Info, Selection
+
+
+class Part(NamedTuple):
+  """One dataset, as the config names it; ``share`` of the batches, None where sizes decide."""
+
+  name: str
+  info: Info
+  share: float | None
+
+
+def parts(config: ml_collections.ConfigDict) -> list[Part]:
+  """The datasets that the config names, built-in ones built on first use.
+
+  Raises:
+    FileNotFoundError, ValueError: naming what is wrong with ``config.dataset``.
+  """
+  return [Part(name, rlds.read_info(_folder(name)), share) for name, share in shares(config.dataset).items()]
+
+
+def shares(dataset: str) -> dict[str, float | None]:
+  """``"a=0.7,b=0.3"`` as shares by dataset; None without ``=``. A folder that exists is one dataset, whatever its name.
+
+  Raises:
+    ValueError: where it is neither.
+  """
+  if not any(mark in dataset for mark in ",=") or pathlib.Path(dataset).expanduser().is_dir():
+    return {dataset: None}
+  found: dict[str, float | None] = {}
+  for piece in dataset.split(","):
+    name, given, share = piece.strip().rpartition("=") if "=" in piece else (piece.strip(), "", "")
+    if not name or name in found:
+      raise ValueError(f"config.dataset={dataset!r}: {'a dataset twice: ' + name if name else 'a name is missing'}")
+    try:
+      found[name] = float(share) if given else None
+    except ValueError:
+      raise ValueError(f"config.dataset={dataset!r}: the share {share!r} of {name!r} is no number") from None
+  if len({share is None for share in found.values()}) > 1:
+    raise ValueError(
+      f"config.dataset={dataset!r}: give all datasets a share, such as {dataset.split(',')[0]}=1, or none"
+    )
+  return found
+
+
+def _folder(name: str) -> pathlib.Path:
+  if name in datasets.NAMES:
+    return datasets.build(name)
+  try:
+    return ilx.data.resolve(name)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f"config.dataset: {error}; built-in: {', '.join(datasets.NAMES)}") from None
+
+
+def agreed(all_parts: Sequence[Part]) -> dict[str, Any]:
+  """The entries of ``metadata.json`` that all datasets have alike."""
+  first, *others = (part.info.metadata for part in all_parts)
+  return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+
+
+def selection(config: ml_collections.ConfigDict, info: Info) -> Selection:
+  """Which fields are read. Names may leave "observation/" out; pictures stay encoded until they are drawn."""
+  steps = getattr(info.features.get("steps"), "feature", {})
+  inside = steps.get("observation") if isinstance(steps, dict) else None
+
+  def named(name: str) -> str:
+    top = name.split("/")[0]
+    return f"observation/{name}" if top not in steps and isinstance(inside, dict) and top in inside else name
+
+  names = [named(name.strip()) for name in config.observation.split(",") if name.strip()]
+  return Selection(
+    observation=None if not names else names[0] if len(names) == 1 else tuple(names),
+    action=config.action or None,
+    fill=fill(config.fill),
+    lazy=True,
+  )
+
+
+def fill(text: str) -> tuple[tuple[str, float | bool], ...]:
+  """``"reward=0,is_terminal=false"`` as pairs. Raises ValueError where it is nothing like it."""
+  pairs = []
+  for piece in filter(None, text.replace(" ", "").split(",")):
+    name, _, value = piece.partition("=")
+    try:
+      pairs.append((name, value.lower() == "true" if value.lower() in ("true", "false") else float(value)))
+    except ValueError:
+      raise ValueError(f"config.fill={text!r}: write such as reward=0,is_terminal=false") from None
+  return tuple(pairs)
+
+
+def check_split(info: Info, text: str, field: str) -> None:
+  """Raises ValueError, which names the field of the config, where ``text`` is no split of the dataset."""
+  try:
+    splits.parse(text, info.splits)
+  except ValueError as error:
+    raise ValueError(f"{field}: {info.directory}: {error}") from None
+
+
+def weigh(config: ml_collections.ConfigDict, info: Info, found: Index) -> np.ndarray | None:
+  """``[E]``, 1 for episodes that are learnt from and 0 for others; None where all are."""
+  if not config.where and config.top_return == 1:
+    return None
+  chosen = keep(config.where, info, config.split, found.num_episodes, "config.split")
+  weights = np.zeros(found.num_episodes)
+  weights[chosen] = sampling.top_return(config.top_return)(found.length[chosen], found.episode_return[chosen])
+  return weights
+
+
+def keep(where: str, info: Info, split: str, num_episodes: int, field: str) -> np.ndarray:
+  """bool ``[E]``: the episodes for which the condition ``where`` holds."""
+  chosen = np.full(num_episodes, not where)
+  if where:
+    try:
+      chosen[table.select(info, where, split)] = True
+    except ValueError as error:
+      raise ValueError(f"config.where={where!r}: {error}") from None
+    if not chosen.any():
+      raise ValueError(f"config.where={where!r} holds for none of the {num_episodes} episodes of {field}={split}")
+  return chosen
+
+
+def overlap(info: Info, split: str, weights: np.ndarray | None, heldout: str) -> np.ndarray:
+  """bool ``[E]``: which episodes of ``heldout`` are in ``split``, with a weight above 0, too."""
+  drawn: dict[str, set[int]] = {}
+  before = 0
+  for name, start, stop in splits.parse(split, info.splits):
+    counts = np.ones(stop - start, bool) if weights is None else weights[before : before + stop - start] > 0
+    drawn.setdefault(name, set()).update((start + np.flatnonzero(counts)).tolist())
+    before += stop - start
+  held = [(name, number) for name, start, stop in splits.parse(heldout, info.splits) for number in range(start, stop)]
+  return np.array([number in drawn.get(name, ()) for name, number in held])

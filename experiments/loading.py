@@ -1,0 +1,224 @@
+"""From a config's fields on data to what is learnt from and what is held out."""
+
+import functools
+import math
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+import ilx
+from experiments import choosing
+from ilx.data import cache, index, rlds, sampling, stream
+from ilx.data.index import Index
+from ilx.data.mixture import differences
+from ilx.data.rlds import Info, Selection
+from ilx.training import tiers
+
+TIERS = ("auto", "device", "host", "mapped", "streamed")
+# Episodes whose size tells that of all.
+_PROBED = 16
+
+# what is done -> called with the episodes and steps done so far
+Progress = Callable[[str], Callable[[int, int], None]]
+
+
+class Heldout(NamedTuple):
+  """What is not learnt from: the episodes for which ``keep`` (bool ``[E]``) is true."""
+
+  episodes: ilx.data.Episodes
+  keep: np.ndarray
+
+
+class Data(NamedTuple):
+  """What is learnt from.
+
+  Attributes:
+    train: for `ilx.train`.
+    tier: for `ilx.train`.
+    spec: of all datasets together.
+    heldout: None where the config names none.
+    facts: for ``result.json``: counts, the return, the tier, and the same of every dataset of a mixture.
+  """
+
+  train: ilx.data.Episodes | stream.Stream
+  tier: str
+  spec: ilx.Spec
+  heldout: Heldout | None
+  facts: dict[str, Any]
+
+
+def load(
+  config: ml_collections.ConfigDict,
+  all_parts: Sequence[choosing.Part],
+  *,
+  num_actions: int | None = None,
+  progress: Progress = lambda what: lambda episodes, steps: None,
+) -> Data:
+  """The data, in the tier that the config asks for.
+
+  Args:
+    config: with the fields of ``configs/bc.py``.
+    all_parts: its datasets.
+    num_actions: the environment's, of which data may lack the last ones.
+    progress: told what takes long.
+
+  Raises:
+    FileNotFoundError, ImportError, OSError, ValueError: naming the file, the record or the field of the config.
+  """
+  if config.tier not in TIERS:
+    raise ValueError(f"config.tier={config.tier!r}: choose one of {', '.join(TIERS)}")
+  if not 0 < config.top_return <= 1:
+    raise ValueError(f"config.top_return={config.top_return}: expected above 0, at most 1")
+  chosen = [choosing.selection(config, part.info) for part in all_parts]
+  fields = ("split", "heldout") if config.heldout else ("split",)
+  for part in all_parts:
+    for field in fields:
+      choosing.check_split(part.info, config[field], f"config.{field}")
+  tier = config.tier
+  if tier == "auto":
+    pairs = list(zip(all_parts, chosen, strict=True))
+    size = sum(size_in_memory(part.info, config[field], which) for part, which in pairs for field in fields)
+    tier = "auto" if size <= free_memory() // 2 else "mapped"
+
+  indices, weights, opened, specs = [], [], [], []
+  for part, selected in zip(all_parts, chosen, strict=True):
+    say = progress(f"statistics of {part.info.name}")
+    indices.append(index.read(part.info, config.split, selected, say))
+    weights.append(choosing.weigh(config, part.info, indices[-1]))
+    metadata = dict(part.info.metadata)
+    if num_actions is not None:
+      metadata.setdefault("num_actions", num_actions)
+    specs.append(ilx.data.spec(indices[-1], metadata, frame_stack=config.frame_stack))
+    opened.append(_open(part.info, config.split, selected, tier, weights[-1], progress))
+  spec = _joined({part.name: spec for part, spec in zip(all_parts, specs, strict=True)})
+  train = _together(all_parts, opened, tier)
+  if tier == "auto":
+    tier = "device" if tiers.fits(train) else "host"
+  return Data(
+    train=train,
+    tier={"device": "device", "streamed": "auto"}.get(tier, "host"),
+    spec=spec,
+    heldout=_heldout(config, all_parts, chosen, weights, tier, progress) if config.heldout else None,
+    facts=_facts(config, all_parts, indices, weights, tier),
+  )
+
+
+def size_in_memory(info: Info, split: str, chosen: Selection) -> int:
+  """Bytes that the split's columns take, pictures encoded; estimated from some of its episodes."""
+  with rlds.open_split(info, split) as records:
+    places = np.unique(np.linspace(0, len(records) - 1, _PROBED).astype(int))
+    probed = rlds.assemble(info, chosen, (records[int(place)] for place in places), where=f"split {split!r}")
+    return math.ceil(sum(leaf.nbytes for leaf in jax.tree.leaves(probed)) / len(places) * len(records))
+
+
+def free_memory() -> int:
+  """Bytes that programs may still take: what is unused and what the system only caches files in."""
+  try:
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
+  except (OSError, StopIteration):
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _open(
+  info: Info, split: str, chosen: Selection, tier: str, weights: np.ndarray | None, progress: Progress
+) -> ilx.data.Episodes | stream.Stream:
+  if tier == "streamed":
+    return stream.open(info.directory, split, selection=chosen, weights=weights)
+  if tier == "mapped":
+    episodes = cache.open(info, split, chosen, progress(f"columns of {info.name}"))
+  else:
+    episodes = rlds.load(info.directory, split, selection=chosen)
+  return episodes if weights is None else sampling.weighted(episodes, weights)
+
+
+def _together(
+  all_parts: Sequence[choosing.Part], opened: Sequence[Any], tier: str
+) -> ilx.data.Episodes | stream.Stream:
+  if len(opened) == 1:
+    return opened[0]
+  weights = None if all_parts[0].share is None else {part.name: part.share for part in all_parts}
+  mix = stream.mixture if tier == "streamed" else ilx.data.mixture
+  return mix({part.name: data for part, data in zip(all_parts, opened, strict=True)}, weights)
+
+
+def _joined(specs: Mapping[str, ilx.Spec]) -> ilx.Spec:
+  """One spec for all datasets: statistics of all their steps, and bounds that hold all their actions."""
+  if found := differences({name: _layout(spec) for name, spec in specs.items()}):
+    raise ValueError("config.dataset: the datasets differ:\n  " + "\n  ".join(found))
+  first, *others = specs.values()
+  statistics = functools.reduce(ilx.data.merge, (spec.statistics for spec in specs.values()))
+  if isinstance(first.action, ilx.Discrete):
+    action = ilx.Discrete(max(spec.action.num_actions for spec in specs.values()))
+  else:
+    lows, highs = ([getattr(spec.action, edge) for spec in specs.values()] for edge in ("low", "high"))
+    action = ilx.Continuous(np.min(lows, axis=0), np.max(highs, axis=0))
+  if any(str(spec.action) != str(first.action) for spec in others):
+    bounds = "; ".join(f"{name}: {spec.action}" for name, spec in specs.items())
+    warnings.warn(f"the datasets' actions have different bounds ({bounds}); taken: {action}", stacklevel=3)
+  return first._replace(action=action, statistics=statistics)
+
+
+def _layout(spec: ilx.Spec) -> dict[str, str]:
+  leaves = jax.tree_util.tree_leaves_with_path({"observation": spec.observation})
+  found = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape)}"
+    for path, leaf in leaves
+  }
+  action = spec.action
+  return found | {"action": f"continuous [{action.size}]" if isinstance(action, ilx.Continuous) else "discrete"}
+
+
+def _heldout(
+  config: ml_collections.ConfigDict,
+  all_parts: Sequence[choosing.Part],
+  chosen: Sequence[Selection],
+  weights: Sequence[np.ndarray | None],
+  tier: str,
+  progress: Progress,
+) -> Heldout:
+  """The held-out episodes of all datasets, on the host."""
+  split, opened, keeps, shared = config.heldout, {}, [], 0
+  for part, selected, drawn in zip(all_parts, chosen, weights, strict=True):
+    episodes = _open(part.info, split, selected, "mapped" if tier in ("mapped", "streamed") else "host", None, progress)
+    opened[part.name] = episodes
+    keeps.append(choosing.keep(config.where, part.info, split, episodes.num_episodes, "config.heldout"))
+    shared += np.count_nonzero(keeps[-1] & choosing.overlap(part.info, config.split, drawn, split))
+  keep = np.concatenate(keeps)
+  if shared:
+    warnings.warn(
+      f"{shared} of {np.count_nonzero(keep)} held-out episodes are among those learnt from "
+      f"(config.split={config.split}, config.heldout={split}): their scores say nothing about new episodes",
+      stacklevel=2,
+    )
+  return Heldout(ilx.data.mixture(opened) if len(opened) > 1 else next(iter(opened.values())), keep)
+
+
+def _facts(
+  config: ml_collections.ConfigDict,
+  all_parts: Sequence[choosing.Part],
+  indices: Sequence[Index],
+  weights: Sequence[np.ndarray | None],
+  tier: str,
+) -> dict[str, Any]:
+  made_up = any(name == "reward" for name, _ in choosing.fill(config.fill))
+  used = [slice(None) if drawn is None else drawn > 0 for drawn in weights]
+  lengths = [found.length[which] for found, which in zip(indices, used, strict=True)]
+  returns = [found.episode_return[which] for found, which in zip(indices, used, strict=True)]
+
+  def counts(length: np.ndarray, earned: np.ndarray) -> dict[str, Any]:
+    mean = None if made_up else float(earned.mean())
+    return {"data_episodes": len(length), "data_transitions": int(length.sum()), "data_return": mean}
+
+  of_each = [
+    {"dataset": part.name, "share": part.share, **counts(*pair)}
+    for part, *pair in zip(all_parts, lengths, returns, strict=True)
+  ]
+  total = counts(np.concatenate(lengths), np.concatenate(returns))
+  return total | {"tier": tier, "datasets": of_each if len(of_each) > 1 else None}

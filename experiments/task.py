@@ -1,0 +1,87 @@
+"""What a config asks to be learnt, and where it is to be scored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+import ilx
+from experiments import choosing, loading
+from ilx.evaluation import environments
+
+# What config.env_id says where there is no environment.
+NONE = "none"
+
+
+class Task(NamedTuple):
+  """What is learnt and where it is scored.
+
+  Attributes:
+    data: what is learnt from, its spec with the environment's action bounds.
+    env_id: EnvPool's task; None: nothing is played.
+    env_kwargs: its options.
+    metadata: what the datasets' own say alike.
+  """
+
+  data: loading.Data
+  env_id: str | None
+  env_kwargs: dict[str, Any]
+  metadata: dict[str, Any]
+
+
+def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = None) -> Task:
+  """Builds or finds the datasets, opens them, and checks them against the environment.
+
+  Raises:
+    FileNotFoundError, ImportError, OSError, ValueError: naming the file or the field of the config at fault.
+  """
+  if config.env_id not in ("", NONE):
+    environments.spec(config.env_id, **_env_kwargs(config, {}))  # an unknown task is said before anything is built
+  parts = choosing.parts(config)
+  metadata = choosing.agreed(parts)
+  env_id = config.env_id or metadata.get("env_id")
+  if not env_id:
+    raise ValueError(_no_environment(parts))
+  options = {} if progress is None else {"progress": progress}
+  if env_id == NONE:
+    return Task(loading.load(config, parts, **options), None, {}, metadata)
+  env_kwargs = _env_kwargs(config, metadata)
+  env_spec = environments.spec(env_id, **env_kwargs)
+  if isinstance(env_spec.action, ilx.Discrete):
+    options["num_actions"] = env_spec.action.num_actions
+  data = loading.load(config, parts, **options)
+  try:
+    environments.check_spec(data.spec, env_spec, env_id)
+  except ValueError as error:
+    raise ValueError(f"{error}{_hint(data.spec, env_spec)}") from None
+  return Task(data._replace(spec=data.spec._replace(action=env_spec.action)), env_id, env_kwargs, metadata)
+
+
+def _no_environment(parts: Sequence[choosing.Part]) -> str:
+  say = "say which with --config.env_id=..., or --config.env_id=none to train without"
+  named = {part.name: part.info.metadata.get("env_id") for part in parts}
+  if any(named.values()):
+    return f"the datasets name different environments ({', '.join(f'{k}: {v}' for k, v in named.items())}); {say}"
+  return f"{parts[0].info.directory} names no environment; {say}"
+
+
+def _hint(data: ilx.Spec, environment: ilx.Spec) -> str:
+  """What to do where the environment stacks frames and the data do not."""
+  ours, theirs = jax.tree.leaves(data.observation), jax.tree.leaves(environment.observation)
+  if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
+    return f" If its observations are stacked frames: --config.frame_stack={theirs[0].shape[0]}"
+  return ""
+
+
+def _env_kwargs(config: ml_collections.ConfigDict, recorded: Mapping[str, Any]) -> dict[str, Any]:
+  if not config.env_kwargs:
+    return dict(recorded.get("env_kwargs") or {})
+  try:
+    given = json.loads(config.env_kwargs)
+  except json.JSONDecodeError as error:
+    raise ValueError(f"config.env_kwargs is not JSON ({error}): {config.env_kwargs!r}") from None
+  if not isinstance(given, dict):
+    raise ValueError(f"config.env_kwargs must be a JSON object, got {config.env_kwargs}")
+  return given
