@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ilx.data import rlds
-from ilx.data.convert import lerobot
-from ilx.data.record import Recorder
+from ilx.data.convert import lerobot, write
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 _spec = importlib.util.spec_from_file_location("make_lerobot", FIXTURES / "make_lerobot.py")
@@ -222,12 +221,11 @@ def test_damaged_metadata_name_the_file_and_field(copy):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_it_becomes_an_rlds_dataset(version, tmp_path):
-  source = lerobot.open(FIXTURES / version, cameras=())
-  with Recorder(tmp_path, name="tiny", metadata=source.metadata) as recorder:
-    for index in range(len(source)):
-      steps = source[index].steps
-      recorder.add({name: steps[name] for name in ("observation", "action", "reward", "discount", "is_first", "is_last",
-                                                   "is_terminal")})  # fmt: skip
-  episodes = rlds.load(recorder.path)
+  path = write.write(lerobot.open(FIXTURES / version), tmp_path, name="tiny")
+  episodes = rlds.load(path)
   assert episodes.num_episodes == 3
   assert episodes.num_transitions == sum(made.LENGTHS) - (1 if version == "lerobot_v30" else 3)
+  assert np.asarray(episodes.observation["images"]["top"]).shape == (episodes.num_steps, 32, 32, 3)
+  found = list(rlds.read_episodes(rlds.read_info(path), "train"))
+  texts = found[1][2]["steps"]["language_instruction"]
+  assert [text if isinstance(text, str) else text.decode() for text in texts[:5]] == [made.task(1, t) for t in range(5)]
