@@ -14,6 +14,8 @@ import numpy as np
 
 # Below this many, handing pictures to threads costs more than it gains.
 _ALONE = 4
+# Into how many parts for each core pictures are divided, so that no core waits long for another.
+_PARTS = 4
 
 
 _UINT8 = np.dtype(np.uint8)
@@ -65,7 +67,9 @@ def decode(content: bytes, shape: tuple[int | None, ...], dtype: np.dtype = _UIN
       raise ValueError(f"images of {dtype} are not supported; supported: uint8, uint16, float32")
     if image.mode.startswith("I"):
       raise ValueError("an image of 16 bits where features.json says uint8")
-    return np.asarray(image.convert(mode)).reshape(image.height, image.width, shape[-1])
+    # Converting to its own mode would copy it.
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(image.height, image.width, shape[-1])
 
 
 def _decode_wide(content: bytes, image, channels: int) -> np.ndarray:
@@ -200,18 +204,20 @@ class Images:
       ValueError: where one is damaged or of another shape; names its row.
     """
 
-    def fill(place: int) -> None:
-      try:
-        out[place] = decode(self.encoded(int(rows[place])), self.shape[1:])
-      except ValueError as error:
-        raise ValueError(f"picture {rows[place]}: {error}") from None
+    def fill(places: range) -> None:
+      for place in places:
+        try:
+          out[place] = decode(self.encoded(int(rows[place])), self.shape[1:])
+        except ValueError as error:
+          raise ValueError(f"picture {rows[place]}: {error}") from None
 
     if len(rows) < _ALONE:
-      for place in range(len(rows)):
-        fill(place)
-    else:
-      for _ in _pool(os.getpid()).map(fill, range(len(rows))):
-        pass
+      fill(range(len(rows)))
+      return
+    # Several at a time: handing over one by one takes up to a third of the time of a small JPEG.
+    size = max(1, len(rows) // (_PARTS * os.cpu_count()))
+    for _ in _pool(os.getpid()).map(fill, (range(i, min(i + size, len(rows))) for i in range(0, len(rows), size))):
+      pass
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     del copy  # decoding always makes new memory
