@@ -80,6 +80,8 @@ def _vector(field: Field, values: list[Any]) -> tuple[Any, bool]:
 
 def _number(value: Any) -> float | None:
   """None for NaN."""
+  if type(value) is float and math.isfinite(value):
+    return value
   if isinstance(value, str | int | float | bool | np.number) or hasattr(value, "__float__"):
     try:
       number = float(value)
@@ -103,6 +105,8 @@ def _numbers(field: Field, value: Any) -> float | list[float] | None:
 
 
 def _press(field: Field, value: Any) -> float:
+  if isinstance(value, bool) and not field.pressed:
+    return float(value)
   if isinstance(value, list | dict):
     raise ValueError("expected one value; give a 'vocabulary' of buttons to read a list of those that are pressed")
   text = checks.plain(value).strip()

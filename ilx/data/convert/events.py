@@ -1,6 +1,7 @@
 """Records of game logs, one after the other, from JSON lines, JSON, CSV, TSV, Parquet, Avro, YAML or XML files."""
 
 import csv
+import functools
 import json
 import os
 import pathlib
@@ -78,7 +79,7 @@ def lookup(record: Any, path: str) -> Any:
     found = record[path]
   else:
     found = record
-    for part in re.split(r"[./]", path):
+    for part in _parts(path):
       if isinstance(found, dict):
         found = found.get(part, found.get(f"@{part}", ABSENT))
       elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
@@ -87,6 +88,11 @@ def lookup(record: Any, path: str) -> Any:
         return ABSENT
   # An XML element with attributes and a text.
   return found["#text"] if isinstance(found, dict) and "#text" in found else found
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts(path: str) -> list[str]:
+  return re.split(r"[./]", path)
 
 
 def _json_lines(path: pathlib.Path) -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,14 @@
 """Pictures on their way into a dataset: cut, resized and encoded, one at a time."""
 
+import collections
 import dataclasses
+import functools
 import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +59,31 @@ def from_array(pixels: np.ndarray, look: Look) -> bytes:
   from PIL import Image
 
   return _encoded(_changed(Image.fromarray(pixels), look), look)
+
+
+def from_arrays(pixels: Iterable[np.ndarray], look: Look) -> Iterator[bytes]:
+  """``from_array`` of one picture after the other, on all cores; few of them are in memory."""
+  if (cores := os.cpu_count() or 1) == 1:
+    yield from (from_array(picture, look) for picture in pixels)
+    return
+  waiting: collections.deque[Future[bytes]] = collections.deque()
+  try:
+    for picture in pixels:
+      waiting.append(_pool(os.getpid()).submit(from_array, picture, look))
+      if len(waiting) > 2 * cores:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    for future in waiting:
+      future.cancel()
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+  """Pillow lets go of Python's lock while it works. By process, since threads do not survive a fork."""
+  del process
+  return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ilx-frames")
 
 
 def from_file(file: bytes | os.PathLike, look: Look) -> bytes:

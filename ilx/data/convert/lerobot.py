@@ -203,7 +203,7 @@ class LeRobot:
       path, start = episode.videos[name]
       path = self.meta.root / path
       shown = video.frames(path, times.astype(np.float64) + start, self.tolerance)
-      return frames.pack((frames.from_array(pixels, self.look) for pixels in shown), f"{path}: episode {episode.index}")
+      return frames.pack(frames.from_arrays(shown, self.look), f"{path}: episode {episode.index}")
     files = parquet.pictures(table, name, self.meta.root, where)
     return frames.pack((_checked(file, self.look, where, row) for row, file in enumerate(files)), where)
 

@@ -103,7 +103,7 @@ def images(session: Session, name: str, mapping: GameMapping, rows: np.ndarray) 
   if stream.shown is not None:
     (path,) = stream.files
     pixels = video.frames(path, stream.shown[wanted], 1e-6)
-    return frames.pack((frames.from_array(frame, look) for frame in pixels), f"{path} (frames.{name})")
+    return frames.pack(frames.from_arrays(pixels, look), f"{path} (frames.{name})")
   where = f"{stream.files[0].parent} (frames.{name})"
   return frames.pack((_from_file(stream.files[row], look) for row in wanted), where)
 

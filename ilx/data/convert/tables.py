@@ -98,6 +98,51 @@ def empty(file: str, about: Events, fields: Sequence[Field]) -> Table:
   return _Rows(file, about, fields).table()
 
 
+class _Values:
+  """Collects the values of a field."""
+
+  def __init__(self, field: Field):
+    self.field, self.read = field, cells.reader(field)
+    self.rows: list[int] = []
+    self.values: list[Any] = []
+    # Records that concern the field, and how many of them have its column at all.
+    self.concerned = self.seen = 0
+
+  def append(self, record: dict[str, Any], row: int, where: str) -> None:
+    field = self.field
+    if field.where and not cells.matches(record, field.where):
+      return
+    self.concerned += 1
+    try:
+      value, there = self.read(record)
+    except ValueError as error:
+      raise ValueError(f"{where}: {error}") from None
+    self.seen += there
+    if value is None:
+      if field.missing == "error":
+        raise ValueError(cells.missing(field, record, where))
+      if field.missing == "forward":
+        return
+      value = field.missing
+    before = self.values[-1] if self.values else None
+    if isinstance(value, list) and isinstance(before, list) and len(value) != len(before):
+      raise ValueError(f"{where}: column {field.column!r} has {len(value)} values, before it had {len(before)}")
+    self.rows.append(row)
+    self.values.append(value)
+
+  def column(self) -> Column:
+    field, values = self.field, self.values
+    if sizes := {len(value) for value in values if isinstance(value, list)}:
+      # A number that stands for a missing vector.
+      size = max(sizes)
+      values = [value if isinstance(value, list) else [value] * size for value in values]
+    dtype = {"text": object, "category": np.int64}.get(field.kind, np.float64)
+    found = np.array(values, dtype)
+    if not values and (field.columns or (field.kind == "button" and field.vocabulary)):
+      found = found.reshape(0, len(field.columns or field.vocabulary))
+    return Column(np.array(self.rows, np.int64), found)
+
+
 class _Rows:
   """Collects the records of an episode."""
 
@@ -105,11 +150,7 @@ class _Rows:
     self._file, self._about = file, about
     self._count = 0
     self._times: list[float] = []
-    self._found: dict[Field, tuple[list[int], list[Any]]] = {field: ([], []) for field in fields}
-    self._readers = {field: cells.reader(field) for field in fields}
-    # By field: records that concern it, and how many of them have the column at all.
-    self._concerned = dict.fromkeys(fields, 0)
-    self._seen = dict.fromkeys(fields, 0)
+    self._fields = [_Values(field) for field in fields]
     self._last: dict[str, Any] = {}
 
   def append(self, record: dict[str, Any], where: str) -> None:
@@ -118,32 +159,15 @@ class _Rows:
       if self._times and time < self._times[-1]:
         raise ValueError(f"{where}: the clock runs backwards: {time} s after {self._times[-1]} s")
       self._times.append(time)
-    for field, (rows, values) in self._found.items():
-      if not cells.matches(record, field.where):
-        continue
-      self._concerned[field] += 1
-      try:
-        value, there = self._readers[field](record)
-      except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-      self._seen[field] += there
-      if value is None:
-        if field.missing == "error":
-          raise ValueError(cells.missing(field, record, where))
-        if field.missing == "forward":
-          continue
-        value = field.missing
-      if rows and np.ndim(value) and np.ndim(values[-1]) and len(value) != len(values[-1]):
-        raise ValueError(f"{where}: column {field.column!r} has {len(value)} values, before it had {len(values[-1])}")
-      rows.append(self._count)
-      values.append(value)
+    for values in self._fields:
+      values.append(record, self._count, where)
     self._last = record
     self._count += 1
 
   def table(self) -> Table:
-    for field, count in self._concerned.items():
-      if count and not self._seen[field]:
-        name = field.column or field.columns[0]
+    for values in self._fields:
+      if values.concerned and not values.seen:
+        name = values.field.column or values.field.columns[0]
         raise ValueError(f"{self._file}: no record has the column {name!r}{cells.near(self._last, name)}")
     times = None
     if self._about.time is not None:
@@ -151,17 +175,4 @@ class _Rows:
       if self._about.relative and len(times):
         times = times - times[0]
       times = times + self._about.offset
-    columns = {field: _column(field, *found, self._file) for field, found in self._found.items()}
-    return Table(self._file, self._count, times, columns)
-
-
-def _column(field: Field, rows: list[int], values: list[Any], file: str) -> Column:
-  widths = {len(value) for value in values if np.ndim(value)}
-  if widths:  # a number that stands for a missing vector
-    size = max(widths)
-    values = [value if np.ndim(value) else [value] * size for value in values]
-  dtype = {"text": object, "category": np.int64}.get(field.kind, np.float64)
-  found = np.array(values, dtype)
-  if not values and (field.columns or (field.kind == "button" and field.vocabulary)):
-    found = found.reshape(0, len(field.columns or field.vocabulary))
-  return Column(np.array(rows, np.int64), found)
+    return Table(self._file, self._count, times, {values.field: values.column() for values in self._fields})
