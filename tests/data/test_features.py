@@ -165,3 +165,98 @@ def test_no_module_named_in_the_file_is_imported(tmp_path):
   path.write_text(json.dumps({"pythonClassName": "antigravity.FeaturesDict", "featuresDict": {"features": {}}}))
   assert features.read(path) == {}
   assert "antigravity" not in sys.modules
+
+
+def _every_class():
+  f = tfds.features
+  return f.FeaturesDict(
+    {
+      "box": f.BBoxFeature(),
+      "label": f.ClassLabel(names=["left", "right"]),
+      "inside": {"kind/of": f.ClassLabel(names=["a", "b", "c"])},
+      "mask": f.LabeledImage(labels=4, shape=(8, 8, 1)),
+      "video": f.Video(shape=(None, 8, 8, 3)),
+      "clip": f.Video(shape=(5, 8, 8, 1), dtype=np.uint16),
+      "sound": f.Audio(shape=(None, 2), dtype=np.int16),
+      "file": f.Audio(lazy_decode=True),
+      "optional": f.Scalar(np.float32, optional=True),
+      "words": f.Translation(languages=["en", "de"]),
+      "more": f.TranslationVariableLanguages(),
+      "pair": f.Sequence(f.Sequence(np.float16), length=2),
+      "text": f.Tensor(shape=(3,), dtype=np.str_),
+    }
+  )
+
+
+def test_every_class_of_tfds(tmp_path):
+  def number(name, *shape, **more):
+    return Feature("tensor", shape, np.dtype(name), **more)
+
+  text = Feature("text", (), np.dtype(object))
+  _every_class().save_config(str(tmp_path))
+  found = features.read(tmp_path / "features.json")
+  assert found.pop("file").problem == "audio that is stored as files is not supported"
+  assert found == {
+    "box": number(np.float32, 4),
+    "label": Feature("label", (), np.dtype(np.int64), num_classes=2, names=("left", "right")),
+    "inside": {"kind/of": Feature("label", (), np.dtype(np.int64), num_classes=3, names=("a", "b", "c"))},
+    "mask": Feature("image", (8, 8, 1), np.dtype(np.uint8), "png", num_classes=4),
+    "video": Sequence(Feature("image", (8, 8, 3), np.dtype(np.uint8), "png")),
+    "clip": Sequence(Feature("image", (8, 8, 1), np.dtype(np.uint16), "png"), 5),
+    "sound": number(np.int16, None, 2),
+    "optional": number(np.float32, optional=True),
+    "words": {"de": text, "en": text},
+    "more": Sequence({"language": text, "translation": text}),
+    "pair": Sequence(Sequence(number(np.float16)), 2),
+    "text": Feature("text", (3,), np.dtype(object)),
+  }
+
+
+def test_names_of_classes_are_written(tmp_path):
+  tree = {"a": Sequence({"b/c": Feature("label", (), np.dtype(np.int64), num_classes=2, names=("x", "y"))})}
+  features.write(tmp_path / "features.json", tree)
+  assert features.read(tmp_path / "features.json") == tree
+  assert tfds.features.FeaturesDict.from_config(str(tmp_path))["a"]["b/c"].names == ["x", "y"]
+
+
+def test_the_oldest_layout(tmp_path):
+  """{"type", "content"} with contents of their own, as TFDS wrote them until 2021."""
+  path = tmp_path / "features.json"
+  prefix = "tensorflow_datasets.core.features."
+
+  def node(name, content):
+    return {"type": prefix + name, "content": content}
+
+  tree = node(
+    "features_dict.FeaturesDict",
+    {
+      "features": node("tensor_feature.Tensor", {"shape": [2, None], "dtype": "float32", "encoding": "zlib"}),
+      "steps": node(
+        "sequence_feature.Sequence", {"feature": node("text_feature.Text", {"use_encoder": False}), "length": None}
+      ),
+      "image": node("image_feature.Image", {"shape": [4, 4, 3], "dtype": "uint8", "encoding_format": "jpeg"}),
+      "label": node("class_label_feature.ClassLabel", {"num_classes": 7}),
+      "ids": node("text_feature.Text", {"use_encoder": True}),
+    },
+  )
+  path.write_text(json.dumps(tree))
+  found = features.read(path)
+  assert found.pop("ids").kind == "unknown"
+  assert found == {
+    "features": Feature("tensor", (2, None), np.dtype(np.float32), "zlib"),
+    "steps": Sequence(Feature("text", (), np.dtype(object))),
+    "image": Feature("image", (4, 4, 3), np.dtype(np.uint8), "jpeg"),
+    "label": Feature("label", (), np.dtype(np.int64), num_classes=7),
+  }
+
+
+def test_sequences_in_sequences_are_read_by_tfds(tmp_path):
+  number = Feature("tensor", (2,), np.dtype(np.float32))
+  tree = {"steps": Sequence({"a": Sequence(number), "b": Sequence({"c": number}, 3)}), "d": Sequence(number, 4)}
+  features.write(tmp_path / "features.json", tree)
+  found = tfds.features.FeaturesDict.from_config(str(tmp_path))
+  assert isinstance(found["steps"], tfds.features.Dataset)
+  assert type(found["steps"]["a"]) is tfds.features.Sequence
+  assert found["steps"]["a"].feature.shape == (2,)
+  assert found["d"].shape == (4, 2)
+  assert features.read(tmp_path / "features.json") == tree
