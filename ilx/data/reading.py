@@ -1,95 +1,25 @@
 """Reading what a schedule asks for: blocks of episodes, ahead and once each, and the batches cut out of them."""
 
 import contextlib
-import itertools
 import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ilx.data import rlds
-from ilx.data.episodes import Episodes, from_columns
-from ilx.data.images import Images
-from ilx.data.index import Index
+from ilx.data.episodes import Episodes
 from ilx.data.memo import Memo
-from ilx.data.rlds import Info, Records, Selection
 from ilx.data.schedule import Piece, Schedule
+from ilx.data.sources import Source, read
 from ilx.types import Tree, View
 
 # Of several batches the items are taken together, while they are at most this large and this many.
 _GROUP_BYTES, _GROUP = 2 << 20, 64
 # Any number of batches: a schedule has no end.
 _ENDLESS = 1 << 62
-
-
-class Source(NamedTuple):
-  """One dataset of a stream.
-
-  Attributes:
-    info: of the dataset.
-    selection: which fields become which columns; pictures stay encoded in memory.
-    split: for errors.
-    records: its episodes, serialised.
-    index: what is known of them without reading.
-    weights: ``[E]``, how often each item of an episode is drawn, relative to others; None: all alike.
-  """
-
-  info: Info
-  selection: Selection
-  split: str
-  records: Records
-  index: Index
-  weights: np.ndarray | None
-
-
-def read(sources: Sequence[Source], numbers: np.ndarray) -> Episodes:
-  """Some episodes in columns; their numbers count through all sources, source after source.
-
-  Raises:
-    ValueError: where one is damaged; names file and record.
-  """
-  ends = np.cumsum([len(source.records) for source in sources])
-  owners = np.searchsorted(ends, numbers, side="right")
-  # Neighbours of one source are read together; what comes of all keeps the order of ``numbers``.
-  parts = []
-  for owner, found in itertools.groupby(range(len(numbers)), key=owners.__getitem__):
-    before = ends[owner] - len(sources[owner].records)
-    parts.append(_read(sources[owner], [int(numbers[place] - before) for place in found]))
-  return parts[0] if len(parts) == 1 else _concatenate(parts)
-
-
-def _read(source: Source, numbers: list[int]) -> Episodes:
-  where = f"split {source.split!r}"
-  records = [source.records[number] for number in numbers]
-  try:
-    return rlds.assemble(source.info, source.selection, records, where=where)
-  except ValueError:
-    for number, record in zip(numbers, records, strict=True):
-      try:
-        rlds.assemble(source.info, source.selection, [record], where=where)
-      except ValueError as error:
-        file, index = source.records.where(number)
-        raise ValueError(f"record {index} of {file}, episode {number} of {where}: {error}") from None
-    raise
-
-
-def _concatenate(parts: list[Episodes]) -> Episodes:
-  def join(*leaves: Any) -> Any:
-    if isinstance(leaves[0], Images):
-      return Images.concatenate(leaves)
-    if len({(leaf.dtype, leaf.shape[1:]) for leaf in leaves}) > 1:
-      found = ", ".join(f"{leaf.dtype} {list(leaf.shape[1:])}" for leaf in leaves)
-      raise ValueError(f"the datasets of the mixture have columns that differ: {found}")
-    return np.concatenate(leaves)
-
-  names = ("observation", "action", "reward", "discount", "is_terminal", "extras")
-  columns = {name: jax.tree.map(join, *(getattr(part, name) for part in parts)) for name in names}
-  steps = np.concatenate([np.diff(part.starts) for part in parts])
-  return from_columns(starts=np.concatenate([[0], np.cumsum(steps)]), **columns)
 
 
 class Reader:
@@ -119,7 +49,7 @@ class Reader:
       batch_size: B, of all hosts together; a multiple of the number of streams.
       streams: those that this host serves.
       start: the batch that is going to be the first.
-      threads: that read ahead.
+      threads: that read ahead, and as many at most that ask for batches, in order.
 
     Raises:
       ValueError: where a record is damaged; names it.
@@ -129,7 +59,9 @@ class Reader:
     self.each = batch_size // schedule.streams
     self._pieces, self._blocks, self._asked = (Memo(0) for _ in range(3))
     self._set_capacity(0)
-    self._lock, self._making = threading.Lock(), set()
+    self._threads, self._closed = threads, False
+    self._lock = threading.Lock()
+    self._making: list[int] = []  # after a jump backwards, a group may be in it twice
     span = next(schedule.spans(streams[0], start * self.each, start * self.each + 1))
     episodes, rows = self._piece(span.piece)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(view.take(episodes, rows[span.start : span.stop])))
@@ -142,14 +74,15 @@ class Reader:
   def __getitem__(self, number: int) -> Tree:
     """Batches ``number * G`` to ``number * G + G - 1``: leaves ``[V / H, G * each, ...]``, by stream."""
     with self._lock:
-      self._making.add(number)
+      self._making.append(number)
     try:
       return self._make(number)
     finally:
       with self._lock:
         self._making.remove(number)
         oldest = min(self._making, default=number + 1)
-      self._forget_before(oldest * self.group * self.each)
+      # A thread may have been given an older group and not have begun it.
+      self._forget_before((oldest - self._threads) * self.group * self.each)
 
   def _make(self, number: int) -> Tree:
     count = self.each * self.group
@@ -195,13 +128,16 @@ class Reader:
         self._asked.get(piece, lambda piece=piece: self._pool.submit(self._ahead, piece))
 
   def _ahead(self, piece: Piece) -> None:
-    with contextlib.suppress(Exception):  # whoever needs the piece meets the error
-      self._piece(piece)
+    if self._asked.touch(piece):  # or else it has come and gone while this waited for a thread
+      with contextlib.suppress(Exception):  # whoever needs the piece meets the error
+        self._piece(piece)
 
   def _piece(self, piece: Piece) -> tuple[Episodes, np.ndarray]:
     """Prepared episodes, and the rows of the piece's items in their order."""
 
     def make() -> tuple[Episodes, np.ndarray]:
+      if self._closed:
+        raise ValueError("the stream is closed")  # to one of Grain's threads that is still at work, and nobody else
       numbers = self._schedule.episodes(piece.epoch, piece.block)
       # Streams that share a block share its columns too.
       episodes = self._blocks.get((piece.epoch, piece.block), lambda: self._view.prepare(read(self._sources, numbers)))
@@ -216,6 +152,7 @@ class Reader:
 
   def close(self) -> None:
     """Ends the threads; lets go of what is in memory."""
+    self._closed = True
     self._pool.shutdown(wait=False, cancel_futures=True)
     for memo in (self._pieces, self._blocks, self._asked):
       memo.keep(lambda _: False)

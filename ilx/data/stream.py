@@ -27,9 +27,10 @@ from ilx.data import rlds, sampling, splits
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
 from ilx.data.mixture import check_shares, differences
-from ilx.data.reading import Batches, Reader, Source, read
+from ilx.data.reading import Batches, Reader
 from ilx.data.rlds import EVERYTHING, Info, Selection
 from ilx.data.schedule import Schedule
+from ilx.data.sources import Source, read
 from ilx.data.statistics import merge
 from ilx.types import View
 

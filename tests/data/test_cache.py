@@ -187,14 +187,16 @@ def test_blocks_that_differ_are_refused_by_name(tmp_path):
     columnar.write(tmp_path, [block(2), block(3)], {})
 
 
+# Slow enough that processes that start at once are at it at once.
 OPEN = """
-  import os, sys
+  import os, sys, time
   import numpy as np
   from ilx.data import cache
   cache._BLOCK = 64
   def progress(episodes, steps):
     with open(sys.argv[2], "a") as log:
       log.write(f"{os.getpid()}\\n")
+    time.sleep(0.2)
     if len(sys.argv) > 3 and episodes == 3:
       os.kill(os.getpid(), 9)
   episodes = cache.open(sys.argv[1], progress=progress)

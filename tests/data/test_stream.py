@@ -179,6 +179,7 @@ def test_blocks_are_read_once_whatever_the_threads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reading, "read", counted)
     results.append(take(opened.batches(Transitions(), 8, seed=0, streams=2, threads=threads), 40))
+    assert eventually(lambda: not running())
     # 320 items, an epoch: blocks on the two cuts of the ring are needed twice, at its begin and its end.
     assert sum(reads.values()) - len(reads) <= 2
   assert_equal(*results)
