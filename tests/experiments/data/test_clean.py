@@ -61,6 +61,9 @@ def test_nothing_to_do_keeps_all(tmp_path, capsys):
 
 def test_idle_starts_are_dropped(tmp_path):
   records = [idle_start(0, 3), episode(1), idle_start(2, 8, length=8)]
+  # Standing still later on is part of the episode.
+  records[0]["steps/observation/state"][6] = records[0]["steps/observation/state"][5]
+  records[0]["steps/action"][5] = 0
   new = run(tmp_path, records, "--drop_idle_start")
   first, second = steps(new)
   # Transitions 0 to 2 led nowhere: the episode begins where something happens.
@@ -135,7 +138,7 @@ def test_episodes_by_what_they_are(tmp_path, flags, kept):
 def test_conditions_see_one_table_of_all_splits(tmp_path):
   new = run(
     tmp_path,
-    {"train": [[episode(0, 3), episode(1, 9)]], "val": [[episode(2, 4), episode(3, 8)]]},
+    {"train": [[episode(0, 3), episode(1, 9)]], "val": [[episode(2, 8), episode(3, 4)]]},
     "--where=return_rank <= 2",
   )
   assert [len(found["reward"]) - 1 for found in [*steps(new), *steps(new, "val")]] == [9, 8]
@@ -232,6 +235,21 @@ def test_damage_is_an_error_or_left_out(tmp_path, capsys):
   for state, seed in zip(states, (0, 2, 5), strict=True):
     np.testing.assert_array_equal(state, records[seed]["steps/observation/state"])
   assert [(entry.get("episode"), entry["rule"]) for entry in log(new)] == [(1, "damaged"), (None, "damaged")]
+
+
+def test_a_file_that_cannot_be_addressed_is_left_out_whole(tmp_path):
+  records = [episode(seed) for seed in range(4)]
+  old = write(tmp_path / "old", {"train": [records[:3], records[3:]]}, file_format="tfrecord")
+  path = shard(old)
+  content = bytearray(path.read_bytes())
+  # The length of the second record: nothing says where the third one starts.
+  content[int.from_bytes(content[:8], "little") + 16] ^= 1
+  path.write_bytes(content)
+  assert tool.main(["clean", str(old), f"--root={tmp_path / 'new'}", "--skip_damaged"]) == 0
+  new = tmp_path / "new" / "robots-clean" / "1.0.0"
+  assert [len(found["reward"]) for found in steps(new)] == [7]
+  assert [(entry.get("episode"), entry["rule"]) for entry in log(new)] == [(None, "damaged"), (0, "damaged")]
+  assert rlds.read_info(new).metadata["cleaned"]["episodes"] == {"before": 2, "after": 1}
 
 
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 import ilx.data
 from experiments.data import __main__ as tool
-from experiments.data import sources
+from experiments.data import problems, sources, validate
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
@@ -157,6 +157,20 @@ def test_beam_writes_the_same_bytes(d4rl, tmp_path, capsys):
   assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
+def test_the_exit_code_tells_of_errors_that_the_validation_found(path, tmp_path, capsys, monkeypatch):
+  real = validate.validate
+
+  def worse(directory):
+    found = real(directory)
+    found.problems.add(problems.ERROR, "flag", "something is wrong")
+    return found
+
+  monkeypatch.setattr(validate, "validate", worse)
+  code, out, _ = run(capsys, path, f"--root={tmp_path / 'data'}")
+  assert code == 1
+  assert "error: something is wrong" in out
+
+
 def test_options():
   assert sources.parse_options(['cameras=["top"]', "tolerance=0.5", "done=ignore", "a=b=c"]) == {
     "cameras": ("top",),
@@ -180,6 +194,10 @@ def test_formats_are_told_apart(tmp_path, path, d4rl):
   assert sources.detect(hdf5(tmp_path / "b.hdf5", "episode_0/actions")) == "minari"
   np.savez(tmp_path / "cube.npz", observations=np.zeros(3), actions=np.zeros(3), terminals=np.zeros(3))
   assert sources.detect(tmp_path / "cube.npz") == "ogbench"
+  np.savez(
+    tmp_path / "flat.npz", observations=np.zeros(3), actions=np.zeros(3), terminals=np.zeros(3), rewards=np.zeros(3)
+  )
+  assert sources.detect(tmp_path / "flat.npz") == "npz"
   (tmp_path / "lerobot" / "meta").mkdir(parents=True)
   (tmp_path / "lerobot" / "meta" / "info.json").write_text("{}")
   assert sources.detect(tmp_path / "lerobot") == "lerobot"

@@ -218,7 +218,7 @@ def test_bounds_of_another_size(tmp_path):
 def test_what_shows_over_all_episodes(tmp_path):
   records = [episode(seed, terminal=False) for seed in (0, 1, 0)]
   for record in records:
-    record["steps/action"][:, 1] = 0.25
+    record["steps/action"][:-1, 1] = 0.25  # the last one carries no meaning
     record["steps/reward"][:-1] = 0
     record["steps/is_last"][:] = False
   problems = validate(write(tmp_path, {"train": [records]})).problems.kept
