@@ -162,7 +162,7 @@ def _parquet(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[tupl
         for record in batch.to_pylist():
           number += 1
           yield f"row {number}", record
-  except (pyarrow.ArrowException, OSError) as error:
+  except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     raise ValueError(f"{path}: no Parquet file that can be read: {error}") from None
 
 

@@ -124,7 +124,7 @@ class LeRobot:
   def __getitem__(self, index: int) -> Converted:
     """Reads one episode; see ``convert.source.Source``."""
     episode = self.meta.episodes[index]
-    where = f"{episode.data}: episode {episode.index}"
+    where = f"{self.meta.root / episode.data}: episode {episode.index}"
     images = [name for name in self.cameras if name in self.meta.of_kind("image")]
     columns = [name for name in self.meta.features if name not in self.meta.of_kind("video", "image")]
     table = parquet.rows(self.meta.root / episode.data, [*columns, *images], "episode_index", episode.index)
@@ -198,7 +198,7 @@ class LeRobot:
     return steps | {"observation": observation} | extras
 
   def _pictures(self, episode: Episode, table: Any, name: str, times: np.ndarray) -> Images:
-    where = f"{episode.data}: episode {episode.index}: {name!r}"
+    where = f"{self.meta.root / episode.data}: episode {episode.index}: {name!r}"
     if name in episode.videos:
       path, start = episode.videos[name]
       path = self.meta.root / path

@@ -92,6 +92,8 @@ def read_meta(root: pathlib.Path) -> Meta:
   if not isinstance(fps, int | float) or not 0 < fps < 1e6:
     raise ValueError(f"{path}: field 'fps' is {fps!r}; expected frames a second")
   rows.sort(key=lambda row: row["episode_index"])
+  if (total := info.get("total_episodes", len(rows))) != len(rows):
+    raise ValueError(f"{path}: total_episodes is {total!r}, but {root / 'meta'} lists {len(rows)}: an incomplete copy?")
   split_of = _splits(info.get("splits") or {"train": f"0:{len(rows)}"}, path)
   videos = [name for name, feature in features.items() if feature["dtype"] == "video"]
   episodes = []
@@ -125,13 +127,13 @@ def _read_lines(path: pathlib.Path, fields: tuple[str, ...]) -> list[dict[str, A
   if not path.is_file():
     raise FileNotFoundError(f"{path} is missing: an incomplete copy?")
   found = []
-  with path.open(encoding="utf-8") as lines:
+  with path.open("rb") as lines:
     for number, line in enumerate(lines, 1):
       if not line.strip():
         continue
       try:
-        row = json.loads(line)
-      except ValueError as error:
+        row = json.loads(line.decode())
+      except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: no JSON: {error}") from None
       _check_row(row, fields, f"{path}, line {number}")
       found.append(row)
@@ -155,7 +157,10 @@ def _text_table(path: pathlib.Path, kind: str) -> dict[int, str]:
   texts = next((name for name in (kind, "__index_level_0__") if name in table.column_names), None)
   if texts is None or f"{kind}_index" not in table.column_names:
     raise ValueError(f"{path}: columns {', '.join(table.column_names)}; expected {kind}_index and the texts")
-  rows = [{f"{kind}_index": row[f"{kind}_index"], kind: row[texts]} for row in table.to_pylist()]
+  try:
+    rows = [{f"{kind}_index": row[f"{kind}_index"], kind: row[texts]} for row in table.to_pylist()]
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: column {texts!r} is no text: {error}") from None
   for number, row in enumerate(rows):
     _check_row(row, (f"{kind}_index", kind), f"{path}, row {number}")
   return _texts(rows, kind)

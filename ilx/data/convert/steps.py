@@ -71,6 +71,8 @@ class Steps:
     if field.kind == "category":
       return found.astype(np.int32)
     dtype = np.dtype(field.dtype or "float32")
+    if dtype.kind == "f":
+      return self._float32(found, field, key)
     if dtype.kind in "iu":
       limits = np.iinfo(dtype)
       bad = (found != np.round(found)) | (found < limits.min) | (found > limits.max)
@@ -95,7 +97,14 @@ class Steps:
     found = found.reshape(len(found), -1)
     if found.shape[1] != 1:
       raise ValueError(f"{self._tables[field.source].where} (reward): {found.shape[1]} values; a reward is one number")
-    return found[:, 0].astype(np.float32)
+    return self._float32(found[:, 0], field, "reward")
+
+  def _float32(self, values: np.ndarray, field: Field, key: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+      found = values.astype(np.float32)
+    if not np.isfinite(found).all():
+      raise ValueError(f"{self._tables[field.source].where} ({key}): {values[~np.isfinite(found)][0]} is no float32")
+    return found
 
   def flags(self, terminal: bool | Field) -> np.ndarray | bool:
     """Where the task ended."""

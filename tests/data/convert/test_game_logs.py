@@ -388,6 +388,8 @@ def test_damage_names_the_file(one, tmp_path):
   ].tolist() == pytest.approx([0.01, -1])
   with pytest.raises(ValueError, match=r"s1\.jsonl \(steps\.n\): 0\.5 is no uint8"):
     one([record(i, n=i / 2) for i in range(5)], steps={"n": {"column": "n", "dtype": "uint8"}})[0]
+  with pytest.raises(ValueError, match=r"s1\.jsonl \(reward\): 1e\+300 is no float32"):
+    one([record(i) | {"r": 1e300 * (i == 2)} for i in range(5)])[0]
   write_frames(tmp_path / "p" / "s1", 5)
   (tmp_path / "p" / "s1" / "frame_3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
   with pytest.raises(ValueError, match=r"frame_3\.png: no picture that can be read"):

@@ -209,6 +209,13 @@ def test_damaged_metadata_name_the_file_and_field(copy):
     assert message in str(error.value)
     assert "info.json" in str(error.value)
   (root / "meta" / "info.json").write_text(json.dumps(info))
+  episodes = root / "meta" / "episodes.jsonl"
+  episodes.write_text("".join(episodes.read_text().splitlines(keepends=True)[:2]))
+  with pytest.raises(ValueError, match=r"info\.json: total_episodes is 3, but .*meta lists 2: an incomplete copy"):
+    lerobot.open(root)
+  episodes.write_bytes(b'{"episode_index": 0, "length": "\xff"}\n')
+  with pytest.raises(ValueError, match=r"episodes\.jsonl, line 1: no JSON: 'utf-8' codec"):
+    lerobot.open(root)
   (root / "meta" / "episodes.jsonl").write_text('{"episode_index": 0, "length": 8}\n{"episode_index": 1\n')
   with pytest.raises(ValueError, match=r"episodes\.jsonl, line 2: no JSON"):
     lerobot.open(root)
