@@ -1,6 +1,6 @@
 """Memory of a process that streams: what is resident over many batches, as a table and a curve.
 
-python -m experiments.benchmarks.streaming                                    a million batches of 32, some minutes
+python -m experiments.benchmarks.streaming                                    a million batches of 8, a minute or two
 python -m experiments.benchmarks.streaming --csv=memory.csv --svg=memory.svg  the figures and the curve as files
 python -m experiments.benchmarks.streaming --quick                            seconds: does it run?
 
@@ -10,6 +10,7 @@ The dataset, of random numbers, is several times the blocks that are in memory, 
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,18 +60,17 @@ class Summary(NamedTuple):
   rate: float
 
 
-def measure(batches: int, batch_size: int, episodes: int, buffer_bytes: int) -> list[Point]:
+def measure(batches: int, batch_size: int, episodes: int, buffer_bytes: int) -> Iterator[Point]:
   """Streams from a temporary dataset of ``episodes`` of 1,000 steps, and looks at the memory now and then."""
   with tempfile.TemporaryDirectory(prefix="ilx-streaming-") as folder:
     path = fake.record(fake.episodes(episodes), folder, "streaming")
     opened = stream.open(path)
     with opened.batches(data.Transitions(), batch_size, seed=0, buffer_bytes=buffer_bytes) as source:
-      began, points = time.perf_counter(), []
+      began = time.perf_counter()
       for done in range(batches + 1):
         if done * POINTS % batches < POINTS:
-          points.append(Point(done, time.perf_counter() - began, resident()))
+          yield Point(done, time.perf_counter() - began, resident())
         next(source)
-  return points
 
 
 def resident() -> float:
@@ -121,8 +121,8 @@ def to_svg(points: list[Point], width: int = 640, height: int = 240) -> str:
 def define_flags() -> None:
   """The command's flags."""
   flags.DEFINE_integer("batches", 1_000_000, "How many batches to take.", lower_bound=20)
-  flags.DEFINE_integer("batch_size", 32, "Transitions in a batch.", lower_bound=1)
-  flags.DEFINE_integer("episodes", 2000, "Episodes of 1,000 steps in the dataset.", lower_bound=1)
+  flags.DEFINE_integer("batch_size", 8, "Transitions in a batch.", lower_bound=1)
+  flags.DEFINE_integer("episodes", 1000, "Episodes of 1,000 steps in the dataset.", lower_bound=1)
   flags.DEFINE_integer("buffer_mb", 16, "Blocks of all streams together, in MB.", lower_bound=1)
   flags.DEFINE_bool("quick", False, "Few batches from a small dataset: shows that it runs.")
   flags.DEFINE_string("csv", None, "File for the figures.")
@@ -133,10 +133,12 @@ def main() -> None:
   """Measures, prints the summary, writes the files."""
   values = flags.FLAGS
   batches, episodes = (400, 20) if values.quick else (values.batches, values.episodes)
-  points = measure(batches, values.batch_size, episodes, values.buffer_mb << 20)
+  points = []
+  for point in measure(batches, values.batch_size, episodes, values.buffer_mb << 20):
+    points.append(point)
+    if len(points) % (POINTS // 20) == 1:
+      print(f"{point.batches:>10,} batches {point.seconds:>8.1f} s {point.resident:>8.1f} MB", flush=True)
   found = summarise(points)
-  for point in points[:: max(1, len(points) // 10)]:
-    print(f"{point.batches:>10,} batches {point.seconds:>8.1f} s {point.resident:>8.1f} MB")
   print(
     f"after the warm-up: {found.first:.1f} MB to {found.last:.1f} MB, from {found.low:.1f} to {found.high:.1f}; "
     f"slope {found.slope:+.2f} MB per million batches; {found.rate:,.0f} batches of {values.batch_size} a second"
