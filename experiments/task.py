@@ -55,7 +55,8 @@ def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = 
   try:
     environments.check_spec(data.spec, env_spec, env_id)
   except ValueError as error:
-    raise ValueError(f"{error}{_hint(data.spec, env_spec)}") from None
+    without = f"--config.env_id={NONE} trains without playing."
+    raise ValueError(f"{error} {_hint(data.spec, env_spec)}{without}") from None
   return Task(data._replace(spec=data.spec._replace(action=env_spec.action)), env_id, env_kwargs, metadata)
 
 
@@ -71,7 +72,7 @@ def _hint(data: ilx.Spec, environment: ilx.Spec) -> str:
   """What to do where the environment stacks frames and the data do not."""
   ours, theirs = jax.tree.leaves(data.observation), jax.tree.leaves(environment.observation)
   if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
-    return f" If its observations are stacked frames: --config.frame_stack={theirs[0].shape[0]}"
+    return f"If its observations are stacked frames: --config.frame_stack={theirs[0].shape[0]}. "
   return ""
 
 
