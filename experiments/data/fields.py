@@ -56,15 +56,11 @@ def examined(feature: Any) -> bool:
 
 
 def is_pixels(feature: Any) -> bool:
-  """Whether a tensor of numbers can be looked at: uint8 [height, width, 1, 3 or 4], at least 16 by 16."""
-  return (
-    examined(feature)
-    and feature.kind == "tensor"
-    and feature.dtype == np.uint8
-    and len(feature.shape) == 3
-    and feature.shape[-1] in (1, 3, 4)
-    and min(feature.shape[:2]) >= 16
-  )
+  """Whether a tensor can be looked at: uint8 [height, width] with 1, 3, 4 or no channels, at least 16 by 16."""
+  if not examined(feature) or feature.kind != "tensor" or feature.dtype != np.uint8:
+    return False
+  grey = len(feature.shape) == 2
+  return (grey or (len(feature.shape) == 3 and feature.shape[-1] in (1, 3, 4))) and min(feature.shape[:2]) >= 16
 
 
 def as_bytes(feature: Feature) -> bool:

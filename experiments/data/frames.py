@@ -77,7 +77,9 @@ def _file(value: Any, shape: tuple[int | None, ...]) -> bytes | None:
     return None
   if isinstance(value, bytes) and max(pixels.shape[:2]) <= _SIDE and len(value) <= _BYTES:
     return value
-  picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3])
+  if pixels.ndim == 3:
+    pixels = pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]
+  picture = Image.fromarray(pixels)
   picture.thumbnail((_SIDE, _SIDE))
   target = io.BytesIO()
   picture.save(target, "JPEG", quality=80)

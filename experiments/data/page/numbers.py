@@ -44,7 +44,9 @@ def _field(name: str, numbers: Mapping[str, Any]) -> str:
     )
   whole = max(numbers["count"])
   sampled = (
-    f" Histograms and quartiles from a sample of {numbers['sampled']:,} steps." if numbers["sampled"] < whole else ""
+    f" Histograms and quartiles from a sample of {numbers['sampled']:,} {'numbers' if numbers['pooled'] else 'steps'}."
+    if numbers["sampled"] < whole
+    else ""
   )
   note = f'<p class="soft">{pooled}{sampled}</p>' if pooled or sampled else ""
   return f"<section>{title}{note}{grid}{_table(numbers, count)}</section>"

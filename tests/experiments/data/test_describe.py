@@ -183,11 +183,13 @@ def test_nothing_can_be_read(tmp_path):
 def test_pixels_and_large_fields(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 255, (7, 40, 30, 3), np.uint8)
   record = episode(0) | {"steps/observation/pixels": [step.tobytes() for step in pixels]}
+  record["steps/observation/grey"] = [step[..., 0].tobytes() for step in pixels]
   large = np.arange(7 * 2000, dtype=np.float32)
   record["steps/observation/large"] = large
   steps = FEATURES["steps"].feature
   observation = steps["observation"] | {
     "pixels": Feature("tensor", (40, 30, 3), np.dtype(np.uint8), "bytes"),
+    "grey": Feature("tensor", (40, 30), np.dtype(np.uint8), "bytes"),
     "large": Feature("tensor", (2000,), np.dtype(np.float32)),
   }
   found = FEATURES | {"steps": Sequence(steps | {"observation": observation})}
@@ -197,6 +199,7 @@ def test_pixels_and_large_fields(tmp_path):
   assert (numbers["mean"], numbers["max"], numbers["count"]) == ([6999.5], [13999.0], [14000])
   assert card["numbers"]["steps/observation/pixels"]["mean"] == pytest.approx([pixels.mean()])
   assert len(frames["steps/observation/pixels"]) == 6
+  assert len(frames["steps/observation/grey"]) == 6
   assert frames["steps/observation/pixels"][0].content.startswith(b"\xff\xd8")
 
 
