@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import gc
+import io
 import itertools
 import threading
 import time
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from ilx.data import Recorder, Transitions, episode, load, reading, rlds, sampling, stream, transitions
+from ilx.data.images import Images
 from ilx.data.memo import Memo
 
 LENGTHS = [3, 1, 7, 5, 2, 9, 4, 1, 6, 8, 3, 5]
@@ -91,6 +94,25 @@ def test_items_are_what_loading_gives(dataset):
   loaded = load(dataset)
   for batch in take(stream.open(dataset).batches(Transitions(), 6, seed=0), 9):
     rows = [loaded.starts[e] + t for e, t in keys(batch)]
+    assert_equal(batch, transitions(loaded, np.array(rows)))
+
+
+def test_pictures_stay_encoded_until_they_are_in_a_batch(tmp_path):
+  rng = np.random.default_rng(0)
+  with Recorder(tmp_path, name="pictures") as recorder:
+    for number in range(6):
+      pixels = rng.integers(0, 256, (4, 8, 6, 3), np.uint8)
+      contents = []
+      for picture in pixels:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "png")
+        contents.append(file.getvalue())
+      observation = {"camera": Images.of(contents, (8, 6, 3)), "place": np.stack([np.full(4, number), np.arange(4)], 1)}
+      recorder.add(episode(observation, np.zeros((3, 2)), np.zeros(3), terminal=True))
+  loaded, opened = load(recorder.path), stream.open(recorder.path)
+  assert isinstance(opened.read([0]).observation["camera"], Images)
+  for batch in take(opened.batches(Transitions(), 6, seed=0), 6):
+    rows = [loaded.starts[e] + t for e, t in batch.observation["place"].tolist()]
     assert_equal(batch, transitions(loaded, np.array(rows)))
 
 
@@ -281,6 +303,27 @@ def test_a_damaged_record_is_named_again_and_again(tmp_path):
     with pytest.raises(ValueError, match=file.name):
       next(batches)
     assert batches.position == position
+
+
+def test_an_error_that_goes_away_costs_no_batch(dataset, monkeypatch):
+  opened, original, calls = stream.open(dataset), reading.read, itertools.count()
+  expected = take(opened.batches(Transitions(), 6, seed=0, streams=1), 12)
+
+  def failing(sources, numbers):
+    if next(calls) in range(3, 9):
+      raise OSError("the network is away")
+    return original(sources, numbers)
+
+  monkeypatch.setattr(reading, "read", failing)
+  found, failures = [], 0
+  with opened.batches(Transitions(), 6, seed=0, streams=1) as batches:
+    while len(found) < 12:
+      try:
+        found.append(next(batches))
+      except OSError:
+        failures += 1
+  assert failures
+  assert_equal(found, expected)
 
 
 def test_a_record_that_makes_no_episode_is_named(tmp_path, monkeypatch):
