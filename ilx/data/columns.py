@@ -35,12 +35,14 @@ class Column:
     self.name, self.leaf = leaf.name, leaf
     self.dtype = _in_memory(leaf.feature.dtype)
     self._real = self.dtype.kind == "f"
+    # Integers below 128 come as uint8 and fit every type.
+    self._usual = np.dtype(np.float32 if self._real else np.uint8)
     self.plain = leaf.feature.kind in ("tensor", "label") and leaf.feature.encoding == "none" and len(leaf.lengths) == 1
     self._lazy = lazy and leaf.feature.kind == "image" and leaf.feature.dtype == np.uint8
     self._array: np.ndarray | None = None
     self._picture: tuple[int, ...] | None = None
     self._data, self._sizes = bytearray(), []
-    self._size = 1  # values of one step, in the record
+    self._size = -1  # values of one step, in the record, once known
     self._rows = 0  # in the array
     self._pending: list[np.ndarray] = []
     self._pending_rows = 0
@@ -71,6 +73,10 @@ class Column:
       self._append_decoded(stored, steps)
       return
     values = stored.get(self.name)
+    if values.__class__ is np.ndarray and values.dtype == self._usual and len(values) == steps * self._size:
+      self._pending.append(values)
+      self._pending_rows += steps
+      return
     if values is None:
       raise ValueError(f"field {self.name!r} is missing from the record")
     if values.__class__ is list and values:
@@ -82,8 +88,7 @@ class Column:
       raise ValueError(
         f"field {self.name!r} has {len(values)} values where {steps} steps of shape {shape} have {steps * self._size}"
       )
-    # Values below 128 come as uint8 and fit every type of integer.
-    if values.__class__ is list or values.dtype != (np.float32 if self._real else np.uint8):
+    if values.__class__ is list or values.dtype != self._usual:
       values = self._checked(np.asarray(values, None if len(values) else self.dtype))
     self._pending.append(values)
     self._pending_rows += steps
@@ -187,13 +192,11 @@ class Column:
   def _check_finite(self, target: np.ndarray, first: int) -> None:
     if not self._real:
       return
-    with np.errstate(over="ignore", invalid="ignore"):
-      # One value that is not finite makes the sum so; a sum may also overflow by itself.
-      if math.isfinite(target.sum()):
-        return
-    finite = np.isfinite(target).reshape(len(target), -1).all(axis=1)
-    if not finite.all():
-      raise RowError(first + int(finite.argmin()), f"field {self.name!r} is NaN or inf")
+    finite = np.isfinite(target)
+    if np.count_nonzero(finite) == finite.size:
+      return
+    row = first + int(finite.reshape(len(target), -1).all(axis=1).argmin())
+    raise RowError(row, f"field {self.name!r} is NaN or inf")
 
 
 def _in_memory(dtype: np.dtype) -> np.dtype:
