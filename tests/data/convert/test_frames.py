@@ -101,6 +101,23 @@ def test_videos_that_are_none_or_damaged_are_refused(tmp_path):
     video.clock(tmp_path / "none.mp4")
 
 
+def test_damaged_frames_that_the_decoder_would_patch_are_refused(tmp_path):
+  path = tmp_path / "bad.avi"
+  rng = np.random.default_rng(0)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("mpeg4", rate=30)
+    stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+    for _ in range(20):
+      frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (48, 64, 3), np.uint8), format="rgb24")
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2 : len(content) // 2 + 60] = bytes(60)
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r"bad\.avi: the frame at 0\.\d+ s is damaged"):
+    list(video.frames(path, video.clock(path), 1e-3))
+
+
 def test_a_file_with_sound_alone_is_no_video(tmp_path):
   path = tmp_path / "sound.mkv"
   with av.open(str(path), "w") as container:

@@ -162,6 +162,15 @@ def test_events_at_their_own_times_are_aligned(one):
   assert steps["action"][:, 0].tolist() == [5, 5, 5, 5, 0]
 
 
+def test_an_end_that_is_told_after_the_last_frame_is_an_end(one):
+  about = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
+  records = [{"t": t, "a": 0, "r": 1, "over": t > 1} for t in (0, 0.1, 0.2, 1.2)]
+  steps = one(records, events=about, terminal={"column": "over"})[0].steps
+  assert shown(steps) == [0, 1, 2, 3, 4, 4]
+  assert steps["is_terminal"][-1]
+  assert steps["reward"].tolist() == [1, 1, 1, 0, 0, 0]
+
+
 def test_clocks_that_have_nothing_in_common_are_refused(one):
   about = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
   for start in (1.7e9, -1e4):
