@@ -1,6 +1,6 @@
 """The table that closes a run on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.report import facts, text
+from experiments.report import facts, heldout, text
 from experiments.report.run import number
 
 NAMES = {"policy": "policy", "expert": "expert", "data": "data", "random": "random policy"}
@@ -16,7 +16,9 @@ HEADS = ("", "return", "95 % interval", "normalised", "episodes")
 
 
 def terminal_table(result: Mapping[str, Any], console: Console | None = None) -> None:
-  """Prints the policy's return with its interval beside the expert's, the data's and a random policy's, time and speed.
+  """Prints the scores, time and speed.
+
+  Returns are printed beside the expert's, the data's and a random policy's; then likeness to held-out actions.
 
   On a terminal the table has lines and colour, elsewhere (a file, a pipe) it is plain ASCII.
 
@@ -25,24 +27,34 @@ def terminal_table(result: Mapping[str, Any], console: Console | None = None) ->
     console: where to print; standard output by default.
   """
   console = console or Console()
-  rows, title, closing = _rows(result), _title(result), _closing(result)
+  tables = [(HEADS, _rows(result))] if facts.plays(result) else []
+  if held := heldout.measures(result, "-"):
+    tables.append((("held-out actions", ""), [(name.lower(), value) for name, value in held]))
+  title, closing = _title(result), _closing(result)
+  unscored = [] if tables else [facts.unscored(result)]
   if console.is_terminal:
-    table = Table(box=box.SIMPLE_HEAD, title=Text(title, style="bold"), title_justify="left", pad_edge=False)
-    for head in HEADS:
-      table.add_column(head, justify="right" if head else "left")
-    for row in rows:
-      table.add_row(*row, style="bold cyan" if row[0] == NAMES["policy"] else None)
-    console.print(table)
-    console.print(Text(closing, style="dim"))
+    console.print(Text(title, style="bold"))
+    for heads, rows in tables:
+      table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+      for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+      for row in rows:
+        table.add_row(*row, style="bold cyan" if row[0] == NAMES["policy"] else None)
+      console.print(table)
+    console.print(Text("\n".join([*unscored, closing]), style="dim"))
     return
-  widths = [max(len(line[i]) for line in [HEADS, *rows]) for i in range(len(HEADS))]
-  lines = [
-    "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-    for line in [HEADS, *rows]
-  ]
+  lines = [line for heads, rows in tables for line in _plain([heads, *rows])]
   # Not console.print: it would fold lines at 80 columns.
-  console.file.write("\n".join([title, *(line.rstrip() for line in lines), closing]) + "\n")
+  console.file.write("\n".join([title, *lines, *unscored, closing]) + "\n")
   console.file.flush()
+
+
+def _plain(rows: Sequence[Sequence[str]]) -> list[str]:
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+    for row in rows
+  ]
 
 
 def _rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

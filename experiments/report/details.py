@@ -9,12 +9,22 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from experiments.report import facts, text
+from experiments.report import facts, heldout, text
 from experiments.report.run import MAX_VIDEO_BYTES, Run, flatten, interval, number, numbers
+
+# By ``config.tier``.
+_TIERS = {
+  "device": "on the device",
+  "host": "in the host's memory",
+  "mapped": "in a cache, mapped into memory",
+  "streamed": "streamed from their files",
+}
 
 
 def video(run: Run) -> str:
-  """The episode as a data URI with a poster, or a sentence saying why there is none."""
+  """The episode as a data URI with a poster, or a sentence saying why there is none; empty where nothing is played."""
+  if not facts.plays(run.result, run.config):
+    return ""
   title = "The policy at play"
   if run.video is None:
     reason = (
@@ -74,7 +84,7 @@ def result_table(run: Run) -> str:
   lengths, seconds = numbers(result.get("lengths")), number(result.get("seconds"))
   commit, dirty = _commit(run)
   devices = Counter(map(str, result["devices"])) if isinstance(result.get("devices"), list) else Counter()
-  rows = [
+  played = [
     ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
     ("Standard deviation over episodes", value("return_std")),
     ("Interquartile mean", value("return_iqm") and value("return_iqm") + band("return_iqm_ci95")),
@@ -83,13 +93,19 @@ def result_table(run: Run) -> str:
     ("Expert's return", value("expert_return")),
     ("Data's return", value("data_return")),
     ("Random policy's return", value("random_return")),
+    ("Environment", result.get("env_id")),
+  ]
+  held = heldout.measures(result)
+  rows = [
+    *(played if facts.plays(result) else [("Environment", "none")]),
+    *([("Held out", heldout.counts(result) or None), *held] if held else []),
     ("Updates", count("steps")),
     ("Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
     ("Dataset", facts.name(result.get("dataset")) or None),
     ("Episodes learnt from", count("data_episodes")),
     ("Transitions learnt from", count("data_transitions")),
-    ("Environment", result.get("env_id")),
+    *([("Data were", tier)] if (tier := _TIERS.get(str(result.get("tier")))) else []),
     ("Seed", result.get("seed")),
     ("Devices", ", ".join(f"{n} x {name}" for name, n in devices.items()) or None),
     ("Commit", commit[:12] + (", with changes" if dirty else "") if commit else None),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.report import text
+from experiments.report import heldout, text
 from experiments.report.run import interval, number
 
 REFERENCES = ("expert", "data", "random")
@@ -52,7 +52,7 @@ def verdict(result: Mapping[str, Any]) -> str:
   """One sentence: where the policy's mean return lies beside the expert's."""
   policy, expert, data, random = scores(result)
   if policy.value is None:
-    return "The policy's return is not recorded."
+    return heldout.verdict(result) or unscored(result)
   other = expert if expert.value is not None else data
   if other.value is None:
     return "Neither the expert's nor the data's return is known, so the return has nothing to be measured against."
@@ -73,6 +73,20 @@ def verdict(result: Mapping[str, Any]) -> str:
   if random.value is not None and policy.value <= random.value:
     sentence += ". That is no better than a random policy"
   return sentence + "."
+
+
+def plays(result: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> bool:
+  """Whether there is an environment, as far as is known: without one, "env_id" is None in the result."""
+  return result.get("env_id", "") is not None and (config or {}).get("env_id") != "none"
+
+
+def unscored(result: Mapping[str, Any]) -> str:
+  """Why there is no score."""
+  if plays(result):
+    return "The policy's return is not recorded."
+  loss = number(result.get("loss"))
+  last = f" The loss came to {text.significant(loss)}." if loss is not None else ""
+  return f"Nothing was scored: there is no environment, and no episode was held out.{last}"
 
 
 def name(value: Any) -> str:

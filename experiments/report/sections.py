@@ -4,7 +4,7 @@ import math
 from html import escape
 from typing import Any
 
-from experiments.report import axes, charts, facts, text
+from experiments.report import axes, charts, facts, heldout, text
 from experiments.report.charts import Reference
 from experiments.report.run import Run, Series, number, numbers
 
@@ -35,7 +35,9 @@ def header(run: Run) -> str:
 
 
 def comparison(run: Run) -> str:
-  """Policy, expert, data and random policy as dots on one axis, as a table."""
+  """Policy, expert, data and random policy as dots on one axis, as a table; empty where nothing is played."""
+  if not facts.plays(run.result, run.config):
+    return ""
   rows = [r for r in facts.scores(run.result) if r.value is not None]
   missing = [INDEFINITE[r.kind] for r in facts.scores(run.result) if r.value is None]
   note = f'<p class="note">Not known for this run: the return of {_list(missing)}.</p>' if missing else ""
@@ -63,6 +65,11 @@ def comparison(run: Run) -> str:
 
 
 def learning_curve(run: Run) -> str:
+  """What evaluations found while training: returns, and likeness to held-out actions."""
+  return (_returns_curve(run) if facts.plays(run.result, run.config) else "") + heldout.section(run)
+
+
+def _returns_curve(run: Run) -> str:
   """Return of the evaluations over the updates, with their intervals and the reference lines."""
   means = run.series.get("eval/return_mean", Series([], []))
   kept = [(s, v) for s, v in zip(means.steps, means.values, strict=True) if isinstance(v, float) and math.isfinite(v)]
@@ -119,7 +126,9 @@ def loss(run: Run) -> str:
 
 
 def returns(run: Run) -> str:
-  """Histogram of the episodes' returns."""
+  """Histogram of the episodes' returns; empty where nothing is played."""
+  if not facts.plays(run.result, run.config):
+    return ""
   values = numbers(run.result.get("returns"))
   if not values:
     return _section("Returns of the episodes", '<p class="note">The returns of the episodes are not recorded.</p>')
@@ -164,7 +173,12 @@ def _tiles(result: dict[str, Any]) -> str:
     decimals = facts.decimals(result)
     band = f"95 % interval {_band(policy.band, decimals)}" if policy.band else "95 % interval not recorded"
     tiles.append(("main", "Mean return", text.fixed(policy.value, decimals), band))
-  if policy.normalized is not None:
+  if not facts.plays(result):
+    main = "main"
+    for title, value in heldout.measures(result)[:2]:
+      tiles.append((main, title, value, "on held-out actions"))
+      main = ""
+  elif policy.normalized is not None:
     tiles.append(("", "Normalised score", text.fixed(policy.normalized, 1), "0 is random, 100 the expert"))
   else:
     tiles.append(("", "Normalised score", "n/a", "needs the expert's and the random return"))

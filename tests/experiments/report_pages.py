@@ -42,6 +42,32 @@ RESULT = {
   "agent": "bc",
   "dataset": "halfcheetah-expert",
 }
+# Of runs without an environment: what was compared with held-out actions, continuous and discrete.
+UNPLAYED = {key: None for key in RESULT if "return" in key or key in ("env_id", "episodes", "lengths")}
+UNPLAYED |= {"normalized_score": None, "loss": 0.125, "tier": "mapped"}
+CONTINUOUS = {
+  "split": "val",
+  "episodes": 10,
+  "transitions": 2500,
+  "mean_absolute_error": 0.0375,
+  "root_mean_squared_error": 0.05,
+  "explained": 0.875,
+  "dimensions": {
+    "mean_absolute_error": [0.025, 0.05],
+    "root_mean_squared_error": [0.03, 0.064],
+    "explained": [0.9, None],
+    "std": [0.5, 0.0],
+  },
+}
+DISCRETE = {
+  "split": "train[90%:]",
+  "episodes": 3,
+  "transitions": 120,
+  "accuracy": 0.75,
+  "balanced_accuracy": 0.5,
+  "commonest_share": 0.625,
+  "actions": {"count": [75, 45, 0], "recall": [0.9, 0.1, None]},
+}
 LOG = [
   {"step": 100 * i, "train/loss": 0.5 / i, "eval/return_mean": 2000.0 * i, "eval/return_ci95": [1900.0 * i, 2100.0 * i]}
   for i in range(1, 5)

@@ -9,7 +9,20 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_pages import ATTACK, CONFIG, LOG, RESULT, Page, assert_self_contained, make, page, record
+from report_pages import (
+  ATTACK,
+  CONFIG,
+  CONTINUOUS,
+  DISCRETE,
+  LOG,
+  RESULT,
+  UNPLAYED,
+  Page,
+  assert_self_contained,
+  make,
+  page,
+  record,
+)
 
 from experiments.report import details, run, write_report
 
@@ -42,6 +55,40 @@ def test_whole_run(tmp_path):
   config = next(i for i, w in enumerate(content.words) if w == "Config")
   assert "agent.learning_rate" in content.words[config:]
   assert all("open" not in a for t, a in content.elements if t == "details")
+
+
+def test_run_without_an_environment(tmp_path):
+  log = [{"step": 100 * i, "train/loss": 1 / i, "eval/heldout_mean_absolute_error": 0.15 / i} for i in range(1, 5)]
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": CONTINUOUS}, log=log))
+  for words in (
+    "off by 0.0375 on average over 2,500 transitions of 10 held-out episodes (val) and explains 87.5 %",
+    "Mean absolute error 0.0375 on held-out actions",
+    "Every dimension",
+    "mapped into memory",
+  ):
+    assert words in content.text
+  for words in ("Return", "Normalised", "No video", "Random"):
+    assert words not in content.text.split("Reproduce")[0]
+  labels = [a["aria-label"] for t, a in content.elements if t == "svg" and a.get("role") == "img"]
+  assert "Mean absolute error 0.15 at 100 updates, 0.0375 at 400" in labels
+  # The second dimension never varies.
+  assert "0.05 0.064 0 none" in content.text
+
+
+def test_held_out_actions_stand_beside_returns(tmp_path):
+  content = page(make(tmp_path, result={**RESULT, "heldout": DISCRETE}))
+  for words in ("Return beside the references", "Held-out actions", "Accuracy 75.0 %", "Every action", "45 10.0 %"):
+    assert words in content.text
+
+
+def test_nothing_scored(tmp_path):
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": None}, log=[{"step": 1, "train/loss": 0.125}]))
+  assert (
+    "Nothing was scored: there is no environment, and no episode was held out. The loss came to 0.125." in content.text
+  )
+  assert "Held-out" not in content.text
+  unfinished = page(make(tmp_path / "b", {**CONFIG, "env_id": "none"}, None, [{"step": 1, "train/loss": 0.125}]))
+  assert "Return" not in unfinished.text
 
 
 def test_video_is_embedded_with_a_poster(tmp_path):
@@ -143,8 +190,10 @@ REALISTIC = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1e-12, 500.0, -281.0]
 @given(st.data())
 def test_any_run_folder_makes_a_valid_page(tmp_path, data):
   value = JSON | REALISTIC
-  result = data.draw(st.fixed_dictionaries({}, optional={key: value for key in RESULT}))
+  held = st.fixed_dictionaries({}, optional={key: value for key in [*CONTINUOUS, *DISCRETE]})
+  result = data.draw(st.fixed_dictionaries({}, optional={**{key: value for key in RESULT}, "heldout": held | JSON}))
   keys = ["train/loss", "eval/return_mean", "eval/return_ci95", "train/other"]
+  keys += ["eval/heldout_accuracy", "eval/heldout_mean_absolute_error"]
   row = st.fixed_dictionaries({"step": st.integers(0, 10**7)}, optional={key: value for key in keys})
   config = data.draw(st.fixed_dictionaries({}, optional={key: value for key in CONFIG}))
   source = write_report(make(tmp_path, config, result, data.draw(st.lists(row, max_size=5)))).read_text("utf-8")

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from report_pages import CONTINUOUS, DISCRETE, UNPLAYED
 from rich.console import Console
 
 from experiments.summary import terminal_table
@@ -53,6 +54,32 @@ def test_unknown_references(terminal):
   assert text.count("unknown") == 4
   assert "-0.31" in text
   assert "[bold]mine" in text
+
+
+def test_held_out_actions_follow_the_returns():
+  text = printed({**RESULT, "heldout": CONTINUOUS})
+  assert text.splitlines()[5:] == [
+    "random policy     -18                         0.0",
+    "held-out actions",
+    "mean absolute error      0.0375",
+    "root mean squared error    0.05",
+    "variance explained       87.5 %",
+    "40,000 updates in 2 min 14 s, 2,143 updates a second",
+  ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_without_an_environment_returns_are_not_mentioned(terminal):
+  text = printed({**RESULT, **UNPLAYED, "heldout": DISCRETE}, force_terminal=terminal, width=100)
+  assert "BC on hopper-expert, seed 3" in text
+  assert "75.0 %" in text
+  assert "return" not in text and "unknown" not in text
+  nothing = printed({**RESULT, **UNPLAYED, "heldout": None}, force_terminal=terminal, width=100)
+  assert "Nothing was scored" in nothing and "0.125" in nothing
+
+
+def test_a_mixture_is_named_by_its_parts():
+  assert "BC on hopper and mine/1.0.0," in printed({**RESULT, "dataset": "hopper=0.7,/data/mine/1.0.0=0.3"})
 
 
 def test_long_names_do_not_fold_plain_lines():

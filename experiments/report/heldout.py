@@ -1,0 +1,143 @@
+"""Likeness to held-out actions: what result.json says of it, as sentences and as sections of the report."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+from experiments.report import charts, text
+from experiments.report.run import Run, Series, number
+
+
+class Measure(NamedTuple):
+  """A number that says how like the policy's actions are to those held out; ``share``: a part of one, as per cent."""
+
+  key: str
+  title: str
+  share: bool
+
+
+# Of continuous and of discrete actions; the first of each is the one that is named first.
+MEASURES = (
+  Measure("mean_absolute_error", "Mean absolute error", False),
+  Measure("root_mean_squared_error", "Root mean squared error", False),
+  Measure("explained", "Variance explained", True),
+  Measure("accuracy", "Accuracy", True),
+  Measure("balanced_accuracy", "Mean recall of actions", True),
+  Measure("commonest_share", "Commonest action alone", True),
+)
+_COLUMNS = {
+  "mean_absolute_error": "Mean absolute error",
+  "root_mean_squared_error": "Root mean squared error",
+  "std": "Standard deviation of the actions",
+  "explained": "Variance explained",
+  "count": "Times taken",
+  "recall": "Recall",
+}
+
+
+def found(result: Mapping[str, Any]) -> Mapping[str, Any]:
+  """What ``result.json`` says of held-out actions; empty where it says nothing."""
+  about = result.get("heldout")
+  return about if isinstance(about, Mapping) else {}
+
+
+def measures(result: Mapping[str, Any], minus: str = text.MINUS) -> list[tuple[str, str]]:
+  """(name, value) of what was measured."""
+  about = found(result)
+  return [
+    (measure.title, shown(value, measure.share, minus))
+    for measure in MEASURES
+    if (value := number(about.get(measure.key))) is not None
+  ]
+
+
+def shown(value: float, share: bool, minus: str = text.MINUS) -> str:
+  """A measure as text."""
+  return f"{text.fixed(100 * value, 1, minus)} %" if share else text.significant(value, minus)
+
+
+def counts(result: Mapping[str, Any]) -> str:
+  """``2,500 transitions of 10 held-out episodes (val)``; empty where it is not known."""
+  about = found(result)
+  transitions, episodes = number(about.get("transitions")), number(about.get("episodes"))
+  if transitions is None or episodes is None:
+    return ""
+  split = f" ({about['split']})" if about.get("split") else ""
+  return f"{transitions:,.0f} transitions of {episodes:,.0f} held-out episodes{split}"
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+  """One sentence; empty where nothing was held out."""
+  about, where = found(result), counts(result)
+  explained, accuracy = number(about.get("explained")), number(about.get("accuracy"))
+  error, common = number(about.get("mean_absolute_error")), number(about.get("commonest_share"))
+  if accuracy is not None:
+    beside = f"; always the commonest one would be right in {shown(common, True)}" if common is not None else ""
+    return f"The policy chooses the action taken in {shown(accuracy, True)} of {where}{beside}."
+  if error is None:
+    return ""
+  more = f" and explains {shown(explained, True)} of their variance" if explained is not None else ""
+  return f"The policy's actions are off by {text.significant(error)} on average over {where}{more}."
+
+
+def section(run: Run) -> str:
+  """Curves of the measures over the updates, and the table of every dimension or action; empty without any."""
+  about = found(run.result)
+  plots = [
+    plot
+    for measure in MEASURES
+    if (series := run.series.get(f"eval/heldout_{measure.key}")) and (plot := _curve(measure, series))
+  ]
+  if not about and not plots:
+    return ""
+  rows = "".join(
+    f'<tr><th scope="row">{escape(title)}</th><td class="num">{escape(value)}</td></tr>'
+    for title, value in measures(run.result)
+  )
+  table = f'<table class="facts"><tbody>{rows}</tbody></table>' if rows else ""
+  where = counts(run.result)
+  note = f'<p class="note">{escape(where[:1].upper() + where[1:])}, none of them played.</p>' if where else ""
+  return f"<section><h2>Held-out actions</h2>{note}{''.join(plots)}{table}{_each(about)}</section>"
+
+
+def _curve(measure: Measure, series: Series) -> str:
+  points = [(s, v) for s, v in zip(series.steps, map(number, series.values), strict=True) if v is not None]
+  if len(points) < 2 or measure.key not in ("mean_absolute_error", "explained", "accuracy"):
+    return ""
+  steps, values = [s for s, _ in points], [100 * v if measure.share else v for _, v in points]
+  first, last = shown(points[0][1], measure.share), shown(points[-1][1], measure.share)
+  titles = [f"update {s:,}: {shown(v, measure.share)}" for s, v in points]
+  label = f"{measure.title} {first} at {steps[0]:,} updates, {last} at {steps[-1]:,}"
+  chart = charts.lines(steps, values, [], [], label, titles, height=200)
+  caption = f"{measure.title}{', per cent' if measure.share else ''}, over updates"
+  return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _each(about: Mapping[str, Any]) -> str:
+  """A row for every dimension of the action, or every action."""
+  for key, name in (("dimensions", "Dimension"), ("actions", "Action")):
+    columns = about.get(key)
+    if not isinstance(columns, Mapping):
+      continue
+    kept = {title: columns[c] for c, title in _COLUMNS.items() if isinstance(columns.get(c), list)}
+    length = max(map(len, kept.values()), default=0)
+    if not length or len({len(column) for column in kept.values()}) != 1:
+      continue
+    heads = "".join(f'<th scope="col" class="num">{title}</th>' for title in kept)
+    shares = (_COLUMNS["explained"], _COLUMNS["recall"])
+    rows = "".join(
+      f'<tr><th scope="row">{place}</th>'
+      + "".join(f'<td class="num">{_cell(column[place], title in shares)}</td>' for title, column in kept.items())
+      + "</tr>"
+      for place in range(length)
+    )
+    return (
+      f'<details class="soft"><summary>Every {name.lower()}</summary><table><thead><tr><th scope="col">{name}</th>'
+      f"{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
+    )
+  return ""
+
+
+def _cell(value: Any, share: bool) -> str:
+  found = number(value)
+  return "none" if found is None else escape(shown(found, share))
