@@ -54,7 +54,8 @@ def _read(source: Source, numbers: list[int]) -> Episodes:
   where = f"split {source.split!r}"
   records = [source.records[number] for number in numbers]
   try:
-    return rlds.assemble(source.info, source.selection, records, where=where)
+    expected = (len(records), sum(len(record) for _, record in records))
+    return rlds.assemble(source.info, source.selection, records, where=where, expected=expected)
   except ValueError:
     for number, record in zip(numbers, records, strict=True):
       try:

@@ -211,6 +211,8 @@ def test_no_more_is_held_than_what_streams_use_and_have_read(tmp_path):
   opened = stream.open(write(tmp_path, [5] * 64))
   with opened.batches(Transitions(), 8, seed=0, streams=4, threads=1) as batches:
     reader, held = batches._reader, []
+    next(batches)
+    assert eventually(lambda: len(reader._pieces.keep(lambda _: True)) >= 8)  # what comes next is read ahead
     for _ in range(300):  # 7 epochs
       next(batches)
       held.append((len(reader._blocks.keep(lambda _: True)), len(reader._pieces.keep(lambda _: True))))
