@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ilx.data import decode
-from ilx.data.decode import Leaf
+from ilx.data.fields import Leaf
 from ilx.data.images import Images
 
 # The lists whose length tells how many steps an episode has, where they are there.

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilx.data.decode import Leaf, leaves
 from ilx.data.features import Features, Sequence
+from ilx.data.fields import Leaf, leaves
 
 # RLDS' fields with one value a step; the first three make columns, the others are only checked.
 _VALUES = ("reward", "discount", "is_terminal", "is_first", "is_last")
