@@ -185,3 +185,11 @@ def test_random_bytes_never_crash(buffer):
   except ValueError:
     return
   assert isinstance(found, dict)
+
+
+@settings(max_examples=50, deadline=None)
+@given(_FEATURES, st.sets(st.text(max_size=20)))
+def test_only_what_is_wanted(features, others):
+  wanted = {name for index, name in enumerate(sorted(features)) if index % 2} | others
+  found = example.parse(example.serialize(features), wanted)
+  _assert_same(found, {name: value for name, value in features.items() if name in wanted})
