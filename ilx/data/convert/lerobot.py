@@ -39,7 +39,7 @@ _NAMED = ("action", "next.reward", "next.done")
 def open(
   path: str | os.PathLike,
   *,
-  cameras: tuple[str, ...] | None = None,
+  cameras: str | tuple[str, ...] | None = None,
   crop: tuple[int, int, int, int] | None = None,
   resize: tuple[int, int] | None = None,
   encoding: Literal["jpeg", "png"] | None = None,
@@ -68,7 +68,8 @@ def open(
   """
   meta = read_meta(pathlib.Path(path).expanduser())
   known = meta.of_kind("video", "image")
-  for camera in cameras or ():
+  wanted = tuple(known if cameras is None else [cameras] if isinstance(cameras, str) else cameras)
+  for camera in wanted:
     if camera not in known:
       raise ValueError(f"{path}: no camera {camera!r}; there are {', '.join(known) or 'none'}")
   if tolerance is None:
@@ -77,7 +78,6 @@ def open(
     raise ValueError(f"done is {done!r}; expected 'terminal' or 'ignore'")
   if not tolerance > 0:
     raise ValueError(f"tolerance is {tolerance}; expected seconds")
-  wanted = tuple(known) if cameras is None else tuple(cameras)
   return LeRobot(meta, wanted, Look(crop, resize, 3, encoding), tolerance, done)
 
 

@@ -105,7 +105,10 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
   import av
 
   try:
-    container = av.open(os.fspath(path), metadata_errors="ignore")
+    try:
+      container = av.open(os.fspath(path), metadata_errors="ignore")
+    except TypeError:  # from av 19 on there is no such argument, and no need for it
+      container = av.open(os.fspath(path))
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing") from None
   except (av.FFmpegError, OSError) as error:

@@ -121,7 +121,7 @@ def test_cameras_and_sizes_are_chosen():
   assert pictures["top"].shape == (9, 4, 8, 3)
   assert pictures["top"].encoded(0)[:4] == b"\x89PNG"
   with pytest.raises(ValueError, match=r"no camera 'front'; there are observation\.images\.top, obs"):
-    lerobot.open(FIXTURES / "lerobot_v30", cameras=("front",))
+    lerobot.open(FIXTURES / "lerobot_v30", cameras="front")
   without = lerobot.open(FIXTURES / "lerobot_v21", cameras=())
   assert list(without[0].steps["observation"]) == ["state"]
 
