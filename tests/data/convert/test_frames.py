@@ -114,7 +114,7 @@ def test_damaged_frames_that_the_decoder_would_patch_are_refused(tmp_path):
   content = bytearray(path.read_bytes())
   content[len(content) // 2 : len(content) // 2 + 60] = bytes(60)
   path.write_bytes(content)
-  with pytest.raises(ValueError, match=r"bad\.avi: the frame at 0\.\d+ s is damaged"):
+  with pytest.raises(ValueError, match=r"bad\.avi: (the frame at 0\.\d+ s is damaged|a damaged video)"):
     list(video.frames(path, video.clock(path), 1e-3))
 
 
