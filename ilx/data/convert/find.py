@@ -71,14 +71,15 @@ def _walk(
       yield from _walk(pathlib.Path(entry.path), rest, inner)
 
 
-def pictures(path: pathlib.Path) -> list[pathlib.Path] | None:
-  """The picture files of a folder or of a pattern's last part, in natural order; None where it is a file."""
-  if path.is_dir():
+def pictures(files: tuple[pathlib.Path, ...]) -> list[pathlib.Path] | None:
+  """The picture files that a stream's files are or lie in, in natural order; None where it is a video."""
+  path = files[0]
+  if len(files) == 1 and path.is_dir():
     return frames.in_folder(path)
-  if re.search(r"[*?]", path.name) and not path.exists():
+  if len(files) == 1 and re.search(r"[*?]", path.name) and not path.exists():
     fits = re.compile(_regex(path.name))
     return [file for file in frames.in_folder(path.parent) if fits.fullmatch(file.name)]
-  return None
+  return list(files) if all(frames.is_picture(file) for file in files) else None
 
 
 def _regex(part: str) -> str:

@@ -25,8 +25,8 @@ def open(path: str | os.PathLike, mapping: str | os.PathLike | dict[str, Any]) -
 
   Example::
 
-    source = logs.open("sessions", "game.yaml")
-    ilx.data.convert.write(source, name="my-game")
+    source = logs.open("recordings", "game.yaml")
+    write.write(source, name="my-game")   # ilx.data.convert.write
 
   Args:
     path: the folder of recordings.

@@ -73,7 +73,8 @@ class Frames:
   """Pictures over time; observation field of the same name.
 
   Attributes:
-    path: a video file, or a folder of pictures (or a pattern of picture files), in natural order.
+    path: a video file; or a folder of pictures, or a pattern of picture files such as "{episode}_*.png", which are
+      taken in natural order.
     crop: left, top, width, height in pixels.
     resize: width, height in pixels, after ``crop``.
     channels: 3, or 1 for grey.

@@ -60,9 +60,9 @@ class Session(NamedTuple):
 
 def count(mapping: GameMapping, files: Files) -> int:
   """S of a recording whose clock are frames, from their number alone."""
-  (path,) = files[mapping.clock.source]
-  found = find.pictures(path)
-  total = video.count(path) if found is None else len(found)
+  stream = files[mapping.clock.source]
+  found = find.pictures(stream)
+  total = video.count(stream[0]) if found is None else len(found)
   return -(-total // mapping.clock.skip)
 
 
@@ -117,10 +117,10 @@ def _from_file(path: pathlib.Path, look: frames.Look) -> bytes:
 
 def _pictures(mapping: GameMapping, name: str, files: tuple[pathlib.Path, ...]) -> Pictures:
   about = mapping.frames[name]
-  if len(files) != 1:
+  found = find.pictures(files)
+  if found is None and len(files) != 1:
     listed = ", ".join(str(file) for file in files[:3])
     raise ValueError(f"frames.{name}.path: fits {len(files)} videos of one recording: {listed}; one is expected")
-  found = find.pictures(files[0])
   shown = video.clock(files[0]) if found is None else None
   total = len(found) if shown is None else len(shown)
   if not total:

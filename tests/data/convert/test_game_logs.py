@@ -260,9 +260,12 @@ def test_videos_and_folders_of_pictures_show_the_same(tmp_path):
   write_frames(tmp_path / "p" / "s", 12)
   write_lines(tmp_path / "s.jsonl", [record(i) for i in range(12)])
   found = []
-  for path in ("v/{episode}.mp4", "v/{episode}.avi", "p/{episode}", "p/{episode}/frame_*.png"):
+  (tmp_path / "q").mkdir()
+  for file in (tmp_path / "p" / "s").iterdir():
+    (tmp_path / "q" / file.name.replace("frame", "s")).write_bytes(file.read_bytes())
+  for path in ("v/{episode}.mp4", "v/{episode}.avi", "p/{episode}", "p/{episode}/frame_*.png", "q/{episode}_*.png"):
     found.append(logs.open(tmp_path, mapping(frames={"screen": {"path": path}}))[0].steps)
-  assert [shown(steps) for steps in found] == [list(range(12))] * 4
+  assert [shown(steps) for steps in found] == [list(range(12))] * 5
   pictures = [np.asarray(steps["observation"]["screen"]).astype(int) for steps in found]
   assert max(np.abs(p - pictures[2]).max() for p in pictures) <= NEAR
   # Pictures that nothing changes are kept as they are, whatever their order by name.
@@ -277,6 +280,14 @@ def test_pictures_need_a_frame_rate_to_be_aligned_by_time(tmp_path):
     logs.open(tmp_path, mapping(frames={"screen": {"path": "{episode}/*.png"}}, **settings))[0]
   frames = {"screen": {"path": "{episode}/*.png", "fps": 2}}
   assert logs.open(tmp_path, mapping(frames=frames, **settings))[0].steps["action"][:, 0].tolist() == [0, 1, 0]
+
+
+def test_two_videos_of_one_recording_are_refused(tmp_path):
+  write_frames(tmp_path / "s_1.mp4", 2)
+  write_frames(tmp_path / "s_2.mp4", 2)
+  write_lines(tmp_path / "s.jsonl", [record(i) for i in range(2)])
+  with pytest.raises(ValueError, match=r"frames\.screen\.path: fits 2 videos of one recording: .*s_1\.mp4, .*s_2\.mp4"):
+    logs.open(tmp_path, mapping(frames={"screen": {"path": "{episode}_*.mp4"}}))[0]
 
 
 def test_several_cameras_are_aligned_by_time_or_number(tmp_path):
