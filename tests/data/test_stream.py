@@ -211,14 +211,23 @@ def test_no_more_is_held_than_what_streams_use_and_have_read(tmp_path):
   opened = stream.open(write(tmp_path, [5] * 64))
   with opened.batches(Transitions(), 8, seed=0, streams=4, threads=1) as batches:
     reader, held = batches._reader, []
-    next(batches)
-    assert eventually(lambda: len(reader._pieces.keep(lambda _: True)) >= 8)  # what comes next is read ahead
     for _ in range(300):  # 7 epochs
       next(batches)
       held.append((len(reader._blocks.keep(lambda _: True)), len(reader._pieces.keep(lambda _: True))))
   # Two for each of 4 streams; a group begun reaches into one more each, and the next group is being made.
   assert max(blocks for blocks, _ in held) <= 16 and max(pieces for _, pieces in held) <= 16
   assert min(blocks for blocks, _ in held[10:]) <= 9
+
+
+def test_the_next_blocks_are_read_before_they_are_needed(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, "_GROUP", 1)
+  opened = stream.open(write(tmp_path, [50] * 16))
+  with opened.batches(Transitions(), 8, seed=0, streams=4) as batches:
+    reader = batches._reader
+    reader[0]
+    pieces = [next(reader._schedule.spans(v, 0, 1)).piece for v in range(4)]
+    pieces += [reader._schedule.after(piece) for piece in pieces]
+    assert eventually(lambda: all(piece in reader._pieces.keep(lambda _: True) for piece in pieces))
 
 
 def test_weights_are_shares_of_the_items(dataset):
