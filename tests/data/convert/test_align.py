@@ -1,5 +1,7 @@
 """Records and steps small enough to be aligned by hand."""
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -75,3 +77,22 @@ def test_clocks_that_differ_by_rounding_are_one():
   early = np.array([0.0, 0.0329, 0.0668, 0.0999])
   assert at_steps([1, 2, 3, 4], "hold", times=early, grid=grid) == [1, 2, 3, 4]
   assert at_steps([1, 2, 3, 4], "sum", times=early, grid=grid) == [1, 2, 3, 4]
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+  st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True).map(sorted),
+  st.lists(st.tuples(st.integers(-10, 60), st.integers(0, 1)), max_size=20).map(sorted),
+)
+def test_alignment_is_what_a_loop_over_all_records_says(frames, records):
+  grid = Grid(np.array(frames) / 10, frames[-1] / 10 + 0.5)
+  times, values = np.array([t for t, _ in records]) / 10, [v for _, v in records]
+  ends = [*frames[1:], frames[-1] + 5]
+  within = [[v for t, v in records if start <= t < end] for start, end in zip(frames, ends, strict=True)]
+  held = [([0] + [v for t, v in records if t <= start])[-1] for start in frames]
+  pressed = [int(any(found)) for found in within]
+  settings = {"kind": "button", "times": times, "grid": grid}
+  assert at_steps(values, "sum", **settings) == [sum(found) for found in within]
+  assert at_steps(values, "any", **settings) == pressed
+  assert at_steps(values, "hold", **settings) == held
+  assert at_steps(values, "press", **settings) == np.maximum(held, pressed).tolist()
