@@ -24,7 +24,7 @@ def test_the_summary_leaves_the_warm_up_out():
   found = streaming.summarise(curve(per_million=50.0))
   assert found.slope == pytest.approx(50.0)
   assert found.rate == pytest.approx(500)
-  assert (found.first, found.last) == (pytest.approx(300.05), pytest.approx(300.5))
+  assert (found.first, found.last) == (pytest.approx(300.25), pytest.approx(300.5))
   assert (found.low, found.high) == (found.first, found.last)
 
 
