@@ -76,9 +76,8 @@ def _numbers(leaf: Leaf, value: Any, count: int) -> np.ndarray:
     limits = np.iinfo(dtype)
     if value.min() < limits.min or value.max() > limits.max:
       raise ValueError(f"field {name!r} has integers outside {dtype}")
-  if dtype == np.uint64 and value.dtype == np.int64:
-    value = value.view(np.uint64)  # as TFDS stores it
   with np.errstate(over="ignore"):
+    # An int64 below 0 becomes the uint64 of the same bits, as TFDS stores it.
     return np.array(value, dtype).reshape(shape)
 
 

@@ -168,7 +168,9 @@ def test_missing_fields_are_filled_in(tmp_path):
 
 def test_what_is_there_is_not_filled_in(tmp_path):
   folder = write(tmp_path, [make()])
-  np.testing.assert_array_equal(_load(folder, fill=(("reward", 9.0),)).reward, make()["steps/reward"])
+  found = _load(folder, fill=(("reward", 9.0), ("is_terminal", False)))
+  np.testing.assert_array_equal(found.reward, make()["steps/reward"])
+  np.testing.assert_array_equal(found.is_terminal, make()["steps/is_terminal"])
 
 
 @pytest.mark.parametrize(
