@@ -21,9 +21,9 @@ from experiments.benchmarks import fake
 from ilx import data
 from ilx.data import stream
 
-# Of the batches: until then, the heaps of the threads fill. glibc's allocator comes to keep blocks of memory on them that
-# it mapped one by one at first, and the gaps between them take up to 20 MB; with MALLOC_MMAP_THRESHOLD_=131072 in the
-# environment it stays with mapping, and the curve is flat from the beginning.
+# Of the batches: until then, the heaps of the threads fill. glibc's allocator comes to keep on them what it mapped one
+# by one at first, and the gaps between take up to 20 MB; with MALLOC_MMAP_THRESHOLD_=131072 in the environment it stays
+# with mapping, and the curve is flat from the beginning.
 WARM_UP = 0.5
 POINTS = 200
 

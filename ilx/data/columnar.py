@@ -23,6 +23,7 @@ from ilx.data.images import Images
 VERSION = 1
 _INDEX = "index.json"
 _FIELDS = ("observation", "action", "reward", "discount", "is_terminal", "extras")
+_VECTORS = {"reward": "<f4", "discount": "<f4", "is_terminal": "|b1", "starts": "<i8", "rows": "<i4"}
 _TYPES = ("|b1", "|u1", "<f4", "<i4", "<i8")
 
 
@@ -150,17 +151,38 @@ def read(folder: Path) -> Episodes:
       node = tree
       for parent in parents:
         node = node.setdefault(parent, {})
-      arrays = [_map(folder, part) for part in column["files"]]
-      node[name] = _images(*arrays, tuple(column["picture"])) if column["picture"] else arrays[0]
+      node[name] = _column(folder, column)
       rows = {"starts": content["episodes"] + 1, "rows": content["steps"] - content["episodes"]}
       if len(node[name]) != rows.get(column["path"][0], content["steps"]):
         raise ValueError(f"{'/'.join(column['path'])} has {len(node[name])} rows")
     episodes = Episodes(**tree)
-  except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    for field, dtype in _VECTORS.items():
+      values = getattr(episodes, field)
+      if not isinstance(values, np.ndarray) or values.dtype.str != dtype or values.ndim != 1:
+        raise ValueError(f"{field} is no row of {dtype}")
+    if episodes.starts[0] != 0 or episodes.starts[-1] != content["steps"]:
+      raise ValueError("starts do not divide the steps")
+  except (AttributeError, LookupError, OSError, OverflowError, TypeError, ValueError) as error:
     raise _damaged(folder, str(error)) from None
-  if episodes.starts[0] != 0 or episodes.starts[-1] != content["steps"]:
-    raise _damaged(folder, "starts do not divide the steps")
   return episodes
+
+
+def _column(folder: Path, column: dict[str, Any]) -> np.ndarray | Images:
+  arrays, picture = [_map(folder, part) for part in column["files"]], column["picture"]
+  if not picture:
+    (values,) = arrays
+    return values
+  data, offsets = arrays
+  if len(picture) != 3 or not all(isinstance(size, int) and size > 0 for size in picture):
+    raise ValueError(f"pictures of {picture}")
+  if (data.dtype, offsets.dtype, data.ndim, offsets.ndim) != (np.uint8, np.int64, 1, 1):
+    raise ValueError("pictures are bytes and their offsets")
+  if offsets[0] != 0 or offsets[-1] != len(data):
+    raise ValueError(f"the offsets of pictures do not divide their {len(data)} bytes")
+  # Not by the constructor, which looks at all offsets and so reads a whole file; `verify` covers them.
+  images = object.__new__(Images)
+  images.data, images.offsets, images.shape = data, offsets, (len(offsets) - 1, *picture)
+  return images
 
 
 def verify(folder: Path) -> None:
@@ -199,7 +221,7 @@ def _map(folder: Path, part: dict[str, Any]) -> np.ndarray:
   """The values of one file: a plain array, which is faster to index than ``np.memmap``."""
   if not re.fullmatch(r"[\w-]+\.\w+", part["file"], re.ASCII) or part["dtype"] not in _TYPES:
     raise ValueError(f"unknown file {part['file']!r} or type {part['dtype']!r}")
-  if any(not isinstance(count, int) or count < 0 for count in part["shape"]):
+  if any(type(count) is not int or count < 0 for count in part["shape"]):
     raise ValueError(f"{part['file']} has the shape {part['shape']}")
   path, dtype, shape = folder / part["file"], np.dtype(part["dtype"]), tuple(part["shape"])
   size, expected = path.stat().st_size, math.prod(shape) * dtype.itemsize
@@ -208,15 +230,6 @@ def _map(folder: Path, part: dict[str, Any]) -> np.ndarray:
   if not size:
     return np.empty(shape, dtype)  # nothing cannot be mapped
   return np.asarray(np.memmap(path, dtype, "r", shape=shape))
-
-
-def _images(data: np.ndarray, offsets: np.ndarray, picture: tuple[int, int, int]) -> Images:
-  """``Images`` without a look at all the offsets, which would read the whole file; ``verify`` covers them."""
-  images = object.__new__(Images)
-  images.data, images.offsets, images.shape = data, offsets, (len(offsets) - 1, *picture)
-  if offsets[0] != 0 or offsets[-1] != len(data):
-    raise ValueError(f"the offsets of pictures do not divide their {len(data)} bytes")
-  return images
 
 
 def _damaged(folder: Path, reason: str) -> ValueError:
