@@ -59,34 +59,62 @@ def frames(path: str | os.PathLike, times: Sequence[float], tolerance: float) ->
   """
   if not len(times):
     return
-  with _opened(path) as (container, stream):
-    decoded = _decoded(container, stream, path, float(times[0]) - tolerance)
-    time, frame, pixels = -np.inf, None, None
-    for wanted in times:
-      while time < wanted - tolerance:
-        time, frame = next(decoded, (np.inf, None))
-        pixels = None
-      if frame is None or time > wanted + tolerance:
-        near = "the video ends before" if frame is None else f"the next frame is at {time:.4f} s"
-        raise ValueError(f"{path}: no frame at {wanted:.4f} s (within {tolerance:.4g} s): {near}")
-      if pixels is None:
-        pixels = frame.to_ndarray(format="rgb24")
-      yield pixels
+  decoded = _decoded(path, float(times[0]) - tolerance, float(times[0]) + tolerance)
+  time, frame, pixels = -np.inf, None, None
+  for wanted in times:
+    while time < wanted - tolerance:
+      time, frame = next(decoded, (np.inf, None))
+      pixels = None
+    if frame is None or time > wanted + tolerance:
+      near = "the video ends before" if frame is None else f"the next frame is at {time:.4f} s"
+      raise ValueError(f"{path}: no frame at {wanted:.4f} s (within {tolerance:.4g} s): {near}")
+    if pixels is None:
+      pixels = frame.to_ndarray(format="rgb24")
+    yield pixels
 
 
-def _decoded(container: Any, stream: Any, path: Any, start: float) -> Iterator[tuple[float, Any]]:
-  """(time, frame) in order, from a keyframe before ``start``."""
-  stream.thread_type = "AUTO"
-  timeless = _timeless(container)
-  rate = float(_rate(stream, path)) if timeless else 0.0
-  if start > 0 and not timeless:
-    container.seek(int(start / stream.time_base), stream=stream)
-  for index, frame in enumerate(_guarded(container.decode(stream), path)):
-    if frame.is_corrupt:
-      raise ValueError(f"{path}: the frame at {frame.time} s is damaged")
-    if frame.pts is None and not timeless:
-      raise ValueError(f"{path}: frames without a time; remux it (ffmpeg -fflags +genpts -i in -c copy out.mkv)")
-    yield (index / rate if timeless else float(frame.pts * frame.time_base)), frame
+def _decoded(path: str | os.PathLike, start: float, limit: float) -> Iterator[tuple[float, Any]]:
+  """(time, frame) in order, from a keyframe before ``start``, which is sought so that the first is before ``limit``."""
+  # Where to look for the keyframe: some containers lead to one that is shown too late. At last from the beginning.
+  for back in (0.0, 1.0, 15.0, np.inf):
+    with _opened(path) as (container, stream):
+      stream.thread_type = "AUTO"
+      timeless = _timeless(container)
+      rate = float(_rate(stream, path)) if timeless else 0.0
+      sought = start - back > 0 and not timeless
+      if sought and not _seek(container, stream, start - back):
+        continue
+      begun = not sought
+      try:
+        for index, frame in enumerate(_guarded(container.decode(stream), path)):
+          # What is shown before a keyframe may lean on frames before it.
+          if not begun and not frame.key_frame:
+            continue
+          if frame.is_corrupt:
+            raise ValueError(f"{path}: the frame at {frame.time} s is damaged")
+          if frame.pts is None and not timeless:
+            raise ValueError(f"{path}: frames without a time; remux it (ffmpeg -fflags +genpts -i in -c copy out.mkv)")
+          time = index / rate if timeless else float(frame.pts * frame.time_base)
+          if not begun and time > limit:
+            break
+          begun = True
+          yield time, frame
+      except ValueError:
+        if begun:
+          raise
+      if begun:
+        return
+
+
+def _seek(container: Any, stream: Any, time: float) -> bool:
+  """Goes to a keyframe before ``time``; whether that can be done."""
+  import av
+
+  try:
+    container.seek(int(time / float(stream.time_base)), stream=stream)
+  except (av.FFmpegError, OverflowError):
+    return False
+  return True
 
 
 def _timeless(container: Any) -> bool:

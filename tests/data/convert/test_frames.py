@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import av
 import numpy as np
@@ -42,6 +43,9 @@ def levels_of(decoded):
 CONTAINERS = [
   ("a.mp4", "libx264", {}),
   ("keyframes.mp4", "libx264", {"g": "10", "bf": "2"}),
+  ("open-groups.mp4", "libx264", {"x264-params": "open-gop=1:keyint=7:bframes=3:b-adapt=0"}),
+  ("b-frames.mp4", "mpeg4", {"g": "7", "bf": "2", "qscale": "2"}),
+  ("a.ts", "libx264", {"g": "7", "bf": "3"}),
   ("a.mkv", "libx264", {"g": "10"}),
   ("a.webm", "libvpx-vp9", {}),
   ("vp8.webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
@@ -59,7 +63,11 @@ def test_every_frame_of_a_video_is_found_by_its_time(tmp_path, name, codec, opti
   assert video.count(path) == len(times) == 50
   assert times == pytest.approx(times[0] + np.arange(50) / 30, abs=1e-3)
   assert np.abs(levels_of(video.frames(path, times, 1e-3)) - levels).max() <= NEAR
-  # From the middle, where a keyframe before must be found; leaving out, and showing one twice.
+  # From anywhere: a keyframe before must be found.
+  for start in range(1, 50, 4):
+    found = levels_of(itertools.islice(video.frames(path, times[start:], 1e-3), 2))
+    assert np.abs(found - levels[start : start + 2]).max() <= NEAR
+  # Leaving out, and showing one twice.
   chosen = [33, 34, 34, 37, 49]
   assert np.abs(levels_of(video.frames(path, times[chosen], 1e-3)) - levels[chosen]).max() <= NEAR
 
