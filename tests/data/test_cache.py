@@ -330,6 +330,37 @@ def test_an_index_that_is_right_but_foreign_is_refused(tmp_path):
       columnar.read(tmp_path)
 
 
+def test_no_index_does_anything_but_open_or_be_refused(tmp_path):
+  zeros = np.zeros(6, np.float32)
+  observation = {"camera": Images.of([b"abc"] * 6, (4, 4, 3)), "state": zeros}
+  block = from_columns(
+    observation=observation, action=zeros, reward=zeros, discount=zeros, is_terminal=zeros > 0, starts=[0, 2, 6]
+  )
+  columnar.write(tmp_path, [block], {})
+  content = json.loads(json.loads((tmp_path / "index.json").read_text())["content"])
+
+  def places(node, path=()):
+    for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+      yield (*path, key)
+      yield from places(node[key], (*path, key))
+
+  refused = 0
+  for path in places(content):
+    for junk in (None, -1, 2**63, 1e300, "", "x", "<f4", [], [1], [[]], {}, {"a": 1}, True, [0], [2**62], ["starts"]):
+      changed = json.loads(json.dumps(content))
+      node = changed
+      for key in path[:-1]:
+        node = node[key]
+      node[path[-1]] = junk
+      text = json.dumps(changed)
+      (tmp_path / "index.json").write_text(json.dumps({"content": text, "crc32c": google_crc32c.value(text.encode())}))
+      try:
+        columnar.read(tmp_path)
+      except ValueError:
+        refused += 1
+  assert refused > 1000
+
+
 def test_clean_removes_what_earlier_states_left(fresh, small_blocks):
   cache.open(fresh)
   info = read_info(fresh)
