@@ -42,7 +42,7 @@ def rows(path: os.PathLike, columns: Sequence[str] | None, key: str | None = Non
     )
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing: an incomplete copy?") from None
-  except (pyarrow.ArrowException, OSError) as error:
+  except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     raise ValueError(f"{path}: no Parquet file that can be read: {error}") from None
 
 
