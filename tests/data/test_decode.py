@@ -344,3 +344,52 @@ def test_errors_name_file_and_record(tmp_path):
   assert next(found)[1] == 0
   with pytest.raises(ValueError, match=f"{path}: record 1: field 'steps/x' is stored as another kind"):
     next(found)
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_datasets_that_tfds_writes(tmp_path, file_format):
+  """Through TFDS' own writer of files, splits and metadata."""
+  steps = {
+    "observation": F.Tensor(shape=(2,), dtype=np.float32),
+    "action": np.int64,
+    "reward": np.float32,
+    "is_first": np.bool_,
+    "is_last": np.bool_,
+    "is_terminal": np.bool_,
+    "text": F.Text(),
+  }
+  info = tfds.core.DatasetInfo(
+    builder=tfds.core.DatasetIdentity("demo", tfds.core.Version("1.0.0"), data_dir=str(tmp_path), module_name=""),
+    features=F.FeaturesDict({"steps": F.Dataset(steps), "id": F.Text()}),
+  )
+  writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2, file_format=file_format)
+  writer.initialize_splits(["train", "test"])
+  rng = np.random.default_rng(0)
+  episodes = [
+    {
+      "steps": [
+        {
+          "observation": rng.standard_normal(2).astype(np.float32),
+          "action": index,
+          "reward": np.float32(rng.random()),
+          "is_first": index == 0,
+          "is_last": index == length - 1,
+          "is_terminal": False,
+          "text": f"step {index}",
+        }
+        for index in range(length)
+      ],
+      "id": f"episode {length}",
+    }
+    for length in (3, 5, 2, 4)
+  ]
+  writer.add_examples({"train": episodes[:3], "test": episodes[3:]})
+  writer.close_all()
+  found = rlds.read_info(tmp_path)
+  assert found.file_format == file_format
+  assert found.splits["train"].lengths == (2, 1)
+  for (_, _, episode), expected in zip(rlds.read_episodes(found, "train+test"), episodes, strict=True):
+    assert episode["id"] == expected["id"]
+    for name in steps:
+      np.testing.assert_array_equal(episode["steps"][name], [step[name] for step in expected["steps"]])
+  assert rlds.load(tmp_path, "train[1:]+test").num_steps == 5 + 2 + 4
