@@ -15,6 +15,7 @@ from collections.abc import Container, Mapping
 
 import numpy as np
 
+_FLOAT = np.dtype("<f4")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -48,6 +49,14 @@ def parse(buffer: bytes, wanted: Container[str] | None = None) -> dict[str, np.n
       while entry < entries_end:
         tag, start, entry = _field(buffer, entry, entries_end)
         if tag == 0x0A:
+          if usual := _usual_entry(buffer, start, entry):
+            name, kind, begin = usual
+            if wanted is None or name in wanted:
+              if kind == 0x12:
+                features[name] = np.frombuffer(buffer, _FLOAT, (entry - begin) // 4, begin)
+              else:
+                features[name] = _unpack_varints(buffer, begin, entry)
+            continue
           name, span = "", (start, start)
           inside, entry_end = start, entry
           while inside < entry_end:
@@ -96,6 +105,43 @@ def serialize(features: Mapping[str, np.ndarray | list[bytes]]) -> bytes:
 
 class _MalformedError(Exception):
   """(offset, problem)."""
+
+
+def _usual_entry(buffer: bytes, start: int, end: int) -> tuple[str, int, int] | None:
+  """(name, kind, where its values start) of an entry with one packed list of numbers that reaches to its end.
+
+  So every writer lays them out: 0A <n> name 12 <length> (12 or 1A) <length> 0A <length> values. None for what is not
+  just so, which ``_field`` reads step by step.
+  """
+  if end - start < 12:
+    return None
+  at = start + 2 + buffer[start + 1]
+  if at + 9 > end or buffer[start] != 0x0A or buffer[start + 1] > 0x7F or buffer[at] != 0x12:
+    return None
+  name_end, kind = at, 0
+  for level in range(3):
+    length = buffer[at + 1]
+    at += 2
+    if length > 0x7F:
+      # Of two or three bytes; longer ones are rare.
+      length += (buffer[at] - 1) << 7
+      at += 1
+      if buffer[at - 1] > 0x7F:
+        length += (buffer[at] - 1) << 14
+        at += 1
+        if buffer[at - 1] > 0x7F:
+          return None
+    if at + length != end or length < 4:
+      return None
+    if level == 0:
+      kind = buffer[at]
+      if kind != 0x12 and kind != 0x1A:
+        return None
+    elif level == 1 and buffer[at] != 0x0A:
+      return None
+  if kind == 0x12 and length & 3:
+    return None
+  return buffer[start + 2 : name_end].decode(), kind, at
 
 
 def _field(buffer: bytes, offset: int, end: int) -> tuple[int, int, int]:

@@ -193,3 +193,26 @@ def test_only_what_is_wanted(features, others):
   wanted = {name for index, name in enumerate(sorted(features)) if index % 2} | others
   found = example.parse(example.serialize(features), wanted)
   _assert_same(found, {name: value for name, value in features.items() if name in wanted})
+
+
+@pytest.mark.parametrize("size", [1, 3, 20, 31, 32, 127, 128, 4_000, 5_000, 16_000, 500_000, 600_000])
+def test_lists_of_every_size(size):
+  """Whose lengths take one to four bytes."""
+  rng = np.random.default_rng(size)
+  features = {
+    "reals": rng.standard_normal(size).astype(np.float32),
+    "small": rng.integers(0, 128, size),
+    "large": rng.integers(-(2**62), 2**62, size),
+  }
+  _assert_same(example.parse(_proto(features).SerializeToString()), features)
+  _assert_same(example.parse(example.serialize(features)), features)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x0a", b"\x0a\x00", b"\x0a\x7f", b"\x0a\x02ab", b"\x0a\x02ab\x12\x00"])
+def test_entries_cut_at_the_end_of_the_buffer(tail):
+  record = b"\x0a" + bytes([len(tail) + 2]) + b"\x0a" + bytes([len(tail)]) + tail
+  try:
+    assert all(not len(values) for values in example.parse(record).values())
+  except ValueError as error:
+    message = str(error)
+    assert message.startswith("malformed tf.train.Example")
