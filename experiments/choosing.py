@@ -9,7 +9,8 @@ import numpy as np
 
 import ilx
 from experiments.demos import datasets
-from ilx.data import rlds, sampling, splits, table
+from ilx.data import decode, rlds, sampling, splits, table
+from ilx.data import selection as select
 from ilx.data.index import Index
 from ilx.data.rlds import Info, Selection
 
@@ -86,6 +87,16 @@ def selection(config: ml_collections.ConfigDict, info: Info) -> Selection:
     fill=fill(config.fill),
     lazy=True,
   )
+
+
+def left_out(info: Info, chosen: Selection) -> list[str]:
+  """Fields that have no place in arrays where nobody chose: texts, and what else varies within the observation."""
+  if chosen.observation is not None:
+    return []
+  used = select.plan(info.features, chosen, info.directory / "features.json").fields
+  unused = [leaf for leaf in decode.leaves(info.features["steps"], "steps") if leaf.name not in used]
+  told = [leaf.name for leaf in unused if leaf.feature.kind == "text" or leaf.name.startswith("steps/observation/")]
+  return [name.removeprefix("steps/") for name in told]
 
 
 def fill(text: str) -> tuple[tuple[str, float | bool], ...]:

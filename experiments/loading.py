@@ -43,7 +43,8 @@ class Data(NamedTuple):
     tier: for `ilx.train`.
     spec: of all datasets together.
     heldout: None where the config names none.
-    facts: for ``result.json``: counts, the return, the tier, and the same of every dataset of a mixture.
+    facts: for ``result.json``: counts, the return, the tier, the fields of the observation, those with no place in
+      arrays, and the counts of every dataset of a mixture.
   """
 
   train: ilx.data.Episodes | stream.Stream
@@ -105,8 +106,18 @@ def load(
     tier={"device": "device", "streamed": "auto"}.get(tier, "host"),
     spec=spec,
     heldout=_heldout(config, all_parts, chosen, weights, tier, progress) if config.heldout else None,
-    facts=_facts(config, all_parts, indices, weights, tier),
+    facts=_facts(config, all_parts, indices, weights, tier)
+    | {"observation": _observation(spec), "left_out": choosing.left_out(all_parts[0].info, chosen[0])},
   )
+
+
+def describe(data: Data) -> str:
+  """What is learnt from, in a line or two."""
+  facts = data.facts
+  fields = ", ".join(f"{name} {what}" for name, what in facts["observation"].items())
+  line = f"{facts['data_episodes']:,} episodes, {facts['data_transitions']:,} transitions ({facts['tier']}); {fields}"
+  left_out = f"\nnot learnt from, as they are no arrays of numbers: {', '.join(facts['left_out'])}"
+  return line + (left_out if facts["left_out"] else "")
 
 
 def size_in_memory(info: Info, split: str, chosen: Selection) -> int:
@@ -165,14 +176,18 @@ def _joined(specs: Mapping[str, ilx.Spec]) -> ilx.Spec:
   return first._replace(action=action, statistics=statistics)
 
 
-def _layout(spec: ilx.Spec) -> dict[str, str]:
-  leaves = jax.tree_util.tree_leaves_with_path({"observation": spec.observation})
-  found = {
+def _observation(spec: ilx.Spec) -> dict[str, str]:
+  return {
     jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape)}"
-    for path, leaf in leaves
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"observation": spec.observation})
   }
+
+
+def _layout(spec: ilx.Spec) -> dict[str, str]:
   action = spec.action
-  return found | {"action": f"continuous [{action.size}]" if isinstance(action, ilx.Continuous) else "discrete"}
+  return _observation(spec) | {
+    "action": f"continuous [{action.size}]" if isinstance(action, ilx.Continuous) else "discrete"
+  }
 
 
 def _heldout(

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import agents, scoring
+from experiments import agents, loading, scoring
 from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
 from experiments.task import Task
@@ -41,6 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       raise ValueError(f"config.evaluation.{field}={config.evaluation[field]} must be at least 1")
   with LoadingProgress() as loading_progress:
     task = load_task(config, loading_progress)
+  print(loading.describe(task.data), flush=True)
   agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack)
   workdir.mkdir(parents=True, exist_ok=True)
   logs.write_json(workdir / "config.json", config.to_dict())

@@ -1,5 +1,6 @@
 import functools
 import json
+import shutil
 import signal
 import warnings
 
@@ -112,6 +113,19 @@ def test_fields_are_found_within_the_observation(shared_data):
   assert chosen.observation == ("observation/state", "observation/image_0")
   assert choosing.selection(_config("x", observation="language_embedding"), info).observation == "language_embedding"
   assert choosing.selection(_config("x"), info).observation is None
+
+
+def test_texts_that_are_left_out_are_told(shared_data, tmp_path):
+  folder = shutil.copytree(shared_data / "rlds" / "bridge_dataset" / "1.0.0", tmp_path / "bridge" / "1.0.0")
+  data = task.load(_config(folder, split="train[:2]")).data
+  assert data.facts["left_out"] == ["language_instruction"]
+  assert data.facts["observation"]["observation/state"] == "float32 [7]"
+  words = loading.describe(data)
+  assert "2 episodes, 18 transitions (device)" in words and "numbers: language_instruction" in words
+  chosen = task.load(_config(folder, split="train[:2]", observation="state")).data
+  assert chosen.facts["left_out"] == [] and "not learnt" not in loading.describe(chosen)
+  with pytest.raises(ValueError, match="language_instruction' is text; expected numbers"):
+    task.load(_config(folder, observation="state,language_instruction"))
 
 
 def test_overlap_is_counted_episode_by_episode(robot):

@@ -1,6 +1,7 @@
 """Behaviour cloning starts to learn from every dataset of others that is at hand."""
 
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -83,8 +84,8 @@ def test_a_recording_of_actions_alone_is_refused(shared_data, tmp_path):
     npz.convert(shared_data / WITHOUT_OBSERVATIONS, tmp_path)
 
 
-def test_a_real_robots_dataset(shared_data):
-  folder = shared_data / "rlds" / "bridge_dataset" / "1.0.0"
+def test_a_real_robots_dataset(shared_data, tmp_path):
+  folder = shutil.copytree(shared_data / "rlds" / "bridge_dataset" / "1.0.0", tmp_path / "bridge_dataset" / "1.0.0")
   config = _config(folder, env_id="none", observation="state,image_0", heldout="val", tier="host")
   found, losses = _losses(config)
   assert found.env_id is None
