@@ -55,9 +55,9 @@ def targets(folder: Path) -> dict[str, Target]:
     "array_record": _shard("array_record", seeds.as_array_record(contents, folder), contents, folder),
     "journal": _journal(folder, contents),
     "index": _index(info),
-    "index, signed": _signed_index(info),
+    "signed_index": _signed_index(info),
     "cache": _cache(info, folder),
-    "cache, signed": _signed_cache(info, folder),
+    "signed_cache": _signed_cache(info, folder),
   }
 
 

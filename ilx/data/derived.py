@@ -48,7 +48,8 @@ def folder(info: Info) -> Path:
   ``root()/.derived/<name>-<version>-<fingerprint>``. Not made here.
   """
   mark = fingerprint(info)
-  if os.access(info.directory, os.W_OK):
+  # The mode too: to root, who may write anywhere, a folder that nobody is meant to write to is read-only all the same.
+  if os.access(info.directory, os.W_OK) and info.directory.stat().st_mode & 0o222:
     return info.directory / ".ilx" / mark
   return root() / ".derived" / f"{info.name}-{info.version}-{mark}"
 

@@ -11,6 +11,10 @@ from ilx.data import files, shards
 from ilx.data.splits import Split
 
 
+# The most that file systems take.
+_NAME_BYTES = 255
+
+
 class Info(NamedTuple):
   """What a dataset folder says about itself.
 
@@ -126,4 +130,6 @@ def _shard_name(template: str, name: str, split: str, file_format: str, index: i
   path = Path(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template))
   if path.is_absolute() or ".." in path.parts:
     raise ValueError(f"filepathTemplate {template!r} leaves the dataset's folder")
+  if any(len(part.encode()) > _NAME_BYTES for part in path.parts):
+    raise ValueError(f"filepathTemplate {template!r} gives names longer than files can have")
   return str(path)

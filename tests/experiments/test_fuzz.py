@@ -24,9 +24,9 @@ NAMES = (
   "array_record",
   "journal",
   "index",
-  "index, signed",
+  "signed_index",
   "cache",
-  "cache, signed",
+  "signed_cache",
 )
 
 
