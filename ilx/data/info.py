@@ -10,7 +10,6 @@ from ilx.data import features as features_lib
 from ilx.data import files, shards
 from ilx.data.splits import Split
 
-
 # The most that file systems take.
 _NAME_BYTES = 255
 
