@@ -76,7 +76,9 @@ def verdict(result: Mapping[str, Any]) -> str:
     return f"The policy chooses the action taken in {shown(accuracy, True)} of {where}{beside}."
   if error is None:
     return ""
-  more = f" and explains {shown(explained, True)} of their variance" if explained is not None else ""
+  more = "" if explained is None else f" and explain {shown(explained, True)} of their variance"
+  if explained is not None and explained < 0:
+    more = ", which is worse than always the mean action"
   return f"The policy's actions are off by {text.significant(error)} on average over {where}{more}."
 
 

@@ -17,7 +17,9 @@ def header(run: Run) -> str:
   result, steps = run.result, number(run.result.get("steps"))
   played = number(result.get("episodes"))
   parts = [
-    str(result.get("env_id") or run.config.get("env_id") or ""),
+    str(result.get("env_id") or run.config.get("env_id") or "")
+    if facts.plays(result, run.config)
+    else "no environment",
     f"{text.fixed(played, 0)} evaluation episodes" if played else "",
     f"{text.fixed(steps, 0)} updates" if steps else "",
     f"seed {seed}" if (seed := result.get("seed", run.config.get("seed"))) is not None else "",

@@ -61,7 +61,7 @@ def test_run_without_an_environment(tmp_path):
   log = [{"step": 100 * i, "train/loss": 1 / i, "eval/heldout_mean_absolute_error": 0.15 / i} for i in range(1, 5)]
   content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": CONTINUOUS}, log=log))
   for words in (
-    "off by 0.0375 on average over 2,500 transitions of 10 held-out episodes (val) and explains 87.5 %",
+    "off by 0.0375 on average over 2,500 transitions of 10 held-out episodes (val) and explain 87.5 %",
     "Mean absolute error 0.0375 on held-out actions",
     "Every dimension",
     "mapped into memory",
@@ -73,6 +73,12 @@ def test_run_without_an_environment(tmp_path):
   assert "Mean absolute error 0.15 at 100 updates, 0.0375 at 400" in labels
   # The second dimension never varies.
   assert "0.05 0.064 0 none" in content.text
+
+
+def test_what_is_worse_than_the_mean_is_said(tmp_path):
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": {**CONTINUOUS, "explained": -0.5}}))
+  assert "(val), which is worse than always the mean action." in content.text
+  assert "no environment · 400 updates" in content.text
 
 
 def test_held_out_actions_stand_beside_returns(tmp_path):
