@@ -7,7 +7,7 @@ import ml_collections
 
 import ilx
 from experiments.task import Task
-from ilx.evaluation import fidelity
+from ilx.evaluation.fidelity import DiscreteFidelity, Fidelity, fidelity
 
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
 _EVALUATION_SEED, _FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
@@ -26,7 +26,7 @@ class Scorer:
   ):
     self._config, self._task, self._agent, self._progress = config, task, agent, progress
     self.played: ilx.evaluation.Result | None = None
-    self.compared: fidelity.Fidelity | None = None
+    self.compared: Fidelity | None = None
 
   @property
   def scores_anything(self) -> bool:
@@ -62,9 +62,9 @@ class Scorer:
       progress=self._progress,
     )
 
-  def _compare(self, params: Any) -> fidelity.Fidelity:
+  def _compare(self, params: Any) -> Fidelity:
     heldout = self._task.data.heldout
-    return fidelity.fidelity(
+    return fidelity(
       self._agent,
       params,
       heldout.episodes,
@@ -117,12 +117,12 @@ def of_play(task: Task, played: ilx.evaluation.Result | None) -> dict[str, Any]:
   }
 
 
-def of_heldout(split: str, compared: fidelity.Fidelity | None) -> Mapping[str, Any] | None:
+def of_heldout(split: str, compared: Fidelity | None) -> Mapping[str, Any] | None:
   """What ``result.json`` says of held-out actions; None where nothing was held out."""
   if compared is None:
     return None
   about = {"split": split, "episodes": compared.episodes, "transitions": compared.transitions, **compared.scores}
-  if isinstance(compared, fidelity.DiscreteFidelity):
+  if isinstance(compared, DiscreteFidelity):
     each = {"count": compared.count, "recall": compared.recall}
     return about | {"commonest_share": compared.count.max() / compared.transitions, "actions": each}
   names = ("mean_absolute_error", "root_mean_squared_error", "explained", "std")

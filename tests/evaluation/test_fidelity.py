@@ -1,4 +1,5 @@
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ from ilx import testing
 from ilx.agents import bc
 from ilx.data import episodes as episodes_lib
 from ilx.data.mixture import mixture
-from ilx.evaluation import fidelity as fidelity_lib
 from ilx.evaluation.fidelity import fidelity
 from ilx.evaluation.rollout import Policy
 from ilx.types import Continuous, Discrete
+
+# By its path: the function has the module's name.
+fidelity_lib = importlib.import_module("ilx.evaluation.fidelity")
 
 
 def _episodes(lengths, action, observation=None, reward=None):
