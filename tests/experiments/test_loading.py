@@ -252,6 +252,15 @@ def test_wrong_fields_are_named(robot, changes, message):
     task.load(_config(robot, **changes))
 
 
+def test_agents_that_do_not_stack_frames_say_so(robot, monkeypatch):
+  monkeypatch.setattr(ilx.agents, "bc", lambda spec, *, optimizer: None)
+  section = {"name": "bc", "learning_rate": 1e-3, "schedule": "constant"}
+  spec = task.load(_config(robot)).data.spec
+  with pytest.raises(ValueError, match=r"config.frame_stack=4: the agent 'bc' does not stack frames"):
+    agents.make(section, spec, 10, frame_stack=4)
+  assert agents.make(section, spec, 10) is None
+
+
 def test_held_out_episodes_that_are_learnt_from_are_warned_of(robot):
   with pytest.warns(UserWarning, match=r"2 of 4 held-out episodes are among those learnt from"):
     task.load(_config(robot, split="train[:10]", heldout="train[8:]"))

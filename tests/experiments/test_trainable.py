@@ -71,6 +71,9 @@ def test_recordings(shared_data, tmp_path, file):
     with pytest.raises(ValueError, match=rf"does not fit {env_id}.*--config.env_id=none trains without playing"):
       task.load(config)
     config.env_id = "none"
+  if stacked:
+    with pytest.raises(ValueError, match=r"stacked frames: --config.frame_stack=4\."):
+      task.load(_config(folder, split="train[:1]"))
   found, losses = _losses(config)
   assert found.env_id == (None if file in UNPLAYABLE else env_id)
   assert found.data.facts["data_episodes"] == (
