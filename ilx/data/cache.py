@@ -1,6 +1,6 @@
 """A columnar cache: a dataset's columns as files, written once and mapped into memory.
 
-A cache is a folder ``columns-<key>`` (see ``columnar``) among the dataset's derived files (``derived.folder``), so it
+A cache is a folder ``columns-<key>`` (see ``columnar``) among the dataset's derived files (``derived``), so it
 belongs to one fingerprint of the dataset; the key covers the split, the selection and the format. Its files grow by
 some episodes at a time, so that writing takes little memory whatever the dataset's size; of processes that start at
 once one writes, the others wait; the folder gets its name when it is complete and on the disk.
@@ -13,6 +13,7 @@ the user's back, as a failing disk would go unnoticed: the error names it and sa
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,44 +48,57 @@ def open(
     FileNotFoundError: where the dataset or one of its files is missing.
     ValueError: where the cache is damaged, or the dataset is (see ``rlds.load``); names the file.
     OSError: where the cache cannot be written, such as on a full disk; nothing is left of it.
+
+  Warns:
+    UserWarning: where caches of earlier states of the dataset take room, when one is written.
   """
   info = directory_or_info if isinstance(directory_or_info, Info) else rlds.read_info(rlds.resolve(directory_or_info))
   path = folder(info, split, selection)
   if not path.is_dir():
-    with derived.locked(path):
+    with contextlib.ExitStack() as stack:
+      try:
+        stack.enter_context(derived.locked(path))
+      except OSError as error:
+        raise _unwritable(path, error) from None
       if not path.is_dir():
         _build(path, info, split, selection, progress)
   return columnar.read(path)
 
 
 def folder(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
-  """Where the cache is, or would be."""
-  return derived.folder(info) / f"columns-{derived.key('columns', columnar.VERSION, split, selection)}"
+  """Where the cache is, or would be; see ``derived.find``."""
+  return derived.find(info, f"columns-{derived.key('columns', columnar.VERSION, split, selection)}")
 
 
 def clean(info: Info) -> list[Path]:
   """Removes what is of no more use: derived files of a dataset's earlier states, and caches half written.
 
-  Processes that have mapped a removed cache keep it until they end.
+  Processes of this machine that have mapped a removed cache keep it until they end; end those of others first.
 
   Returns:
-    The folders removed.
+    The folders and files removed.
   """
-  here = derived.folder(info)
-  if here.parent == info.directory / ".ilx":
-    stale = [path for path in here.parent.glob("*") if path.is_dir() and path != here]
-  else:
-    # One place for all datasets: only what says that it came from this one.
-    others = here.parent.glob(f"{info.name}-{info.version}-*")
-    stale = [path for path in others if path != here and str(info.directory.resolve()) in _origins(path)]
+  stale = _stale(info)
   for path in stale:
     shutil.rmtree(path)
-  for path in here.glob("columns-*.incomplete"):
+  here = derived.folder(info)
+  for path in here.glob("*.incomplete"):  # of a cache or an index
     with derived.locked(path.with_name(path.name.split(".", 1)[0])):  # while a process writes, wait for it
-      if path.is_dir():
-        shutil.rmtree(path)
-        stale.append(path)
+      if not path.exists():
+        continue
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
+      stale.append(path)
   return stale
+
+
+def _stale(info: Info) -> list[Path]:
+  """The folders that hold for earlier states of a dataset."""
+  here = derived.folder(info)
+  if here.parent == info.directory / ".ilx":
+    return [path for path in here.parent.glob("*") if path.is_dir() and path != here]
+  # One place for all datasets: only what says that it came from this one.
+  others = here.parent.glob(f"{derived.prefix(info)}-*")
+  return [path for path in others if path != here and str(info.directory.resolve()) in _origins(path)]
 
 
 def _origins(path: Path) -> set[str]:
@@ -106,13 +120,25 @@ def _build(path: Path, info: Info, split: str, selection: Selection, progress: P
         columnar.write(staging, _blocks(info, split, selection), facts, progress)
       except columnar.UnfitError as error:
         raise ValueError(f"{info.directory}: split {split!r}: {error}") from None
-      if derived.folder(info) != path.parent:
+      if not derived.holds(info, path):
         raise ValueError(f"{info.directory} changed while it was read; open it again")
   except FileNotFoundError:
     raise  # a shard is missing
   except OSError as error:
-    reason = f"cannot write the cache {path}: {error.strerror or error}; nothing is left of it"
-    raise OSError(error.errno, f"{reason}. Make room, load the dataset into memory, or stream it") from None
+    raise _unwritable(path, error) from None
+  # Not removed here: where the folder is shared over a network, another machine may have mapped what is in it.
+  if stale := _stale(info):
+    warnings.warn(
+      f"{info.directory}: files derived from earlier states of the dataset take room ({len(stale)} in "
+      f"{stale[0].parent}); ilx.data.cache.clean(info) removes them",
+      stacklevel=3,
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+  reason = f"cannot write the cache {path}: {error.strerror or error}; nothing is left of it"
+  remedy = "Make room, let ILX_DATA_DIR be a folder that can be written, load the dataset into memory, or stream it"
+  return OSError(error.errno, f"{reason}. {remedy}")
 
 
 def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:

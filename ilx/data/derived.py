@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,14 +13,15 @@ from pathlib import Path
 from ilx.data import files
 from ilx.data.rlds import Info, root
 
+# Characters of a file's name that come from the dataset.
+_LONGEST = 100
+
 
 def fingerprint(info: Info) -> str:
   """16 hex digits that change with the dataset's files: their names, sizes and times, and what describes them.
 
-  Costs one ``stat`` a file; the files are not read.
-
-  Raises:
-    FileNotFoundError: where a shard is missing.
+  Costs one ``stat`` a file; the files are not read. One that is missing counts as such, since a dataset may be there in
+  part; whoever reads it says so.
   """
   digest = hashlib.sha256()
   for name in ("dataset_info.json", "features.json", "metadata.json"):
@@ -30,9 +32,10 @@ def fingerprint(info: Info) -> str:
     for path in info.splits[split].files:
       try:
         found = path.stat()
+        state = f"{found.st_size} {found.st_mtime_ns}"
       except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: the dataset is incomplete; copy or build it again") from None
-      digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\0".encode())
+        state = "absent"
+      digest.update(f"{path.name} {state}\0".encode())
   return digest.hexdigest()[:16]
 
 
@@ -42,7 +45,7 @@ def key(*parts: object) -> str:
 
 
 def folder(info: Info) -> Path:
-  """The folder of a dataset's derived files; they hold for ``fingerprint(info)`` alone.
+  """The folder that a dataset's derived files are written to; they hold for ``fingerprint(info)`` alone.
 
   ``<dataset>/.ilx/<fingerprint>`` where the dataset's folder can be written, else
   ``root()/.derived/<name>-<version>-<fingerprint>``. Not made here.
@@ -51,7 +54,26 @@ def folder(info: Info) -> Path:
   # The mode too: to root, who may write anywhere, a folder that nobody is meant to write to is read-only all the same.
   if os.access(info.directory, os.W_OK) and info.directory.stat().st_mode & 0o222:
     return info.directory / ".ilx" / mark
-  return root() / ".derived" / f"{info.name}-{info.version}-{mark}"
+  return root() / ".derived" / f"{prefix(info)}-{mark}"
+
+
+def prefix(info: Info) -> str:
+  """``<name>-<version>``, of characters that make neither a path nor a pattern, whatever the dataset calls itself."""
+  return re.sub(r"[^\w.-]", "_", f"{info.name}-{info.version}", flags=re.ASCII).lstrip(".")[:_LONGEST]
+
+
+def find(info: Info, name: str) -> Path:
+  """A derived file or folder: beside the dataset if it is there, even where nothing can be written, else in ``folder``.
+
+  So what was prepared once serves those who may only read the dataset.
+  """
+  beside = info.directory / ".ilx" / fingerprint(info) / name
+  return beside if os.path.exists(beside) else folder(info) / name
+
+
+def holds(info: Info, path: Path) -> bool:
+  """Whether a derived file or folder is one of the dataset's present state."""
+  return path.parent.name.endswith(fingerprint(info))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """The index of a split: how long its episodes are, what they returned, and the statistics of their steps.
 
 Made in one pass that takes little memory whatever the split's size, and kept beside the dataset's other derived files
-(``derived.folder``), so it holds for one fingerprint of the dataset. Streaming, weighting and specs need no more of
+(``derived``), so it holds for one fingerprint of the dataset. Streaming, weighting and specs need no more of
 the data than this.
 """
 
+import contextlib
 import os
 import uuid
 import warnings
@@ -46,30 +47,42 @@ def read(
   Raises:
     FileNotFoundError: where a shard is missing.
     ValueError: where the dataset is damaged (see ``rlds.load``).
-    OSError: where the index cannot be written; nothing is left of it.
+
+  Warns:
+    UserWarning: where the index cannot be kept, such as on a full disk; it is made all the same.
   """
   path = where(info, split, selection)
-  try:
-    if (found := _stored(path)) is not None:
+  if (found := _stored(path)) is not None:
+    return found
+  with contextlib.ExitStack() as stack:
+    obstacle = None
+    try:
+      stack.enter_context(derived.locked(path))
+    except OSError as error:
+      obstacle = error
+    if obstacle is None and (found := _stored(path)) is not None:
       return found
-    with derived.locked(path):
-      if (found := _stored(path)) is None:
-        found = build(info, split, selection, progress)
-        if where(info, split, selection) != path:
-          raise ValueError(f"{info.directory} changed while it was read; read it again")
+    found = build(info, split, selection, progress)
+    if not derived.holds(info, path):
+      raise ValueError(f"{info.directory} changed while it was read; read it again")
+    try:
+      if obstacle is None:
         _write(path, found)
-      return found
-  except FileNotFoundError:
-    raise  # a shard is missing
-  except OSError as error:
-    reason = f"cannot write {path}: {error.strerror or error}; free some space or put the dataset where one may write"
-    raise OSError(error.errno, reason) from None
+    except OSError as error:
+      obstacle = error
+  if obstacle is not None:
+    warnings.warn(
+      f"cannot write {path}: {obstacle.strerror or obstacle}; the index is made anew whenever the dataset is opened. "
+      "Free some space, or let ILX_DATA_DIR be a folder that can be written",
+      stacklevel=2,
+    )
+  return found
 
 
 def where(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
-  """The file that keeps the index, or would."""
+  """The file that keeps the index, or would; see ``derived.find``."""
   parts = [tuple(part) for part in _parts(info, split)]
-  return derived.folder(info) / f"index-{derived.key('index', index_format.VERSION, parts, _used(selection))}"
+  return derived.find(info, f"index-{derived.key('index', index_format.VERSION, parts, _used(selection))}")
 
 
 def build(
@@ -160,7 +173,7 @@ def _stored(path: Path) -> Index | None:
   """The kept index; None where there is none, or a damaged one, of which a warning tells."""
   try:
     content = path.read_bytes()
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError, PermissionError):
     return None
   try:
     return index_format.decode(content)

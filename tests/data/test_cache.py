@@ -105,7 +105,8 @@ def test_a_changed_dataset_is_cached_anew(fresh):
   shard = next(fresh.glob("*.array_record*"))
   os.utime(shard, ns=(1, 1))
   calls = []
-  after = cache.open(fresh, progress=lambda *x: calls.append(x))
+  with pytest.warns(UserWarning, match=r"earlier states of the dataset take room \(1 in"):
+    after = cache.open(fresh, progress=lambda *x: calls.append(x))
   assert calls
   assert_equal(after, before)
 
@@ -241,6 +242,23 @@ def test_a_full_disk_says_so_and_leaves_nothing(fresh):
   assert_equal(cache.open(fresh), load(fresh))
 
 
+def test_a_written_one_serves_those_who_may_only_read(fresh, tmp_path, monkeypatch):
+  expected = cache.open(fresh)
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "root"))
+  monkeypatch.setattr(derived.os, "access", lambda *_: False)
+  monkeypatch.setattr(columnar, "write", None)
+  assert_equal(cache.open(fresh), expected)
+  assert not (tmp_path / "root").exists()
+
+
+def test_where_nothing_can_be_written_it_says_so(fresh, tmp_path, monkeypatch):
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "root"))
+  monkeypatch.setattr(derived.os, "access", lambda *_: False)
+  (tmp_path / "root").write_text("in the way")
+  with pytest.raises(OSError, match=r"cannot write the cache .*root.*columns-.*Not a directory.*stream it"):
+    cache.open(fresh)
+
+
 def test_an_interrupted_writing_leaves_nothing(fresh, small_blocks):
   def interrupt(episodes, steps):
     if episodes == 4:
@@ -366,11 +384,14 @@ def test_clean_removes_what_earlier_states_left(fresh, small_blocks):
   info = read_info(fresh)
   stale = derived.folder(info)
   os.utime(next(fresh.glob("*.array_record*")), ns=(1, 1))
-  found = cache.open(fresh)
+  with pytest.warns(UserWarning, match="earlier states"):
+    found = cache.open(fresh)
   torn = cache.folder(info).with_name("columns-0123456789abcdef.01234567.incomplete")
   torn.mkdir()
-  assert sorted(cache.clean(info)) == sorted([stale, torn])
-  assert not stale.exists() and not torn.exists()
+  cut = torn.with_name("index-0123456789abcdef.01234567.incomplete")
+  cut.write_bytes(b"part")
+  assert sorted(cache.clean(info)) == sorted([stale, torn, cut])
+  assert not stale.exists() and not torn.exists() and not cut.exists()
   assert cache.clean(info) == []
   assert_equal(cache.open(fresh), found)
 

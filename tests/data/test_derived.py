@@ -28,9 +28,48 @@ def test_a_fingerprint_follows_the_files(info):
   assert touched != before
   (info.directory / "metadata.json").write_text("{}")
   assert derived.fingerprint(info) not in (before, touched)
+  with_it = derived.fingerprint(info)
   shard.unlink()
-  with pytest.raises(FileNotFoundError, match="00001-of-00002 is missing"):
-    derived.fingerprint(info)
+  without = derived.fingerprint(info)
+  assert without != with_it and without == derived.fingerprint(info)
+
+
+def test_a_dataset_whose_other_splits_are_not_there_works(tmp_path):
+  with data.Recorder(tmp_path, name="small") as recorder:
+    for split in ("train", "val"):
+      recorder.add(data.episode(np.zeros((3, 1)), np.zeros((2, 1)), np.zeros(2), terminal=True), split=split)
+  info = rlds.read_info(recorder.path)
+  info.splits["val"].files[0].unlink()
+  assert data.mapped(info.directory).num_steps == 3
+  assert data.streamed(info.directory).num_transitions == 2
+  for tier in (data.mapped, data.streamed):
+    with pytest.raises(FileNotFoundError, match=r"small-val.* is missing"):
+      tier(info.directory, "val")
+
+
+@pytest.mark.parametrize("change", [{"name": "/evil/pwned"}, {"name": "../../evil"}, {"version": "1/../../../evil"}])
+def test_what_a_dataset_calls_itself_makes_no_path(info, tmp_path, monkeypatch, change):
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "root"))
+  monkeypatch.setattr(derived.os, "access", lambda *_: False)
+  found = derived.folder(info._replace(**change))
+  assert found.parent == tmp_path / "root" / ".derived"
+  assert "evil" in found.name and not found.name.startswith(".")
+  long = derived.folder(info._replace(name="[*é]" * 100)).name
+  assert len(long.encode()) < 130 and "*" not in long and "[" not in long
+
+
+def test_what_is_beside_a_dataset_is_found_though_it_can_be_read_alone(info, tmp_path, monkeypatch):
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "root"))
+  kept = derived.folder(info) / "thing"
+  assert derived.find(info, "thing") == kept
+  kept.mkdir(parents=True)
+  monkeypatch.setattr(derived.os, "access", lambda *_: False)
+  assert derived.find(info, "thing") == kept
+  assert derived.find(info, "other") == derived.folder(info) / "other"
+  assert derived.folder(info).parent == tmp_path / "root" / ".derived"
+  assert derived.holds(info, kept) and derived.holds(info, derived.folder(info) / "other")
+  os.utime(info.splits["train"].files[0], ns=(0, 0))
+  assert not derived.holds(info, kept)
 
 
 def test_derived_files_are_beside_a_dataset_that_can_be_written(info, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import sys
 import threading
 
@@ -242,8 +244,42 @@ def test_a_dataset_that_changes_meanwhile_has_no_index(tmp_path):
 def test_where_it_cannot_be_written(tmp_path):
   info = _record(tmp_path)
   (info.directory / ".ilx").write_text("in the way")
-  with pytest.raises(OSError, match=r"cannot write .*index-.*Not a directory"):
+  with pytest.warns(UserWarning, match=r"cannot write .*index-.*Not a directory"):
+    found = index.read(info)
+  _assert_same(found, index.build(info))
+
+
+def test_where_there_is_no_room(tmp_path, monkeypatch):
+  info = _record(tmp_path)
+
+  def full(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(index.os, "fsync", full)
+  with pytest.warns(UserWarning, match=r"cannot write .*index-.*No space left"):
+    found = index.read(info)
+  _assert_same(found, index.build(info))
+  assert _kept(info) == []
+
+
+def test_a_dataset_that_cannot_be_read_is_no_matter_of_room(tmp_path, monkeypatch):
+  info = _record(tmp_path)
+
+  def broken(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+  monkeypatch.setattr(index.rlds, "read_records", broken)
+  with pytest.raises(OSError, match="Input/output error"):
     index.read(info)
+
+
+def test_a_kept_one_serves_those_who_may_only_read(tmp_path, monkeypatch):
+  info = _record(tmp_path)
+  first = index.read(info)
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "root"))
+  monkeypatch.setattr(index.derived.os, "access", lambda *_: False)
+  monkeypatch.setattr(index, "build", lambda *_: pytest.fail("built again"))
+  _assert_same(index.read(info), first)
 
 
 def test_a_missing_shard_is_named(tmp_path):
