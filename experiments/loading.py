@@ -2,8 +2,6 @@
 
 import functools
 import math
-import os
-import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ import ilx
 from experiments import choosing
 from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
-from ilx.data.mixture import differences
+from ilx.data.mixing import differences
 from ilx.data.rlds import Info, Selection
 from ilx.training import tiers
 
@@ -85,7 +83,7 @@ def load(
   if tier == "auto":
     pairs = list(zip(all_parts, chosen, strict=True))
     size = sum(size_in_memory(part.info, config[field], which) for part, which in pairs for field in fields)
-    tier = "auto" if size <= free_memory() // 2 else "mapped"
+    tier = "auto" if size <= tiers.free_memory() // 2 else "mapped"
 
   indices, weights, opened, specs = [], [], [], []
   for part, selected in zip(all_parts, chosen, strict=True):
@@ -126,15 +124,6 @@ def size_in_memory(info: Info, split: str, chosen: Selection) -> int:
     places = np.unique(np.linspace(0, len(records) - 1, _PROBED).astype(int))
     probed = rlds.assemble(info, chosen, (records[int(place)] for place in places), where=f"split {split!r}")
     return math.ceil(sum(leaf.nbytes for leaf in jax.tree.leaves(probed)) / len(places) * len(records))
-
-
-def free_memory() -> int:
-  """Bytes that programs may still take: what is unused and what the system only caches files in."""
-  try:
-    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
-  except (OSError, StopIteration):
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _open(

@@ -8,7 +8,7 @@ from ilx.data.cache import open as mapped
 from ilx.data.encode import episode
 from ilx.data.episodes import Episodes, from_columns, lengths, returns
 from ilx.data.images import Images
-from ilx.data.mixture import mixture
+from ilx.data.mixing import mixture
 from ilx.data.record import Recorder
 from ilx.data.rlds import Info, Selection, load, read_episodes, read_info, resolve, root
 from ilx.data.sampling import per_episode, top_return, weighted

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import struct
 
-from ilx.data.sampling import Table
+from ilx.data.sampling import Table, Weights
 from ilx.types import Array, Tree
 
 
@@ -26,7 +26,8 @@ class Episodes:
     starts: int64 ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``.
     rows: int32 ``[M]``, the rows that views draw from: all but the last of every episode, unless narrowed.
     extras: further columns ``[N, ...]`` by name: step fields that were asked for, and what views prepare.
-    table: how rows are weighted; None: all alike (``ilx.data.weighted``).
+    weights: of items by episode, on the host (``ilx.data.weighted``); None: all alike.
+    table: what draws by these weights; None: all alike.
   """
 
   observation: Tree
@@ -37,6 +38,7 @@ class Episodes:
   starts: Array
   rows: Array
   extras: dict[str, Tree] = struct.field(default_factory=dict)
+  weights: Weights | None = None
   table: Table | None = None
 
   @property

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+class Weights(NamedTuple):
+  """How often items are drawn, by the episode they are of; counts on the host alone.
+
+  Attributes:
+    weight: float64 ``[E]``, of each item of an episode, relative to the others of its dataset.
+    source: int64 ``[E]``, the number of the dataset in a mixture.
+    share: float64 ``[D]``, of the items drawn, each dataset's; None: as many as it has items of a weight above 0.
+  """
+
+  weight: np.ndarray
+  source: np.ndarray
+  share: np.ndarray | None = None
+
+
 class Table(NamedTuple):
   """Drawing an episode in constant time (Walker's alias method, Vose 1991), then one of its rows uniformly.
 
@@ -25,14 +39,12 @@ class Table(NamedTuple):
     alias: int32 ``[G]``, ...and otherwise this one taken.
     first: int32 ``[G]``, where the group begins in ``Episodes.rows``.
     count: int32 ``[G]``, how many rows it has.
-    weight: float32 ``[G]``, of each of its rows, relative to the others'.
   """
 
   threshold: Array
   alias: Array
   first: Array
   count: Array
-  weight: Array
 
 
 def positions(key: jax.Array, table: Table | None, num_rows: int | jax.Array, batch_size: int) -> jax.Array:
@@ -85,30 +97,58 @@ def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
   if callable(weights):
     weights = weights(lengths(episodes), returns(episodes))
   weights = check_weights(weights, episodes.num_episodes)
-  rows = np.asarray(episodes.rows)
-  weight_of_row = weights[episode_of(episodes, rows)]
-  rows = rows[weight_of_row > 0]
-  if not len(rows):
-    raise ValueError("weights: no step is left to draw from; every episode with weight is too short")
-  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights))
+  before = episodes.weights or Weights(weights, np.zeros(len(weights), np.int64))
+  return narrowed(episodes.replace(weights=before._replace(weight=weights)), np.ones(len(episodes.rows), bool))
 
 
 def narrowed(episodes: "Episodes", keep: np.ndarray) -> "Episodes":
-  """Episodes whose ``rows`` are those where ``keep`` (bool ``[M]``) is true; weights stay as they were."""
+  """Episodes whose ``rows`` are those where ``keep`` (bool ``[M]``) is true and whose weight is above 0.
+
+  Weights and shares are of the items that are left.
+
+  Raises:
+    ValueError: where none is left, or none of a dataset of a mixture with shares.
+  """
   rows = np.asarray(episodes.rows)[keep]
+  episode = episode_of(episodes, rows)
+  if episodes.weights is not None:
+    drawn = np.asarray(episodes.weights.weight)[episode] > 0
+    rows, episode = rows[drawn], episode[drawn]
   if not len(rows):
-    raise ValueError("episodes: no step is left to draw from; every episode is too short")
-  if episodes.table is None:
-    return episodes.replace(rows=rows)
-  return episodes.replace(rows=rows, table=make_table(episode_of(episodes, rows), weights_of(episodes)))
+    raise ValueError("episodes: no step is left to draw from; every episode is too short, or without weight")
+  table = None
+  if episodes.weights is not None:
+    count = np.bincount(episode, minlength=episodes.num_episodes)
+    table = make_table(episode, item_weights(count, *map(_numpy, episodes.weights)))
+  return episodes.replace(rows=rows, table=table)
 
 
-def weights_of(episodes: "Episodes") -> np.ndarray:
-  """The weight of each transition by episode, float64 ``[E]``, of episodes with a table; 0 where none is drawn."""
-  weights = np.zeros(episodes.num_episodes)
-  first = np.asarray(episodes.rows)[np.asarray(episodes.table.first)]
-  weights[episode_of(episodes, first)] = episodes.table.weight
-  return weights
+def _numpy(x: Array | None) -> np.ndarray | None:
+  return None if x is None else np.asarray(x)
+
+
+def item_weights(
+  count: np.ndarray, weight: np.ndarray, source: np.ndarray, share: np.ndarray | None = None
+) -> np.ndarray:
+  """The weight of each item by episode, float64 ``[E]``, so that every dataset of a mixture has its share.
+
+  Args:
+    count: ``[E]``, items of every episode.
+    weight: see ``Weights``, as the others.
+    source: which dataset each episode is of.
+    share: of every dataset.
+
+  Raises:
+    ValueError: where a dataset with a share has no item of a weight above 0.
+  """
+  weight = weight / weight.max()
+  number = int(source.max()) + 1 if share is None else len(share)
+  mass = np.bincount(source, weight * count, minlength=number)
+  if share is None:
+    share = np.bincount(source, count * (weight > 0), minlength=number)
+  elif (mass == 0).any():
+    raise ValueError(f"mixture: no item is left of dataset {int(np.argmin(mass))}; every episode is too short")
+  return weight * (share / np.where(mass > 0, mass, 1))[source]
 
 
 def check_weights(weights: np.ndarray, num_episodes: int) -> np.ndarray:
@@ -135,12 +175,11 @@ def make_table(episode: np.ndarray, weights: np.ndarray) -> Table | None:
   """
   group, first, count = np.unique(episode, return_index=True, return_counts=True)
   weight = weights[group]
-  if np.all(weight == weight[0]):
+  if np.all(np.isclose(weight, weight[0], rtol=1e-12, atol=0)):
     return None
-  mass = weight * count
+  mass = weight / weight.max() * count
   threshold, alias = _alias(mass / mass.sum())
-  to32 = np.int32
-  return Table(threshold, alias, first.astype(to32), count.astype(to32), (weight / weight.max()).astype(np.float32))
+  return Table(threshold, alias, first.astype(np.int32), count.astype(np.int32))
 
 
 def _alias(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +220,6 @@ def top_return(fraction: float) -> Weigh:
 
 
 def per_episode(length: np.ndarray, episode_return: np.ndarray) -> np.ndarray:
-  """Every episode is drawn as often as any other, however long it is: weights 1 / length."""
+  """Weights 1 / length: where items begin at every step, an episode is drawn as often as any other, however long."""
   del episode_return
   return 1.0 / np.maximum(length, 1)

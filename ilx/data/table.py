@@ -153,7 +153,7 @@ def subset(episodes: Episodes, numbers: np.ndarray) -> Episodes:
     raise ValueError("subset: no episode is chosen")
   if not 0 <= numbers.min() <= numbers.max() < episodes.num_episodes:
     raise ValueError(f"subset: chosen are {numbers.min()} to {numbers.max()} of {episodes.num_episodes} episodes")
-  if len(episodes.rows) != episodes.num_transitions or episodes.table is not None:
+  if len(episodes.rows) != episodes.num_transitions or episodes.weights is not None:
     raise ValueError("subset: the episodes are narrowed or weighted; choose a subset first")
   starts = np.asarray(episodes.starts)
   spans = [(int(starts[number]), int(starts[number + 1])) for number in numbers]

@@ -26,6 +26,9 @@ def transitions(episodes: Episodes, rows: Array) -> Transition:
   )
 
 
+_REWARD, _DISCOUNT = "n_step_reward", "n_step_discount"
+
+
 @dataclasses.dataclass(frozen=True)
 class Transitions:
   """Single transitions, or n steps of one episode summed up to one.
@@ -55,36 +58,58 @@ class Transitions:
     return np.arange(length)
 
   def prepare(self, episodes: Episodes) -> Episodes:
-    """Nothing needs to be prepared."""
-    return episodes
+    """Adds the columns of n-step rewards and discounts; for single steps there is nothing to prepare."""
+    if self.n_step == 1:
+      return episodes
+    reward, discount = n_step_sums(episodes, self.n_step, self.discount)
+    return episodes.replace(extras={**episodes.extras, _REWARD: reward, _DISCOUNT: discount})
 
   def take(self, episodes: Episodes, rows: Array) -> Transition:
     """The transitions that begin at ``rows``: leaves ``[B, ...]``."""
     if self.n_step == 1 and not self.frame_stack:
       return transitions(episodes, rows)
-    xp = _namespace(rows)
     first, last = bounds(episodes, rows)
-    steps = rows[:, None] + xp.arange(self.n_step)
-    inside = steps < last[:, None]
-    steps = xp.minimum(steps, last[:, None])
-    # What one step leaves of the value behind it: g d, cumulated.
-    kept = xp.where(inside, episodes.discount[steps], 1.0)
-    power = self.discount ** xp.arange(self.n_step)
-    before = xp.concatenate([xp.ones_like(kept[:, :1]), xp.cumprod(kept, axis=1)[:, :-1]], axis=1)
-    reward = xp.sum(xp.where(inside, episodes.reward[steps] * before * power, 0.0), axis=1)
-    after = xp.minimum(rows + self.n_step, last)
-    discount = xp.prod(kept, axis=1) * self.discount ** (after - rows - 1) * ~episodes.is_terminal[after]
+    after = _namespace(rows).minimum(rows + self.n_step, last)
+    if self.n_step == 1:
+      reward, discount = episodes.reward[rows], episodes.discount[rows] * ~episodes.is_terminal[after]
+    elif _REWARD in episodes.extras:
+      reward, discount = episodes.extras[_REWARD][rows], episodes.extras[_DISCOUNT][rows]
+    else:
+      raise ValueError("Transitions: the episodes are not prepared; pass them through view.prepare first")
     return Transition(
       observation=observe(episodes, rows, first, self.frame_stack),
       action=jax.tree.map(lambda x: x[rows], episodes.action),
-      reward=reward.astype(np.float32),
-      discount=discount.astype(np.float32),
+      reward=reward,
+      discount=discount,
       next_observation=observe(episodes, after, first, self.frame_stack),
     )
 
   def sample(self, key: jax.Array, episodes: Episodes, batch_size: int) -> Transition:
     """``[batch_size, ...]``; pure, for episodes on the device."""
     return self.take(episodes, sampling.draw(key, episodes, batch_size))
+
+
+def n_step_sums(episodes: Episodes, n_step: int, discount: float) -> tuple[np.ndarray, np.ndarray]:
+  """The rewards and discounts of n-step transitions that begin at each row; see ``Transitions``.
+
+  Returns:
+    float32 ``[N]`` each, summed up in float64; 0 on last rows, which begin none.
+  """
+  starts = np.asarray(episodes.starts)
+  last = np.repeat(starts[1:] - 1, np.diff(starts))
+  rows = np.arange(len(last))
+  rewards, discounts = np.asarray(episodes.reward, np.float64), np.asarray(episodes.discount, np.float64)
+  reward, kept = np.zeros(len(rows)), np.ones(len(rows))
+  for step in range(n_step):
+    at = rows + step
+    inside = at < last
+    at = np.minimum(at, last)
+    reward += np.where(inside, kept * rewards[at], 0.0)
+    kept = np.where(inside, kept * discounts[at] * discount, kept)
+  after = np.minimum(rows + n_step, last)
+  # The agent multiplies by its discount once itself.
+  kept = np.where(np.asarray(episodes.is_terminal)[after] | (rows == last), 0.0, kept / (discount or 1.0))
+  return reward.astype(np.float32), kept.astype(np.float32)
 
 
 def bounds(episodes: Episodes, rows: Array) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from ilx.data.episodes import Episodes
 from ilx.data.views import bounds, observe
 from ilx.types import Array, Chunk, Tree, Window
 
-RETURNS_TO_GO = "returns_to_go"
+_RETURNS_TO_GO = "returns_to_go"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Windows:
     Raises:
       ValueError: where no episode is long enough for a window.
     """
-    episodes = episodes.replace(extras={**episodes.extras, RETURNS_TO_GO: returns_to_go(episodes, self.discount)})
+    episodes = episodes.replace(extras={**episodes.extras, _RETURNS_TO_GO: returns_to_go(episodes, self.discount)})
     if self.stride == 1 and self.padding:
       return episodes
     rows = np.asarray(episodes.rows)
@@ -63,7 +63,7 @@ class Windows:
 
   def take(self, episodes: Episodes, rows: Array) -> Window:
     """The windows that begin at ``rows``: leaves ``[B, T, ...]``."""
-    if RETURNS_TO_GO not in episodes.extras:
+    if _RETURNS_TO_GO not in episodes.extras:
       raise ValueError("Windows: the episodes are not prepared; pass them through view.prepare first")
     first, last = bounds(episodes, rows)
     steps, mask = _stretch(rows, last, self.length, self.padding == "left")
@@ -74,7 +74,7 @@ class Windows:
       action=_masked(jax.tree.map(lambda x: x[steps], episodes.action), mask),
       reward=_masked(episodes.reward[steps], mask),
       discount=_masked(episodes.discount[steps] * ~episodes.is_terminal[steps + 1], mask),
-      returns_to_go=_masked(episodes.extras[RETURNS_TO_GO][steps], mask),
+      returns_to_go=_masked(episodes.extras[_RETURNS_TO_GO][steps], mask),
       time_step=_masked((steps - starts).astype(np.int32), mask),
       mask=mask,
     )

@@ -48,6 +48,7 @@ class Feed:
     self._sharding = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
     self._queue: queue.Queue = queue.Queue(_AHEAD)
     self._stopped = threading.Event()
+    self._ended = False
     self._thread = threading.Thread(target=self._run, name="ilx-feed", daemon=True)
     self._thread.start()
 
@@ -56,10 +57,16 @@ class Feed:
       for count in self._counts:
         if self._stopped.is_set():
           return
-        self._put((self._stack([next(self._batches) for _ in range(count)]), count))
+        self._put((self._stack([self._next() for _ in range(count)]), count))
       self._put(None)
     except BaseException as error:
       self._put(error)
+
+  def _next(self) -> Tree:
+    try:
+      return next(self._batches)
+    except StopIteration:
+      raise RuntimeError("the data ended in the middle of training; batches must be endless") from None
 
   def _stack(self, batches: list[Tree]) -> Tree:
     def place(*leaves: np.ndarray) -> jax.Array:
@@ -81,7 +88,10 @@ class Feed:
     return self
 
   def __next__(self) -> tuple[Tree, int]:
+    if self._ended:
+      raise StopIteration
     item = self._queue.get()
+    self._ended = item is None or isinstance(item, BaseException)
     if item is None:
       raise StopIteration
     if isinstance(item, BaseException):

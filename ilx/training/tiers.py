@@ -1,15 +1,16 @@
 """Where the data is while it is learnt from: on the devices, or on the host, or in files."""
 
 import contextlib
-import itertools
 import math
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilx.data import host
@@ -75,20 +76,36 @@ def open_runner(
 
 
 def fits(data: Episodes) -> bool:
-  """Whether the columns, pictures decoded, take at most half of a device's free memory."""
+  """Whether the columns, pictures decoded, take at most half of a device's free memory, on every host."""
   needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(data))
-  device = jax.local_devices()[0]
-  stats = device.memory_stats() or {}
+  stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
   else:  # a CPU: all devices share the machine's memory
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
-  return needed <= free // 2
+    free = free_memory() // jax.local_device_count()
+  found = needed <= free // 2
+  if jax.process_count() > 1:  # hosts that differed would wait for each other for ever
+    found = bool(multihost_utils.process_allgather(np.array(found)).all())
+  return found
+
+
+def free_memory() -> int:
+  """Bytes of memory that a process may still take, the cache of files included, within the limit of its cgroup."""
+  try:
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
+  except (OSError, StopIteration):  # not Linux
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  limit, used = (pathlib.Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+  if limit.exists() and (text := limit.read_text().strip()).isdigit():
+    free = min(free, int(text) - int(used.read_text()))
+  return max(free, 0)
 
 
 def _resident(agent: Agent, episodes: Episodes, batch_size: int, key: jax.Array, mesh: Mesh) -> Runner:
   everywhere = mesh_lib.replicated(mesh)
-  episodes = jax.device_put(jax.tree.map(np.asarray, episodes), everywhere)
+  # Weights are for the host; what draws by them is the table.
+  episodes = jax.device_put(jax.tree.map(np.asarray, episodes.replace(weights=None)), everywhere)
   run = programs.make_program(agent, batch_size, mesh)
   init = jax.jit(lambda key, data: agent.init(key, agent.view.sample(key, data, batch_size)), out_shardings=everywhere)
 
@@ -117,7 +134,8 @@ def _fed(agent: Agent, batches: Callable[[int], Iterator[Tree]], batch_size: int
 
       def advance(state: Any, length: int) -> tuple[Any, Any]:
         sums = programs.make_sums(agent, mesh, state, shapes)
-        for stack, count in itertools.islice(stacks, math.ceil(length / capacity)):
+        for _ in range(math.ceil(length / capacity)):
+          stack, count = next(stacks)
           state, sums = run(state, sums, stack, count)
         return state, sums
 

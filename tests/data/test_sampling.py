@@ -9,7 +9,7 @@ from ilx.data import sampling
 from ilx.data.episodes import from_columns
 from ilx.data.host import batches
 from ilx.data.views import Transitions
-from ilx.data.windows import Windows
+from ilx.data.windows import Chunks, Windows
 
 
 def _episodes(lengths=(1, 4, 10, 25), returns=(5, 1, 9, 3)):
@@ -45,7 +45,9 @@ def test_every_transition_is_drawn_as_often_as_its_episode_weighs(weights):
 
 
 @pytest.mark.parametrize("weights", [None, (1, 2, 3, 4), (0, 1, 0, 1)])
-@pytest.mark.parametrize("view", [Transitions(), Windows(3)])
+@pytest.mark.parametrize(
+  "view", [Transitions(), Transitions(3, 0.99), Transitions(frame_stack=2), Windows(3), Chunks(2)]
+)
 def test_host_and_device_make_the_same_batches_to_the_bit(view, weights):
   episodes = _episodes() if weights is None else sampling.weighted(_episodes(), np.array(weights))
   episodes, key = view.prepare(episodes), jax.random.key(7)
@@ -71,6 +73,7 @@ def test_hosts_divide_a_batch():
 def test_the_best_tenth_of_all_transitions():
   length, total = np.array([10, 20, 5, 65]), np.array([3.0, 9.0, 5.0, 1.0])
   assert sampling.top_return(0.1)(length, total).tolist() == [0, 1, 0, 0]
+  assert sampling.top_return(0.2)(length, total).tolist() == [0, 1, 0, 0]  # the border falls between two episodes
   assert sampling.top_return(0.21)(length, total).tolist() == [0, 1, 1, 0]
   assert sampling.top_return(0.26)(length, total).tolist() == [1, 1, 1, 0]
   assert sampling.top_return(1)(length, total).tolist() == [1, 1, 1, 1]
@@ -100,6 +103,18 @@ def test_views_that_narrow_keep_the_weights():
 def test_bad_weights_are_refused(weights):
   with pytest.raises(ValueError, match="weights"):
     sampling.weighted(_episodes(), np.array(weights))
+
+
+def test_tiny_and_huge_weights_keep_their_proportions():
+  counts = _counts(sampling.weighted(_episodes(), np.array([0, 1e-50, 3e-50, 0])))
+  assert abs(counts[7:17].mean() / counts[2:6].mean() - 3) < 0.15
+  counts = _counts(sampling.weighted(_episodes(), np.array([0, 1e308, 1.5e308, 0])))
+  assert abs(counts[7:17].mean() / counts[2:6].mean() - 1.5) < 0.1
+
+
+def test_weights_again_replace_weights():
+  again = sampling.weighted(sampling.weighted(_episodes(), np.array([5.0, 1, 1, 1])), np.array([1.0, 1, 1, 1]))
+  assert again.table is None
 
 
 def test_the_alias_table_is_exact():

@@ -77,9 +77,10 @@ def test_narrowed_rows_stay_narrowed():
   assert Windows(2, stride=2).prepare(episodes).rows.tolist() == [5]
 
 
-def test_unprepared_episodes_are_refused():
+@pytest.mark.parametrize("view", [Windows(3), Transitions(n_step=2)])
+def test_unprepared_episodes_are_refused(view):
   with pytest.raises(ValueError, match=r"view\.prepare"):
-    Windows(3).take(_episodes(), np.array([0]))
+    view.take(_episodes(), np.array([0]))
 
 
 def test_discounted_returns_to_go():

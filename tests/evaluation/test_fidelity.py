@@ -9,7 +9,7 @@ import pytest
 from ilx import testing
 from ilx.agents import bc
 from ilx.data import episodes as episodes_lib
-from ilx.data.mixture import mixture
+from ilx.data.mixing import mixture
 from ilx.evaluation.fidelity import fidelity
 from ilx.evaluation.rollout import Policy
 from ilx.types import Continuous, Discrete

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import time
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 import ilx
 from ilx import testing, training
-from ilx.training import logs
+from ilx.training import feed, logs, tiers
 
 SPEC = testing.continuous_spec()
 
@@ -206,6 +207,46 @@ def test_what_the_data_raises_is_raised_and_the_thread_ends(agent, episodes):
   with pytest.raises(ValueError, match="shard 3 is damaged"):
     _train(agent, Broken())
   assert not [thread for thread in threading.enumerate() if thread.name == "ilx-feed"]
+
+
+@pytest.mark.parametrize("batches", [1, 25, 32, 39])
+def test_data_that_ends_is_an_error(agent, episodes, batches):
+  class Short:
+    def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
+      for _ in range(batches):
+        yield view.take(episodes, episodes.rows[:batch_size])
+
+  with pytest.raises(RuntimeError, match="ended in the middle"):
+    _train(agent, Short())
+
+
+def test_a_feed_that_ended_does_not_block(episodes):
+  batches = iter([{"x": np.zeros((8, 1))}])
+  with feed.Feed(batches, [1], 1, ilx.parallel.make_mesh()) as stacks:
+    assert len(list(stacks)) == 1 and list(stacks) == []
+
+
+def test_closing_a_feed_waits_for_its_thread(episodes):
+  def slow():
+    while True:
+      time.sleep(0.05)
+      yield {"x": np.zeros((8, 1))}
+
+  with feed.Feed(slow(), iter(lambda: 1, 0), 1, ilx.parallel.make_mesh()) as stacks:
+    next(stacks)
+  assert not stacks._thread.is_alive()
+
+
+def test_the_tier_goes_by_free_memory(agent, episodes, monkeypatch):
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(episodes))
+  monkeypatch.setattr(tiers, "free_memory", lambda: 2 * size * jax.local_device_count())
+  assert tiers.fits(episodes)
+  monkeypatch.setattr(tiers, "free_memory", lambda: (2 * size - 2) * jax.local_device_count())
+  assert not tiers.fits(episodes)
+  fed = []
+  monkeypatch.setattr(tiers, "_fed", lambda *args: fed.append(args) or (_ for _ in ()).throw(KeyError("fed")))
+  with pytest.raises(KeyError, match="fed"):
+    _train(agent, episodes)
 
 
 def test_a_tier_that_does_not_exist_is_refused(agent, episodes):

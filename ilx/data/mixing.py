@@ -60,12 +60,12 @@ class Chain:
 
 
 def mixture(datasets: Mapping[str, Episodes], weights: Mapping[str, float] | None = None) -> Episodes:
-  """Several datasets as one; columns are chained, not copied.
+  """Several datasets as one; columns are chained, not copied. (Of streams: ``stream.mixture``.)
 
   Args:
     datasets: by name; the names are for the weights and for errors.
-    weights: each dataset's share of the items drawn, relative to the others'. By default every transition is drawn
-      as often as any other. Weights within a dataset (``weighted``) stay as they are.
+    weights: each dataset's share of the items drawn, relative to the others', whatever the view. By default a dataset
+      has as many shares as items. Weights within a dataset (``weighted``) say which of its items these are.
 
   Raises:
     ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name
@@ -73,26 +73,31 @@ def mixture(datasets: Mapping[str, Episodes], weights: Mapping[str, float] | Non
   """
   if not datasets:
     raise ValueError("mixture: no datasets")
+  if other := [name for name, episodes in datasets.items() if not isinstance(episodes, Episodes)]:
+    raise TypeError(f"mixture: {other[0]!r} is no Episodes; of streams make one with ilx.data.stream.mixture")
   if found := differences({name: _layout(episodes) for name, episodes in datasets.items()}):
     raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   parts = list(datasets.values())
   offsets = np.cumsum([0, *(part.num_steps for part in parts)])
-  episodes_before = np.cumsum([0, *(part.num_episodes for part in parts)])
   if offsets[-1] > np.iinfo(np.int32).max:
     raise ValueError(f"mixture: {offsets[-1]} steps do not fit one index; stream them instead")
   columns = ("observation", "action", "reward", "discount", "is_terminal", "extras")
   chained = {name: jax.tree.map(lambda *x: Chain(x), *(getattr(part, name) for part in parts)) for name in columns}
   rows = np.concatenate([np.asarray(part.rows) + before for part, before in zip(parts, offsets, strict=False)])
   ends = [np.asarray(part.starts)[1:] + before for part, before in zip(parts, offsets, strict=False)]
-  result = Episodes(starts=np.concatenate([[0], *ends]), rows=rows.astype(np.int32), **chained)
-  shares = dict.fromkeys(datasets, 1.0) if weights is None else check_shares(datasets, weights)
-  per_episode = np.zeros(episodes_before[-1])
-  for name, part, before in zip(datasets, parts, episodes_before, strict=False):
-    own = np.ones(part.num_episodes) if part.table is None else sampling.weights_of(part)
-    counts = np.bincount(sampling.episode_of(part, np.asarray(part.rows)), minlength=part.num_episodes)
-    total = 1.0 if weights is None else float((own * counts).sum())
-    per_episode[before : before + part.num_episodes] = own * shares[name] / total
-  return result.replace(table=sampling.make_table(sampling.episode_of(result, result.rows), per_episode))
+  source = np.repeat(np.arange(len(parts)), [part.num_episodes for part in parts])
+  share = None if weights is None else np.array(list(check_shares(datasets, weights).values()))
+  joint = sampling.Weights(np.concatenate([_own_weights(part) for part in parts]), source, share)
+  result = Episodes(starts=np.concatenate([[0], *ends]), rows=rows.astype(np.int32), weights=joint, **chained)
+  return sampling.narrowed(result, np.ones(len(rows), bool))
+
+
+def _own_weights(episodes: Episodes) -> np.ndarray:
+  """A dataset's weights by episode, ``[E]``."""
+  if episodes.weights is None:
+    return np.ones(episodes.num_episodes)
+  episode = sampling.episode_of(episodes, np.asarray(episodes.rows))
+  return sampling.item_weights(np.bincount(episode, minlength=episodes.num_episodes), *episodes.weights)
 
 
 def check_shares(datasets: Mapping[str, object], weights: Mapping[str, float]) -> dict[str, float]:
@@ -102,7 +107,7 @@ def check_shares(datasets: Mapping[str, object], weights: Mapping[str, float]) -
   for name, weight in weights.items():
     if not (np.isfinite(weight) and weight > 0):
       raise ValueError(f"mixture: weight {weight} of {name!r}; expected a number above 0")
-  return {name: float(weight) for name, weight in weights.items()}
+  return {name: float(weights[name]) for name in datasets}
 
 
 def differences(layouts: Mapping[str, Mapping[str, str]]) -> list[str]:

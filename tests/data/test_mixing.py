@@ -7,7 +7,7 @@ import pytest
 from ilx.data import sampling
 from ilx.data.episodes import from_columns
 from ilx.data.images import Images
-from ilx.data.mixture import Chain, mixture
+from ilx.data.mixing import Chain, mixture
 from ilx.data.views import Transitions
 from ilx.data.windows import Windows
 
@@ -39,6 +39,45 @@ def test_by_default_every_transition_counts_alike():
 def test_shares():
   both = mixture({"a": _episodes(0, (5, 10)), "b": _episodes(1000, (30,))}, {"a": 3, "b": 1})
   assert abs(_share(both) - 0.25) < 0.01
+
+
+def test_weights_within_a_dataset_change_no_dataset_s_share():
+  """However large they are; a dataset counts as its items that can be drawn."""
+  for scale in (0.1, 1.0, 1e300):
+    a = sampling.weighted(_episodes(0, (10, 10)), np.array([1.0, 5.0]) * scale)
+    both = mixture({"a": a, "b": _episodes(1000, (20,))})
+    assert abs(_share(both) - 0.5) < 0.01
+  best = sampling.weighted(_episodes(0, (10, 30)), np.array([1.0, 0.0]))
+  assert abs(_share(mixture({"a": best, "b": _episodes(1000, (30,))})) - 0.75) < 0.01
+
+
+@pytest.mark.parametrize("view", [Windows(3), Windows(3, padding=None), Windows(3, stride=5)])
+def test_shares_are_of_the_view_s_items(view):
+  both = view.prepare(mixture({"a": _episodes(0, (10, 10)), "b": _episodes(1000, (3, 3, 3))}, {"a": 1, "b": 3}))
+  assert abs(_share(both) - 0.75) < 0.01
+
+
+def test_shares_go_by_name():
+  both = mixture({"a": _episodes(0, (5, 10)), "b": _episodes(1000, (30,))}, {"b": 1, "a": 3})
+  assert abs(_share(both) - 0.25) < 0.01
+
+
+def test_a_mixture_of_mixtures_keeps_the_inner_shares():
+  inner = mixture({"a": _episodes(0, (5,)), "b": _episodes(1000, (30,))}, {"a": 1, "b": 1})
+  outer = mixture({"inner": inner, "c": _episodes(5000, (10,))}, {"inner": 1, "c": 1})
+  drawn = np.asarray(outer.action)[sampling.draw_many(jax.random.key(1), outer, 0, 1, 50_000)]
+  assert abs(np.mean(drawn < 1000) - 0.25) < 0.01 and abs(np.mean(drawn >= 5000) - 0.5) < 0.01
+
+
+def test_a_dataset_without_items_is_named():
+  both = mixture({"a": _episodes(0, (10,)), "b": _episodes(1000, (2,))}, {"a": 1, "b": 1})
+  with pytest.raises(ValueError, match="no item is left of dataset 1"):
+    Windows(5, padding=None).prepare(both)
+
+
+def test_streams_are_sent_to_their_own_function():
+  with pytest.raises(TypeError, match=r"ilx\.data\.stream\.mixture"):
+    mixture({"a": object()})
 
 
 def test_weights_within_a_dataset_stay():
