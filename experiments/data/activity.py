@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,26 +11,33 @@ from experiments.data.fields import Stored
 _ACTION, _OBSERVATION = "steps/action", "steps/observation"
 
 
-def idle(columns: Mapping[str, Stored], starts: np.ndarray, tolerance: float = 0.0) -> np.ndarray:
+def idle(
+  columns: Mapping[str, Stored], starts: np.ndarray, tolerance: float = 0.0, ignored: Sequence[str] = ()
+) -> np.ndarray:
   """Steps whose action does nothing and is followed by the same observation, bool ``[N]``.
 
   An action does nothing where all of it is 0, or where it repeats the one before (the first one: the one behind). The
-  observation is its numbers where it has any, for cameras are never still; else its pictures, compared as files.
+  observation is the same where all of it is: numbers within the tolerance, texts and pictures byte for byte. So where
+  a camera's pictures always differ, if only by noise, no step is idle unless the camera is ignored.
 
   Args:
     columns: fields ``[N, ...]`` by their names in a record.
     starts: int ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``. Its last row is never idle.
     tolerance: the largest difference, in the data's units, that counts as none.
+    ignored: fields of the observation, or folders of them, that may change; names as in ``columns``.
   """
   count = int(starts[-1])
   last = np.zeros(count, bool)
   last[starts[1:] - 1] = True
-  observation = {name: value for name, value in columns.items() if _inside(name, _OBSERVATION)}
-  numbers = {name: value for name, value in observation.items() if isinstance(value, np.ndarray)}
-  action = {name: value for name, value in columns.items() if _inside(name, _ACTION) and isinstance(value, np.ndarray)}
+  observation = [
+    value
+    for name, value in columns.items()
+    if inside(name, _OBSERVATION) and not any(inside(name, each) for each in ignored)
+  ]
+  action = {name: value for name, value in columns.items() if inside(name, _ACTION) and isinstance(value, np.ndarray)}
   if not observation or not action or count < 2:
     return np.zeros(count, bool)
-  same = np.logical_and.reduce([_follows_same(value, tolerance) for value in (numbers or observation).values()])
+  same = np.logical_and.reduce([_follows_same(value, tolerance) for value in observation])
   zero = np.logical_and.reduce([_zero(value, tolerance) for value in action.values()])
   repeats_next = np.logical_and.reduce([_follows_same(value, tolerance) for value in action.values()])
   # The last step's action carries no meaning.
@@ -93,7 +100,8 @@ def _scramble(x: np.ndarray) -> np.ndarray:
   return x ^ (x >> np.uint64(33))
 
 
-def _inside(name: str, parent: str) -> bool:
+def inside(name: str, parent: str) -> bool:
+  """Whether a field is ``parent`` or lies in that folder."""
   return name == parent or name.startswith(f"{parent}/")
 
 

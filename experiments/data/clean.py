@@ -44,8 +44,12 @@ def define(values: flags.FlagValues) -> None:
   text("version", "Its version.", "1.0.0")
   text("root", "Folder of datasets; by default $ILX_DATA_DIR, or ~/.cache/ilx.")
   text("split", "The name of the one split to take; by default all.")
-  on("drop_idle_start", "Drop the idle steps that episodes begin with: the action is 0 or repeats, nothing moves.")
-  on("drop_idle_end", "Drop the idle steps that episodes end with, as far as they earned nothing.")
+  on(
+    "drop_idle_start",
+    "Drop the steps that episodes begin with in which the action is 0 or repeats, nothing observed changes, not a byte "
+    "of a picture, and nothing was earned.",
+  )
+  on("drop_idle_end", "Drop such steps that episodes end with.")
   flags.DEFINE_float(
     "idle_tolerance",
     0.0,
@@ -53,7 +57,10 @@ def define(values: flags.FlagValues) -> None:
     0.0,
     flag_values=values,
   )
-  on("drop_duplicates", "Leave out episodes whose steps equal those of an earlier one, in whatever split.")
+  flags.DEFINE_list(
+    "idle_ignore", [], "Fields that may change in idle steps, such as observation/image.", flag_values=values
+  )
+  on("drop_duplicates", "Leave out episodes whose steps equal those of an earlier one that stays, in whatever split.")
   on("skip_damaged", "Leave out what cannot be read; else that is an error.")
   flags.DEFINE_integer("min_length", 1, "Least transitions, after idle ones were dropped.", 1, flag_values=values)
   flags.DEFINE_float("min_return", None, "Least undiscounted return.", flag_values=values)
@@ -75,8 +82,9 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
     **{
       name: values[name].value
       for name in Rules.__dataclass_fields__
-      if name not in ("cast", "keep_fields", "drop_fields")
+      if name not in ("cast", "idle_ignore", "keep_fields", "drop_fields")
     },
+    idle_ignore=tuple(values.idle_ignore),
     cast=tuple(_cast(text) for text in values.cast),
     keep_fields=tuple(values.keep_fields),
     drop_fields=tuple(values.drop_fields),

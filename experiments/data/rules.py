@@ -18,10 +18,12 @@ class Rules:
   """What to leave out and change.
 
   Attributes:
-    drop_idle_start: drops the idle steps that an episode begins with; see ``activity.idle``.
+    drop_idle_start: drops the idle steps that an episode begins with, as far as they earned nothing; see
+      ``activity.idle``.
     drop_idle_end: drops the idle steps that it ends with, as far as they earned nothing.
     idle_tolerance: see ``activity.idle``.
-    drop_duplicates: leaves out episodes whose steps equal those of an earlier one, in whatever split.
+    idle_ignore: fields of the observation that may change in idle steps, relative to a step.
+    drop_duplicates: leaves out episodes whose steps equal those of an earlier one that stays, in whatever split.
     skip_damaged: leaves out what cannot be read; else that is an error.
     min_length: transitions that an episode must have, after its idle steps were dropped.
     min_return, max_return: undiscounted, after idle steps were dropped; None: no limit.
@@ -35,6 +37,7 @@ class Rules:
   drop_idle_start: bool = False
   drop_idle_end: bool = False
   idle_tolerance: float = 0.0
+  idle_ignore: tuple[str, ...] = ()
   drop_duplicates: bool = False
   skip_damaged: bool = False
   min_length: int = 1
@@ -120,16 +123,38 @@ class _Planner:
     self._info, self._rules = info, rules
     self._fields = {name: feature for name, feature in fields.of_steps(info).items() if fields.examined(feature)}
     self._beside = {name: feature for name, feature in fields.of_episodes(info).items() if fields.examined(feature)}
-    self._seen: set[int] = set()
+    self._seen: dict[int, Path] = {}  # hashes of the steps of what stays
     self._bounds = survey.bounds(info)
     if "steps/reward" not in self._fields:
       raise ValueError(f"{info.directory}: the steps have no reward")
     if rules.clip_actions and (self._bounds is None or "action_low" not in info.metadata):
       raise ValueError(f"{info.directory}: metadata.json gives no action_low and action_high to clip actions to")
+    if rules.drop_idle_start or rules.drop_idle_end:
+      self._check_observation(info)
     self._success = f"episode_metadata/{rules.success_key}"
     if rules.success_key and self._success not in self._beside:
       there = ", ".join(name.removeprefix("episode_metadata/") for name in self._beside) or "none"
       raise ValueError(f"{info.directory}: episodes have no metadata {rules.success_key!r}; there: {there}")
+
+  def _check_observation(self, info: Info) -> None:
+    """Raises ValueError where idle steps cannot be told by the observation."""
+    there = {
+      name: feature for name, feature in fields.of_steps(info).items() if activity.inside(name, "steps/observation")
+    }
+    for given in self._rules.idle_ignore:
+      chosen = [name for name in there if activity.inside(name, f"steps/{given}")]
+      if not chosen:
+        known = ", ".join(name.removeprefix("steps/") for name in there)
+        raise ValueError(f"{info.directory}: --idle_ignore: no field {given!r} of the observation; there: {known}")
+      there = {name: feature for name, feature in there.items() if name not in chosen}
+    if not there:
+      raise ValueError(f"{info.directory}: --idle_ignore leaves nothing of the observation to tell idle steps by")
+    for name, feature in there.items():
+      if not fields.examined(feature):
+        raise ValueError(
+          f"{info.directory}: field {name!r} ({fields.describe(feature)}) cannot be compared to find idle steps; "
+          f"give --idle_ignore={name.removeprefix('steps/')}"
+        )
 
   def shard(
     self, split: str, first: int, path: Path, length: int, may_stay: set[int] | None, visit: Callable[[], None]
@@ -163,6 +188,7 @@ class _Planner:
           self._drop(split, kept.episode, path, kept.record, "damaged", damaged)
           self.plan.after.subtract(episodes=1, transitions=kept.stop - kept.start - 1)
         del self.plan.kept[before:]
+        self._seen = {found: file for found, file in self._seen.items() if file != path}
 
   def _episode(self, split: str, episode: int, path: Path, index: int, content: bytes) -> None:
     rules, where = self._rules, (split, episode, path, index)
@@ -178,12 +204,6 @@ class _Planner:
       return
     reward = columns["steps/reward"].reshape(-1).astype(np.float64)
     self.plan.before.update(episodes=1, transitions=steps - 1, returns=float(reward[:-1].sum()))
-    if rules.drop_duplicates:
-      found = int(activity.content_hash(columns)[0])
-      if found in self._seen:
-        self._drop(*where, "duplicate", "its steps equal those of an earlier episode")
-        return
-      self._seen.add(found)
     if rules.success_key and not np.all(beside[self._success][0]):
       self._drop(*where, "failed", f"{rules.success_key} is {reading.scalar(beside[self._success])}")
       return
@@ -196,8 +216,18 @@ class _Planner:
       self._drop(*where, "return", f"{total:g} is below {rules.min_return:g}")
     elif rules.max_return is not None and total > rules.max_return:
       self._drop(*where, "return", f"{total:g} is above {rules.max_return:g}")
+    elif rules.drop_duplicates and self._repeats(columns, path):
+      self._drop(*where, "duplicate", "its steps equal those of an earlier episode that stays")
     else:
       self._keep(Kept(*where, start, stop), columns, steps, total)
+
+  def _repeats(self, columns: Mapping[str, Any], path: Path) -> bool:
+    """Whether an episode that stays has the same steps; only one that stays may come here."""
+    found = int(activity.content_hash(columns)[0])
+    if found in self._seen:
+      return True
+    self._seen[found] = path
+    return False
 
   def _keep(self, kept: Kept, columns: Mapping[str, Any], steps: int, total: float) -> None:
     where = (kept.split, kept.episode, kept.file, kept.record)
@@ -218,14 +248,16 @@ class _Planner:
     rules = self._rules
     if not (rules.drop_idle_start or rules.drop_idle_end):
       return 0, steps
-    idle = activity.idle(columns, np.array([0, steps]), rules.idle_tolerance)
+    ignored = [f"steps/{name}" for name in rules.idle_ignore]
+    # A transition that earned something is never dropped, nor what happened on the other side of it.
+    idle = activity.idle(columns, np.array([0, steps]), rules.idle_tolerance, ignored) & (reward == 0)
     start, stop = 0, steps
     if rules.drop_idle_start:
       # The last step is never idle.
       start = int(np.argmin(idle))
     if rules.drop_idle_end:
-      # A transition that earned something is never dropped; the observation it led to is the one it came from.
-      while stop - 1 > start and idle[stop - 2] and reward[stop - 2] == 0:
+      # The observation that an idle transition led to is the one it came from.
+      while stop - 1 > start and idle[stop - 2]:
         stop -= 1
     return start, stop
 

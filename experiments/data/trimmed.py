@@ -56,9 +56,12 @@ class Trimmed:
       episode = rlds.decode_episode(self._info, self._record(kept), self._fields)
       whole = episode["steps"]
       steps = _part(whole, kept.start, kept.stop)
-      # Idle steps were dropped at the end: the observation is the one the episode ended with.
-      if "is_terminal" in steps:
-        steps["is_terminal"] = np.append(steps["is_terminal"][:-1], whole["is_terminal"][-1:])
+      # Idle steps were dropped at the end: the observation is the one the episode ended with, so it ends the same
+      # way, and the discount of the transition that led to the end, 0 at the task's own, is that of the last one left.
+      for name, ends in (("is_terminal", 1), ("discount", 2)):
+        if name in steps and kept.stop < len(whole[name]):
+          end = _part(whole[name], len(whole[name]) - ends, len(whole[name]))
+          steps[name] = np.concatenate([steps[name][:-ends], end])
       steps = self._changed(steps, kept.stop - kept.start)
     except ValueError as error:
       raise ValueError(f"{where}: {error}") from None

@@ -16,9 +16,13 @@ def idle_start(seed, idle, length=8, end=0):
   """An episode that stands still for its first ``idle`` and last ``end`` transitions."""
   record = episode(seed, length)
   state, action = record["steps/observation/state"], record["steps/action"]
+  pictures = record["steps/observation/image"]
   state[:idle], action[:idle] = state[idle], 0
+  pictures[:idle] = [pictures[idle]] * idle
+  record["steps/reward"][:idle] = 0
   if end:
     state[-end:], action[-end - 1 :] = state[-end - 1], 0
+    pictures[-end:] = [pictures[-end - 1]] * end
     record["steps/reward"][-end - 1 :] = 0
   return record
 
@@ -102,6 +106,78 @@ def test_idle_within_a_tolerance(tmp_path):
   for tolerance, left in ((0.0, 9), (1e-3, 5)):
     _, plan = clean.clean(str(old), Rules(drop_idle_start=True, idle_tolerance=tolerance), dry_run=True)
     assert plan.kept[0].stop - plan.kept[0].start == left
+
+
+def test_an_idle_start_ends_at_the_first_reward(tmp_path):
+  record = idle_start(0, 5)
+  record["steps/reward"][2] = 5.0
+  (found,) = steps(run(tmp_path, [record], "--drop_idle_start"))
+  np.testing.assert_array_equal(found["reward"], record["steps/reward"][2:])
+
+
+def held(change):
+  """A key that is held for 6 of 8 transitions, with a meter that stands still; ``change`` gets the pictures."""
+  record = idle_start(0, 6)
+  record["steps/action"][:6] = [1, 0]
+  change(record["steps/observation/image"])
+  return record
+
+
+@pytest.mark.parametrize(
+  ("flags", "moving", "left"),
+  [([], True, 9), ([], False, 3), (["--idle_ignore=observation/image"], True, 3)],
+)
+def test_what_changes_in_pictures_only_is_not_idle(tmp_path, flags, moving, left):
+  pictures = episode(1, 8)["steps/observation/image"]
+  record = held(lambda found: found.__setitem__(slice(None), pictures) if moving else None)
+  (found,) = steps(run(tmp_path, [record], "--drop_idle_start", *flags))
+  assert len(found["reward"]) == left
+
+
+@pytest.mark.parametrize(
+  ("ignored", "message"),
+  [
+    ("observation/camera", "no field 'observation/camera' of the observation; there: observation/image"),
+    ("action", "no field 'action' of the observation"),
+    ("observation", "leaves nothing of the observation"),
+  ],
+)
+def test_fields_that_idle_steps_cannot_ignore(tmp_path, capsys, ignored, message):
+  run(tmp_path, [episode(0)], "--drop_idle_end", f"--idle_ignore={ignored}", code=2)
+  assert message in capsys.readouterr().err
+
+
+def test_idle_steps_cannot_be_told_by_what_cannot_be_compared(tmp_path, capsys):
+  observation = FEATURES["steps"].feature["observation"] | {"points": Sequence(NUMBER)}
+  found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | {"observation": observation})}
+  run(tmp_path, [episode(0)], "--drop_idle_start", code=2, found=found)
+  assert "give --idle_ignore=observation/points" in capsys.readouterr().err
+
+
+def test_an_idle_end_hands_its_discount_on(tmp_path):
+  record = idle_start(0, 0, end=3)
+  record["steps/discount"][-2] = 0
+  (found,) = steps(run(tmp_path, [record], "--drop_idle_end"))
+  assert found["is_terminal"].tolist() == [False] * 5 + [True]
+  assert found["discount"].tolist() == [1, 1, 1, 1, 0, 1]
+
+
+def test_of_duplicates_the_first_good_one_stays(tmp_path):
+  records = [episode(1), episode(1), episode(1)]
+  records[1]["episode_metadata/success"][:] = records[2]["episode_metadata/success"][:] = True
+  new = run(tmp_path, records, "--drop_duplicates", "--success_key=success")
+  assert len(steps(new)) == 1
+  assert [(entry["episode"], entry["rule"]) for entry in log(new)] == [(0, "failed"), (2, "duplicate")]
+
+
+def test_an_episode_of_a_file_that_is_left_out_has_no_duplicates(tmp_path):
+  old = write(tmp_path / "old", {"train": [[episode(0), episode(1)], [episode(0)]]}, file_format="tfrecord")
+  path = shard(old)
+  content = bytearray(path.read_bytes())
+  content[int.from_bytes(content[:8], "little") + 16] ^= 1
+  path.write_bytes(content)
+  _, plan = clean.clean(str(old), Rules(drop_duplicates=True, skip_damaged=True), dry_run=True)
+  assert [kept.episode for kept in plan.kept] == [2]
 
 
 def test_duplicates_are_found_in_all_splits(tmp_path):

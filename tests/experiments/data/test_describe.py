@@ -145,6 +145,7 @@ def test_idle_and_repeated(tmp_path):
   records = [episode(seed, length=10) for seed in range(2)]
   for record in records:
     record["steps/observation/state"][:5] = 1.0
+    record["steps/observation/image"][:5] = record["steps/observation/image"][:1] * 5
     record["steps/action"][:5] = 0.0
   card, _ = describe(write(tmp_path, {"train": [records], "val": [[records[1]]]}))
   # Transitions 0 to 3 of 10: the observation behind the fifth differs.
