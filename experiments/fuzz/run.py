@@ -1,7 +1,9 @@
 """Running a target on many inputs, in a process of its own, with an eye on time and memory."""
 
 import multiprocessing
+import pathlib
 import random
+import resource
 import signal
 import time
 import tracemalloc
@@ -16,6 +18,8 @@ MEMORY_FACTOR, MEMORY_FLOOR = 100, 8 << 20
 # Memory is measured on every so many inputs, as that makes reading several times slower.
 _MEASURE_EVERY = 8
 _MAX_FAILURES = 10
+# What the process may take beyond what it has: libraries' memory, which Python does not see, included.
+_LIMIT = 256 << 20
 
 
 class Report(NamedTuple):
@@ -56,11 +60,17 @@ def shares(chosen: Mapping[str, Target], inputs: int) -> dict[str, int]:
 
 
 def isolated(target: Target, name: str, seed: int, first: int, count: int) -> Report:
-  """``attack`` in a child process; one that dies by a signal is a failure that names the input."""
+  """``attack`` in a child process; one that dies by a signal is a failure that names the input.
+
+  The process may take 256 MiB beyond what it has, so that an allocation without bounds fails in libraries too.
+  """
   at = multiprocessing.Value("q", first, lock=False)
   receive, send = multiprocessing.Pipe(duplex=False)
 
   def work() -> None:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + _LIMIT
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     send.send(attack(target, name, seed, first, count, at))
 
   process = multiprocessing.Process(target=work)
@@ -117,7 +127,7 @@ def attack(target: Target, name: str, seed: int, first: int, count: int, at=None
         problem = "no end"
       except SilentError as error:
         problem = f"silent: {error}"
-      except BaseException as error:
+      except Exception as error:
         problem = f"{type(error).__name__}: {error}"
       took = time.monotonic() - start
       signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,6 +1,5 @@
 """Damaged files of every kind are refused or read, nothing else; and the fuzzer would notice if they were not."""
 
-import multiprocessing
 import os
 import random
 import subprocess
@@ -67,18 +66,26 @@ def test_it_notices_silence_memory_and_time(monkeypatch):
   assert "no end" in _attack(lambda content: time.sleep(5), 1).failures[0]
 
 
-def test_it_notices_that_the_process_dies():
-  if multiprocessing.get_start_method(allow_none=True) not in (None, "fork"):
-    pytest.skip("processes are not forked here")
+@pytest.mark.parametrize(
+  ("read", "told"),
+  [
+    ("os.abort()", "the process died (-6)"),
+    # Memory that Python's own accounting does not see.
+    ("ctypes.memset(libc.malloc(1 << 29) or fail(), 0, 1)", "MemoryError"),
+  ],
+)
+def test_it_notices_that_the_process_dies_or_takes_memory(read, told):
   script = (
-    "import os, multiprocessing; multiprocessing.set_start_method('fork');"
-    "from experiments.fuzz import run, targets;"
-    "t = targets.Target(lambda rng: b'', lambda content: os.abort(), 1);"
+    "import ctypes, os, multiprocessing; multiprocessing.set_start_method('fork')\n"
+    "from experiments.fuzz import run, targets\n"
+    "libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p\n"
+    "def fail(): raise MemoryError\n"
+    f"t = targets.Target(lambda rng: b'', lambda content: {read}, 1)\n"
     "print(run.isolated(t, 'x', 0, 5, 3).failures[0])"
   )
   environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-  assert "the process died (-6)" in done.stdout and "--first=5" in done.stdout
+  assert told in done.stdout and "--first=5" in done.stdout
 
 
 def test_inputs_follow_from_their_number(known):
