@@ -26,7 +26,7 @@ from ilx.data import index as index_lib
 from ilx.data import rlds, sampling, splits
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
-from ilx.data.mixture import check_shares, differences
+from ilx.data.mixing import check_shares, differences
 from ilx.data.reading import Batches, Reader
 from ilx.data.rlds import EVERYTHING, Info, Selection
 from ilx.data.schedule import Schedule
