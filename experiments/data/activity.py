@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.data import fields
 from experiments.data.fields import Stored
+from ilx.data.rlds import Info
 
 _ACTION, _OBSERVATION = "steps/action", "steps/observation"
 
@@ -45,6 +47,25 @@ def idle(
   repeats = np.append(False, repeats_next[:-1]) & ~_first(starts, count)
   repeats[starts[:-1]] = repeats_next[starts[:-1]]
   return same & (zero | repeats) & ~last
+
+
+def check_observation(info: Info, ignored: Sequence[str]) -> None:
+  """Raises ValueError where idle steps cannot be told by the observation less the ``ignored``, relative to a step."""
+  there = {name: feature for name, feature in fields.of_steps(info).items() if inside(name, _OBSERVATION)}
+  for given in ignored:
+    chosen = [name for name in there if inside(name, f"steps/{given}")]
+    if not chosen:
+      known = ", ".join(name.removeprefix("steps/") for name in there)
+      raise ValueError(f"{info.directory}: --idle_ignore: no field {given!r} of the observation; there: {known}")
+    there = {name: feature for name, feature in there.items() if name not in chosen}
+  if not there:
+    raise ValueError(f"{info.directory}: --idle_ignore leaves nothing of the observation to tell idle steps by")
+  for name, feature in there.items():
+    if not fields.examined(feature):
+      raise ValueError(
+        f"{info.directory}: field {name!r} ({fields.describe(feature)}) cannot be compared to find idle steps; "
+        f"give --idle_ignore={name.removeprefix('steps/')}"
+      )
 
 
 def column_hashes(value: Stored) -> np.ndarray:

@@ -10,20 +10,23 @@ the rules and counts are in its metadata.json.
 """
 
 import collections
+import hashlib
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments.data import rules as rules_lib
+from experiments.data import plan as plan_lib
 from experiments.data import terminal
-from experiments.data.rules import Plan, Rules
+from experiments.data.plan import Plan
+from experiments.data.rules import Rules
 from experiments.data.trimmed import Trimmed
-from ilx.data import derived, files, rlds
+from ilx.data import derived, files, folder, rlds
 from ilx.data.convert import write as writing
 
 ARGUMENTS = "DATASET"
@@ -125,7 +128,12 @@ def clean(
   """
   info = rlds.read_info(rlds.resolve(dataset))
   directory = pathlib.Path(root).expanduser() if root else rlds.root()
-  target = directory / (name or f"{info.name}-clean") / version
+  name = name or f"{info.name}-clean"
+  try:
+    folder.check_names(name, version, "train")
+  except ValueError as error:
+    raise ValueError(str(error).replace("Recorder: ", "--")) from None
+  target = directory / name / version
   if target.resolve() == info.directory.resolve():
     raise ValueError(f"{target} is the dataset itself; a new one needs another --name or --version")
   if target.exists():
@@ -133,21 +141,15 @@ def clean(
   if split is not None and split not in info.splits:
     raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
   splits = list(info.splits) if split is None else [split]
-  source = Trimmed(
-    info, [], {}, rules, {}, name or f"{info.name}-clean"
-  )  # refuses rules that do not fit, before the work
+  source = Trimmed(info, [], {}, rules, {}, name)  # refuses rules that do not fit, before the work
   with terminal.progress("reading", sum(info.splits[each].num_episodes for each in splits)) as advance:
-    plan = rules_lib.plan(info, splits, rules, _chosen(info, splits, rules), lambda: advance(1))
+    plan = plan_lib.plan(info, splits, rules, _chosen(info, splits, rules), lambda: advance(1))
   if not plan.kept:
     raise ValueError(f"{info.directory}: no episode is left ({_reasons(plan) or 'there is none'})")
   if dry_run:
     return None, plan
   source = source.of(plan.kept, plan.files, _metadata(info, rules, plan))
-  log = target.with_name(f"{version}.clean.jsonl")
-  log.parent.mkdir(parents=True, exist_ok=True)
-  temporary = log.with_name(f"{log.name}.tmp")
-  files.write_text(temporary, "".join(json.dumps(entry) + "\n" for entry in plan.log))
-  temporary.replace(log)
+  log = _write_log(target, plan)
   unfinished = target.with_name(f"{version}.incomplete")
   resumes = unfinished.exists()
   with terminal.progress("writing", len(source)) as advance:
@@ -159,11 +161,30 @@ def clean(
       # The same rules would fail again, and others could not go on with it.
       if not resumes:
         shutil.rmtree(unfinished, ignore_errors=True)
-        log.unlink()
+        log.unlink(missing_ok=True)
       raise
   # Last, so that a kill in between leaves it beside the folder.
   log.replace(path / "clean.jsonl")
   return path, plan
+
+
+def _write_log(target: pathlib.Path, plan: Plan) -> pathlib.Path:
+  """Writes the log beside a dataset that is to be; returns its path.
+
+  It is named by its content: other processes that clean into the same place do not touch it unless theirs is the same,
+  and a run that goes on after a kill finds its own.
+  """
+  content = "".join(json.dumps(entry) + "\n" for entry in plan.log)
+  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+  log = target.with_name(f"{target.name}.clean-{digest}.jsonl")
+  log.parent.mkdir(parents=True, exist_ok=True)
+  temporary = log.with_name(f"{log.name}.{os.getpid()}.tmp")
+  try:
+    files.write_text(temporary, content)
+    temporary.replace(log)
+  finally:
+    temporary.unlink(missing_ok=True)
+  return log
 
 
 def show(plan: Plan) -> None:
@@ -211,13 +232,13 @@ def _reasons(plan: Plan) -> str:
   return ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
 
 
-def _chosen(info: rlds.Info, splits: list[str], rules: Rules) -> Mapping[str, set[int]] | None:
-  """For every split the episodes that meet ``rules.where``."""
+def _chosen(info: rlds.Info, splits: list[str], rules: Rules) -> set[tuple[pathlib.Path, int]] | None:
+  """The records that meet ``rules.where``."""
   if rules.where is None:
     return None
   from experiments.data import query
 
-  return query.chosen(info, splits, rules.where)
+  return query.chosen(info, splits, rules.where, skip_damaged=rules.skip_damaged)
 
 
 def _cast(text: str) -> tuple[str, str]:

@@ -10,14 +10,15 @@ python -m experiments.data query DATASET "SELECT split, count(*), avg(episode_re
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments.data import terminal
+from experiments.data import fields, terminal, tolerant
 from experiments.report import text
-from ilx.data import rlds, table
+from ilx.data import rlds, shards, table
 
 ARGUMENTS = "DATASET SQL"
 
@@ -55,15 +56,78 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   return 0
 
 
-def chosen(info: rlds.Info, splits: Sequence[str], where: str) -> dict[str, set[int]]:
-  """For every split the numbers of its episodes that meet a condition; ranks are over all of the splits."""
-  found = table.select(info, where, "+".join(splits))
-  result, first = {}, 0
+def chosen(info: rlds.Info, splits: Sequence[str], where: str, *, skip_damaged: bool = False) -> set[tuple[Path, int]]:
+  """The (file, number of the record in it) of the episodes that meet a condition; ranks are over all of the splits.
+
+  Args:
+    info: of the dataset.
+    splits: names of splits.
+    where: a condition in SQL over the table of episodes.
+    skip_damaged: asks about what can be read; what cannot is chosen, for the caller to come upon.
+
+  Raises:
+    ValueError: for a wrong condition, and for damage that is not skipped.
+  """
+  bad: set[tuple[Path, int]] = set()
+  spelt = list(splits)
+  if skip_damaged:
+    info, spelt, bad = _readable(info, splits)
+  if not spelt:
+    return bad
+  found = table.query(info, f'SELECT file, "index" FROM episodes WHERE {where}', "+".join(spelt))
+  return bad | {(info.directory / row["file"], row["index"]) for row in found.to_pylist()}
+
+
+def _readable(info: rlds.Info, splits: Sequence[str]) -> tuple[rlds.Info, list[str], set[tuple[Path, int]]]:
+  """What of a damaged dataset the table can be made of.
+
+  Returns:
+    The dataset with the lengths that its files have, the readable episodes in TFDS' syntax, and all other records.
+  """
+  wanted = [name for name, field in fields.of_episodes(info).items() if getattr(field, "kind", "") != "unknown"]
+  wanted += [name for name in ("steps/reward", "steps/is_terminal") if name in fields.of_steps(info)]
+  found, spelt, bad = {}, [], set()
   for split in splits:
-    count = info.splits[split].num_episodes
-    result[split] = set((found[(found >= first) & (found < first + count)] - first).tolist())
-    first += count
-  return result
+    files, good = [], []
+    for path, promised in zip(*info.splits[split], strict=True):
+      records = [
+        (index, isinstance(record, bytes) and _can_decode(info, record, wanted))
+        for index, record in tolerant.records(path, info.file_format, promised)
+        if index is not None
+      ]
+      if not records or not _can_open(path, info.file_format, len(records)):
+        bad.update((path, index) for index, _ in records)
+        continue
+      files.append((path, len(records)))
+      good += [can for _, can in records]
+      bad.update((path, index) for index, can in records if not can)
+    found[split] = rlds.Split(tuple(path for path, _ in files), tuple(length for _, length in files))
+    spelt += _ranges(split, good)
+  return info._replace(splits=info.splits | found), spelt, bad
+
+
+def _can_decode(info: rlds.Info, record: bytes, wanted: list[str]) -> bool:
+  try:
+    rlds.decode_episode(info, record, wanted)
+  except ValueError:
+    return False
+  return True
+
+
+def _can_open(path: Path, file_format: str, count: int) -> bool:
+  try:
+    shards.open(path, file_format, count).close()
+  except ValueError:
+    return False
+  return True
+
+
+def _ranges(split: str, good: list[bool]) -> list[str]:
+  """The good episodes of a split in TFDS' syntax."""
+  if all(good):
+    return [split] if good else []
+  edges = np.flatnonzero(np.diff([False, *good, False]))
+  return [f"{split}[{start}:{stop}]" for start, stop in edges.reshape(-1, 2)]
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments.data import survey
-from experiments.data.rules import Kept, Rules
+from experiments.data.plan import Kept
+from experiments.data.rules import Rules
 from ilx.data import decode, rlds, shards
 from ilx.data.convert.source import Converted
 from ilx.data.images import Images

@@ -313,6 +313,71 @@ def test_damage_is_an_error_or_left_out(tmp_path, capsys):
   assert [(entry.get("episode"), entry["rule"]) for entry in log(new)] == [(1, "damaged"), (None, "damaged")]
 
 
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_conditions_on_what_is_left_of_damage(tmp_path, file_format):
+  lengths = (3, 4, 5, 6, 7, 8)
+  records = [episode(seed, length) for seed, length in enumerate(lengths)]
+  old = write(tmp_path / "old", {"train": [records[:4], records[4:5]], "val": [records[5:]]}, file_format=file_format)
+  path = shard(old)
+  content = bytearray(path.read_bytes())
+  content[content.index(records[1]["steps/observation/image"][3][60:100])] ^= 1
+  path.write_bytes(content)
+  shard(old, 1).unlink()
+  flags = [str(old), f"--root={tmp_path / 'new'}", "--where=length > 3 AND return_rank < 3"]
+  assert tool.main(["clean", *flags]) == 2
+  assert tool.main(["clean", *flags, "--skip_damaged"]) == 0
+  new = tmp_path / "new" / "robots-clean" / "1.0.0"
+  # Of lengths 3, 5, 6 and 8, which are left, the two that return most.
+  assert [len(found["reward"]) - 1 for split in ("train", "val") for found in steps(new, split)] == [6, 8]
+  assert [(entry.get("episode"), entry["rule"]) for entry in log(new)] == [
+    (0, "where"),
+    (1, "damaged"),
+    (2, "where"),
+    (None, "damaged"),
+  ]
+
+
+def test_conditions_on_a_file_with_fewer_records_than_promised(tmp_path):
+  old = write(tmp_path / "old", {"train": [[episode(0, 3), episode(1, 4)], [episode(2, 5)]]})
+  info = json.loads((old / "dataset_info.json").read_text())
+  info["splits"][0]["shardLengths"] = ["3", "1"]
+  (old / "dataset_info.json").write_text(json.dumps(info))
+  _, plan = clean.clean(str(old), Rules(where="length > 3", skip_damaged=True), dry_run=True)
+  assert [(kept.file.name[-14:-9], kept.record) for kept in plan.kept] == [("00000", 1), ("00001", 0)]
+
+
+@pytest.mark.parametrize(
+  ("flag", "message"),
+  [
+    ("--name=../../esc", "--name '../../esc' does not match"),
+    ("--version=../x", "--version '../x' does not match"),
+    ("--name=/tmp/x", "--name '/tmp/x' does not match"),
+  ],
+)
+def test_names_cannot_leave_the_root(tmp_path, capsys, flag, message):
+  run(tmp_path, [episode(0)], flag, code=2)
+  assert message in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_two_at_once_publish_the_log_of_the_one_that_wrote(tmp_path, monkeypatch):
+  old = write(tmp_path / "old", {"train": [[episode(seed) for seed in range(4)]]})
+  read, others = Trimmed.__getitem__, []
+
+  def meanwhile(self, index):
+    if not others:
+      others.append(index)
+      with pytest.raises(RuntimeError):
+        clean.clean(str(old), Rules(where="episode < 2"), root=str(tmp_path))
+    return read(self, index)
+
+  monkeypatch.setattr(Trimmed, "__getitem__", meanwhile)
+  path, plan = clean.clean(str(old), Rules(where="episode > 0"), root=str(tmp_path))
+  assert others
+  assert log(path) == plan.log
+  assert [entry["episode"] for entry in log(path)] == [0]
+
+
 def test_a_file_that_cannot_be_addressed_is_left_out_whole(tmp_path):
   records = [episode(seed) for seed in range(4)]
   old = write(tmp_path / "old", {"train": [records[:3], records[3:]]}, file_format="tfrecord")
