@@ -9,20 +9,47 @@ python -m experiments.data convert SOURCE --name=NAME ...
 DATASET is the folder of a dataset, or a name under $ILX_DATA_DIR (by default ~/.cache/ilx).
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+import traceback
+from typing import TYPE_CHECKING
 
-from absl import flags
+if TYPE_CHECKING:
+  from collections.abc import Sequence
+  from types import ModuleType
+
+  from absl import flags
 
 COMMANDS = ("describe", "validate", "clean", "query", "convert")
 # What a command returns where it could not do its work: a wrong flag, no such dataset.
 UNUSABLE = 2
+# As shells give it for Ctrl-C.
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Runs one command; ``arguments`` begin with its name. Returns the exit code."""
+  """Runs one command; ``arguments`` begin with its name. Returns the exit code; 1 is the command's own."""
+  try:
+    return _run(arguments)
+  except KeyboardInterrupt:
+    print("error: interrupted", file=sys.stderr)
+    return INTERRUPTED
+  except MemoryError as error:
+    return _refuse(f"out of memory{f': {error}' if str(error) else ''}")
+  except (OSError, ValueError, ImportError, RuntimeError, ArithmeticError) as error:
+    return _refuse(str(error) or type(error).__name__)
+  except Exception:
+    # A defect of the command: where it is matters, but 1 would say that the work was done.
+    traceback.print_exc()
+    return UNUSABLE
+
+
+def _run(arguments: Sequence[str]) -> int:
+  # Imports are work that can be interrupted, too.
+  from absl import flags
+
   if not arguments or arguments[0] in ("help", "--help", "-h", "--helpfull", "--helpshort"):
     print(_overview())
     return 0 if arguments else UNUSABLE
@@ -43,12 +70,7 @@ def main(arguments: Sequence[str]) -> int:
   expected = command.ARGUMENTS.split()
   if len(given) != len(expected):
     return _refuse(f"{name} takes {command.ARGUMENTS}, got {' '.join(map(repr, given)) or 'nothing'}")
-  try:
-    return command.main(given, values)
-  except (OSError, ValueError, ImportError) as error:
-    return _refuse(str(error))
-  except KeyboardInterrupt:
-    return _refuse("interrupted")
+  return command.main(given, values)
 
 
 def _refuse(message: str) -> int:
@@ -63,6 +85,8 @@ def _overview() -> str:
 
 
 def _help(name: str, command: ModuleType, values: flags.FlagValues) -> str:
+  from absl import flags
+
   lines = []
   for flag in sorted((values[key] for key in values), key=lambda flag: flag.name):
     switch = "--[no]" if isinstance(flag, flags.BooleanFlag) else "--"
