@@ -48,6 +48,12 @@ How it is read:
   ``any``: pressed at the frame, or for a moment before the next. Times within a millisecond are one time. A table
   without ``time`` is aligned by number: record i is frame i, and between the steps of ``skip`` the same rules hold. It
   has a record for every frame, or, where it says what was done between the frames, one less.
+* A video's times count from its first frame, wherever its container has them start; ``offset`` of the frames or of the
+  table says how the two clocks go together.
+* Refused, since the actions would be those of other frames, unless the table has ``check: false``: records of which
+  none, or at most a quarter (of 10 or more: less than half), are within the frames' time; 10 or more that are within
+  less than a hundredth of it, or, where they come at regular times, less than half of it; and, where these are held, a
+  gap of more than 10 s and 100 times the usual one. A single record may be up to an hour before the frames.
 * Ends. ``terminal`` is true in the step that led to the end of the task, or in the last. In the last, the frame after
   it was not recorded, and the last observation is repeated as the terminal one; its value is never bootstrapped. All
   other recordings were cut, which is a time limit: the last frame is the last step, and what was done after it is left
@@ -80,8 +86,9 @@ class Frames:
     channels: 3, or 1 for grey.
     encoding: "jpeg" (quality 95) or "png". By default pictures that nothing changes keep their bytes, and all others
       become JPEG.
-    fps: frames a second; by default the video's own times. A folder of pictures needs it to be aligned by time.
-    offset: seconds to add to the frames' times.
+    fps: frames a second; by default the video's own times, from its first frame on. A folder of pictures needs it to be
+      aligned by time.
+    offset: seconds to add to the frames' times, which count from the first frame.
   """
 
   path: str = setting(checks.text)
@@ -115,6 +122,7 @@ class Events:
     unit: of the times: "s", "ms", "us", "ns", or "iso" for texts such as 2024-05-01T12:00:00.25Z (no zone: UTC).
     offset: seconds to add to the times.
     relative: whether times count from an episode's first record.
+    check: whether times that are not the frames' are refused, see above; false takes them as they are.
     where: columns, each with the value or the list of values it must have; other records are not there.
   """
 
@@ -126,11 +134,12 @@ class Events:
   unit: str = setting(checks.choice("s", "ms", "us", "ns", "iso"), "s")
   offset: float = setting(checks.number, 0.0)
   relative: bool = setting(checks.flag, False)
+  check: bool = setting(checks.flag, True)
   where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
 
   def __post_init__(self):
-    if self.time is None and (self.unit != "s" or self.offset or self.relative):
-      raise ValueError("unit, offset and relative are about times; name their column in 'time'")
+    if self.time is None and (self.unit != "s" or self.offset or self.relative or not self.check):
+      raise ValueError("unit, offset, relative and check are about times; name their column in 'time'")
 
 
 @dataclasses.dataclass(frozen=True)

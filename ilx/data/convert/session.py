@@ -125,7 +125,9 @@ def _pictures(mapping: GameMapping, name: str, files: tuple[pathlib.Path, ...]) 
   total = len(found) if shown is None else len(shown)
   if not total:
     raise ValueError(f"{files[0]} (frames.{name}): has no pictures")
-  times = shown if about.fps is None else np.arange(total) / about.fps
+  times = np.arange(total) / about.fps if about.fps is not None else None
+  if times is None and shown is not None:
+    times = shown - shown[0]  # containers begin at times of their own
   return Pictures(
     list(files) if found is None else found, shown, None if times is None else times + about.offset, total
   )

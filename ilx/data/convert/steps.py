@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ilx.data.convert import align
+from ilx.data.convert import align, clocks
 from ilx.data.convert.align import Grid
 from ilx.data.convert.mapping import Field, Mapping
 from ilx.data.convert.tables import Table
@@ -29,7 +29,7 @@ class Steps:
     """Takes the clock's frames, ``total`` at ``times`` (None: without), of which ``chosen`` are the steps.
 
     Raises:
-      ValueError: where a table has neither times nor a record for every frame.
+      ValueError: where a table has neither times nor a record for every frame, or times that are not the frames'.
     """
     self._mapping, self._tables = mapping, tables
     self._grids: dict[str, tuple[np.ndarray, Grid]] = {}
@@ -38,7 +38,7 @@ class Steps:
     for name, table in tables.items():
       own_clock = name == mapping.clock.source and mapping.clock.fps is None
       if table.times is not None and not own_clock:
-        _check_overlap(name, table, by_time, times, mapping.clock.source)
+        clocks.check(name, table, by_time, times, mapping.clock.source, mapping.fields_of(name))
         self._grids[name] = table.times, by_time
         continue
       if table.count not in (total, total - 1):
@@ -137,16 +137,3 @@ class Steps:
     if (success := self._mapping.success) is not None:
       found["success"] = align.ever(self._tables[success.source].columns[success])
     return found
-
-
-def _check_overlap(name: str, table: Table, grid: Grid, times: np.ndarray | None, clock: str) -> None:
-  if times is None:
-    raise ValueError(
-      f"{table.where} (events.{name}.time): {clock!r} has no times to align with; set fps, or leave 'time' out"
-    )
-  # Hours apart, or not begun when the frames end: two clocks, of which nobody said how they go together.
-  if table.count and (table.times[0] > grid.end or table.times[-1] < grid.times[0] - 3600):
-    raise ValueError(
-      f"{table.where} (events.{name}): records from {table.times[0]:.3f} to {table.times[-1]:.3f} s, {clock!r} from "
-      f"{grid.times[0]:.3f} to {grid.end:.3f} s; set 'offset', 'unit' or 'relative'"
-    )

@@ -32,12 +32,14 @@ class Table(NamedTuple):
     count: R, how many records.
     times: float64 ``[R]`` seconds, not falling; None where records are aligned by number.
     columns: by field.
+    checked: whether the times must be those of the frames; see ``mapping``.
   """
 
   where: str
   count: int
   times: np.ndarray | None
   columns: dict[Field, Column]
+  checked: bool = True
 
 
 def read(files: Sequence[os.PathLike], about: Events, fields: Sequence[Field]) -> dict[str | None, Table]:
@@ -175,4 +177,6 @@ class _Rows:
       if self._about.relative and len(times):
         times = times - times[0]
       times = times + self._about.offset
-    return Table(self._file, self._count, times, {values.field: values.column() for values in self._fields})
+    return Table(
+      self._file, self._count, times, {values.field: values.column() for values in self._fields}, self._about.check
+    )

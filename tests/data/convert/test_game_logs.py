@@ -2,6 +2,7 @@ import importlib.util
 import json
 import pathlib
 import pickle
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from test_events import FORMATS, write_events
 
 from ilx.data import rlds
-from ilx.data.convert import logs, write
+from ilx.data.convert import logs, video, write
 
 _spec = importlib.util.spec_from_file_location("game", pathlib.Path(__file__).parent / "fixtures" / "game.py")
 game = importlib.util.module_from_spec(_spec)
@@ -157,7 +158,7 @@ def test_events_at_their_own_times_are_aligned(one):
   assert steps["reward"].tolist() == [1 + 2, 4 + 8, 0, 16, 0]  # 0.0995 s is 0.1 s, to the millisecond
   about["pad"] |= {"offset": 0.0, "relative": True}
   assert np.array_equal(one(records, events=about)[0].steps["reward"], steps["reward"])
-  about["pad"] = {"path": "{episode}.jsonl", "time": "t"}
+  about["pad"] = {"path": "{episode}.jsonl", "time": "t", "check": False}
   steps = one(records, events=about)[0].steps
   assert steps["action"][:, 0].tolist() == [5, 5, 5, 5, 0]
 
@@ -177,6 +178,46 @@ def test_clocks_that_have_nothing_in_common_are_refused(one):
     records = [{"t": start + i, "a": 0, "r": 0} for i in range(5)]
     with pytest.raises(ValueError, match=r"s1\.jsonl \(events\.pad\): records from .* set 'offset', 'unit' or"):
       one(records, events=about)[0]
+
+
+def write_late(path, start, count=20):
+  """A video whose frames, 20 a second, begin at ``start`` seconds."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=20, options={"g": "8", "crf": "10", "bf": "0"})
+    stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+    for i in range(count):
+      frame = av.VideoFrame.from_ndarray(picture(i, (32, 32)), format="rgb24")
+      frame.pts, frame.time_base = round(start * 20) + i, Fraction(1, 20)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("name", ["s.mkv", "s.mp4", "s.ts"])
+def test_a_videos_times_count_from_its_first_frame(tmp_path, name):
+  write_late(tmp_path / name, 5.0)
+  assert video.clock(tmp_path / name)[0] > 4
+  write_lines(tmp_path / "s.jsonl", [{"t": i / 20, "a": i, "r": 0} for i in range(20)])
+  about = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
+  frames = {"screen": {"path": "{episode}" + name[1:]}}
+  steps = logs.open(tmp_path, mapping(events=about, frames=frames))[0].steps
+  assert shown(steps) == list(range(20))
+  assert steps["action"][:-1, 0].tolist() == list(range(19))
+  frames["screen"]["offset"] = 0.25
+  steps = logs.open(tmp_path, mapping(events=about, frames=frames))[0].steps
+  assert steps["action"][:-1, 0].tolist() == [*range(5, 20), 19, 19, 19, 19]
+
+
+def test_a_clock_in_another_unit_is_refused_unless_that_is_said_to_be_right(tmp_path):
+  write_late(tmp_path / "s.mkv", 0)
+  write_lines(tmp_path / "s.jsonl", [{"t": i * 50, "a": i, "r": 0} for i in range(20)])
+  settings = {"frames": {"screen": {"path": "{episode}.mkv"}}}
+  about = {"path": "{episode}.jsonl", "time": "t"}
+  with pytest.raises(ValueError, match=r"s\.jsonl \(events\.pad\): .*only 1 of 20 .*'unit: ms'.*'check: false'"):
+    logs.open(tmp_path, mapping(events={"pad": about}, **settings))[0]
+  steps = logs.open(tmp_path, mapping(events={"pad": about | {"unit": "ms"}}, **settings))[0].steps
+  assert steps["action"][:-1, 0].tolist() == list(range(19))
+  steps = logs.open(tmp_path, mapping(events={"pad": about | {"check": False}}, **settings))[0].steps
+  assert not steps["action"].any()
 
 
 def test_the_frame_rate_can_be_given(one):

@@ -64,7 +64,7 @@ ERRORS = [
   ("frames.screen", "a.mp4", r"frames\.screen: is 'a\.mp4'; expected keys among path, crop"),
   ("frames.screen", {}, r"frames\.screen: key 'path' is missing"),
   ("events.pad.format", "jsn", r"events\.pad\.format: is 'jsn'; .*did you mean 'json'"),
-  ("events.pad.unit", "ms", r"events\.pad: unit, offset and relative are about times; name their column"),
+  ("events.pad.unit", "ms", r"events\.pad: unit, offset, relative and check are about times; name their column"),
   ("events", {}, r"mapping\.events: is missing; actions come from"),
   ("action", [], r"mapping\.action: is \[\]; expected keys among from"),
   ("action", {"colum": "x"}, r"mapping\.action: unknown key 'colum' \(did you mean 'column'\?\)"),
