@@ -104,9 +104,3 @@ def check_names(name: str, version: str, split: str) -> None:
   ):
     if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
       raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
-
-
-def refuse_existing(path: Path) -> None:
-  """Raises FileExistsError where the dataset is already there."""
-  if path.exists():
-    raise FileExistsError(f"{path} is already there; remove it, or record under another name or version")

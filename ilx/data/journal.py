@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ilx.data import shards
 
@@ -27,15 +27,21 @@ class Journal:
     Raises:
       RuntimeError: where another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     self.path = path
     self._fsync = fsync
-    self._file = path.open("a+b", buffering=0)
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      self._file.close()
-      raise RuntimeError(f"{path.parent} is being recorded by another process; wait for it or stop it") from None
+    self._file = _locked(path)
+    while not _is_at(self._file, path):
+      self._file.close()  # removed by the process that held it until now
+      self._file = _locked(path)
+
+  @property
+  def empty(self) -> bool:
+    """Whether nothing was ever appended."""
+    return not os.fstat(self._file.fileno()).st_size
+
+  def clear(self) -> None:
+    """Removes all entries."""
+    self._file.truncate(0)
 
   @property
   def closed(self) -> bool:
@@ -99,6 +105,26 @@ class Journal:
     if not newline or not isinstance(parsed, dict):
       raise ValueError(f"{self.path} is no journal of this version of ilx; finish it with the older one, or remove it")
     return parsed, payload
+
+
+def _locked(path: Path) -> BinaryIO:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  file = path.open("a+b", buffering=0)
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BaseException as error:
+    file.close()
+    if isinstance(error, BlockingIOError):
+      raise RuntimeError(f"{path.parent} is being recorded by another process; wait for it or stop it") from None
+    raise
+  return file
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+  except FileNotFoundError:
+    return False
 
 
 def write_error(error: OSError, folder: Path) -> OSError:

@@ -2,15 +2,14 @@
 
 import array
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ilx.data import encode, features, files, folder, shards
-from ilx.data.journal import Journal, write_error
+from ilx.data import encode, features, folder, shards, unfinished
+from ilx.data.journal import write_error
 
 
 class Recorder:
@@ -75,11 +74,8 @@ class Recorder:
     self._last = -1
     self._episodes_per_shard, self._image_format = episodes_per_shard, image_format
     self._features: dict[str, Any] | None = None
-    self._folder = self.path.with_name(f"{version}.incomplete")
-    folder.refuse_existing(self.path)
-    self._journal = Journal(self._folder / "journal.tfrecord", fsync=fsync)
+    self._journal = unfinished.claim(self.path, fsync=fsync)
     try:
-      folder.refuse_existing(self.path)  # published by the process that held the lock until now
       self._replay()
     except BaseException:
       self._journal.close()
@@ -167,7 +163,7 @@ class Recorder:
 
   def _refuse_closed(self) -> None:
     if self._journal.closed:
-      raise ValueError("Recorder.add: the recorder is closed")
+      raise ValueError(f"Recorder of {self.path}: it is closed")
 
   def close(self) -> Path:
     """Publishes the dataset and removes the journal; returns its folder.
@@ -176,34 +172,23 @@ class Recorder:
       ValueError: where there is no episode, or metadata is not JSON.
       OSError: where it cannot be written; the journal stays, so that closing a reopened recorder tries again.
     """
+    self._refuse_closed()
     try:
       if not self.num_episodes:
         raise ValueError(f"Recorder: no episode was added; nothing to publish at {self.path}")
-      self._publish()
+      with unfinished.staged(self.path) as staging:
+        self._write(staging)
+    except FileExistsError:
+      raise
+    except OSError as error:
+      raise write_error(error, self._journal.path.parent) from None
     finally:
       self._journal.close()
-    shutil.rmtree(self._folder, ignore_errors=True)
     return self.path
 
   def suspend(self) -> None:
     """Closes without publishing; a recorder opened again goes on."""
     self._journal.close()
-
-  def _publish(self) -> None:
-    staging = self._folder / "staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-      staging.mkdir()
-      self._write(staging)
-      folder.refuse_existing(self.path)
-      staging.rename(self.path)
-      files.sync_folder(self.path.parent)
-    except FileExistsError:
-      raise
-    except OSError as error:
-      raise write_error(error, self._folder) from None
-    finally:
-      shutil.rmtree(staging, ignore_errors=True)
 
   def _write(self, staging: Path) -> None:
     folder.json_text(self.metadata)  # before the work of writing shards

@@ -1,13 +1,16 @@
 """Recording: what TFDS reads of it, determinism, kills, full disks, two processes."""
 
 import errno
+import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilx.data import Recorder, encode, episode, load, read_info
+from ilx.data import Recorder, encode, episode, journal, load, read_info, unfinished
 
 
 def make(length: int = 3, seed: int = 0, discrete: bool = False, terminal: bool = True):
@@ -290,6 +293,160 @@ def test_a_published_dataset_is_never_overwritten(tmp_path):
   with pytest.raises(FileExistsError, match=r"test/1\.0\.0 is already there"):
     Recorder(tmp_path, name="test")
   assert contents(path) == before
+
+
+class _Kills:
+  """Ends all that changes names in the file system from the n-th such call on, as a kill there would."""
+
+  _EVENTS = frozenset({"os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"})
+  at: int | None = None
+
+  def __call__(self, event, args):
+    if self.at is None or event not in self._EVENTS:
+      return
+    self.at -= 1
+    if self.at < 0:
+      raise _KilledError(event)
+
+
+class _KilledError(BaseException):
+  pass
+
+
+@pytest.fixture(scope="module")
+def kills():
+  hook = _Kills()
+  sys.addaudithook(hook)  # for good, so it is turned off between
+  yield hook
+  hook.at = None
+
+
+def _publish_and_kill(recorder, kills, at):
+  """Whether the call came to its end."""
+  kills.at = at
+  try:
+    recorder.close()
+  except _KilledError:
+    return False
+  except OSError as error:
+    if error.errno != errno.EIO:
+      raise
+  finally:
+    kills.at = None
+  return True
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["removed-at-once", "opened-before-removed"])
+def test_a_kill_while_publishing_leaves_a_journal_or_a_dataset(tmp_path, kills, told):
+  old, new = [make(seed=i) for i in range(2)], [make(seed=9)]
+  outcomes = []
+  for at, again in itertools.product(range(12), (None, 1, 5, 6, 7)):
+    root = tmp_path / f"{at}-{again}"
+    recorder = Recorder(root, name="test")
+    for item in old:
+      recorder.add(item)
+    if _publish_and_kill(recorder, kills, at):
+      outcomes.append("whole")
+    elif recorder.path.exists():
+      outcomes.append("published")
+    else:
+      outcomes.append("resumable")
+      recorder = Recorder(root, name="test")
+      assert recorder.num_episodes == 2
+      if again is None:
+        recorder.close()
+      elif not _publish_and_kill(recorder, kills, again) and not recorder.path.exists():
+        Recorder(root, name="test").close()
+    assert_holds(recorder.path, old)
+    if told:
+      with pytest.raises(FileExistsError):
+        Recorder(root, name="test")
+      assert os.listdir(root / "test") == ["1.0.0"]
+    shutil.rmtree(recorder.path)
+    with Recorder(root, name="test") as recorder:
+      assert recorder.num_episodes == 0
+      recorder.add(new[0])
+    assert_holds(recorder.path, new)
+    assert os.listdir(root / "test") == ["1.0.0"]
+  assert list(dict.fromkeys(outcomes)) == ["resumable", "published", "whole"]
+
+
+def test_a_kill_after_failing_to_publish_leaves_the_journal(tmp_path, kills, monkeypatch):
+  def failing(*args):
+    raise OSError(errno.EIO, "input/output error")
+
+  ends = []
+  for at in range(12):
+    root = tmp_path / str(at)
+    recorder = Recorder(root, name="test")
+    recorder.add(make())
+    with monkeypatch.context() as patch:
+      patch.setattr(unfinished.Path, "rename", failing)
+      ends.append(_publish_and_kill(recorder, kills, at))
+    with Recorder(root, name="test") as recorder:
+      assert recorder.num_episodes == 1
+    assert_holds(recorder.path, [make()])
+  assert set(ends) == {False, True}
+
+
+def test_a_journal_beside_a_dataset_from_elsewhere_stays(tmp_path):
+  recorder = Recorder(tmp_path, name="test")
+  recorder.add(make())
+  recorder.suspend()
+  shutil.copytree(record(tmp_path / "other", [make(seed=1)]), recorder.path)
+  with pytest.raises(FileExistsError):
+    Recorder(tmp_path, name="test")
+  shutil.rmtree(recorder.path)
+  with Recorder(tmp_path, name="test") as recorder:
+    assert recorder.num_episodes == 1
+
+
+def test_published_while_another_opens(tmp_path, monkeypatch):
+  first = Recorder(tmp_path, name="test")
+  first.add(make())
+
+  def late(*args, **options):
+    if not first.path.exists():
+      first.close()
+    return journal.Journal(*args, **options)
+
+  monkeypatch.setattr(unfinished, "Journal", late)
+  with pytest.raises(FileExistsError, match=r"test/1\.0\.0 is already there"):
+    Recorder(tmp_path, name="test")
+  assert_holds(first.path, [make()])
+  assert os.listdir(tmp_path / "test") == ["1.0.0"]
+
+
+def test_a_journal_removed_while_another_opens(tmp_path, monkeypatch):
+  lock, path = journal.fcntl.flock, tmp_path / "x" / "journal.tfrecord"
+  removed = []
+
+  def late(file, how):
+    if not removed:
+      removed.append(shutil.rmtree(path.parent))
+    lock(file, how)
+
+  monkeypatch.setattr(journal.fcntl, "flock", late)
+  opened = journal.Journal(path)
+  opened.append({"a": 1})
+  opened.close()
+  assert [head for _, head, _ in journal.Journal(path).scan()] == [{"a": 1}]
+
+
+def test_threads_that_record_the_same_name(tmp_path):
+  def one(number):
+    try:
+      with Recorder(tmp_path, name="test") as recorder:
+        recorder.add(make(seed=number))
+    except (FileExistsError, RuntimeError) as error:
+      return type(error)
+    return number
+
+  with futures.ThreadPoolExecutor(8) as pool:
+    results = list(pool.map(one, range(40)))
+  (winner,) = (result for result in results if isinstance(result, int))
+  assert_holds(tmp_path / "test" / "1.0.0", [make(seed=winner)])
+  assert os.listdir(tmp_path / "test") == ["1.0.0"]
 
 
 def test_nothing_recorded(tmp_path):

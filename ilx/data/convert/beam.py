@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ilx.data import derived, features, files, folder, rlds, shards
+from ilx.data import features, files, folder, rlds, shards, unfinished
 from ilx.data.convert import plan as plan_lib
 from ilx.data.convert.plan import Head, Plan, Read
 from ilx.data.convert.source import Source
@@ -36,7 +36,7 @@ def write(
 ) -> Path:
   """``convert.write.write`` on Apache Beam: the same dataset byte for byte, written by many workers.
 
-  A Beam runner goes over failed parts again by itself; a run that is killed starts over.
+  A Beam runner goes over failed parts again by itself; a run that is killed starts over, and removes what it left.
 
   Args:
     source: the recordings; picklable, its files reachable by all workers.
@@ -57,16 +57,16 @@ def write(
   Raises:
     ModuleNotFoundError: without apache-beam.
     FileExistsError: where the dataset is already there.
-    ValueError: as ``convert.write.write``. What fails on a worker is raised as the runner tells it, with the text of
-      the error, which names the episode.
+    RuntimeError: where another process writes it.
+    ValueError: as ``convert.write.write``, or where any unfinished recording is in the way. What fails on a worker is
+      raised as the runner tells it, with the text of the error, which names the episode.
   """
   total, merged = checked(source, metadata)
   name = name or source.name
   folder.check_options(name, version, "train", episodes_per_shard, image_format)
   path = Path(rlds.root() if directory is None else directory).expanduser().absolute() / name / version
-  folder.refuse_existing(path)
   options = _options(pipeline_options)
-  with derived.publishing(path) as staging:
+  with unfinished.built(path) as staging:
     token = uuid.uuid4().hex
     (staging / _TOKEN).write_text(token)
     check = functools.partial(_check_reachable, str(staging), token)

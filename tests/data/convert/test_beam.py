@@ -1,13 +1,16 @@
 """Writing on Beam gives the folder that writing one episode after the other gives, byte for byte."""
 
+import contextlib
 import os
+import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
 from test_write import Numbers, contents
 
-from ilx.data import read_info
+from ilx.data import journal, read_info
 from ilx.data.convert import beam
 from ilx.data.convert.source import Converted
 from ilx.data.convert.write import write
@@ -112,6 +115,42 @@ def test_what_is_refused_before_anything_runs(tmp_path):
   with pytest.raises(ValueError, match="has no episodes"):
     beam.write(Numbers(0), tmp_path / "new")
   assert not (tmp_path / "new").exists()
+
+
+_KILLED = """
+  import os, sys
+  from test_write import Numbers
+  from ilx.data.convert import beam
+  beam._describe = lambda *_: os.kill(os.getpid(), 9)  # all shards are written
+  beam.write(Numbers(4), sys.argv[1])
+"""
+
+
+def test_what_a_killed_run_leaves_is_removed(tmp_path, monkeypatch):
+  environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+  child = subprocess.run([sys.executable, "-c", textwrap.dedent(_KILLED), tmp_path], env=environment, check=False)
+  assert child.returncode == -9
+  unfinished = tmp_path / "numbers" / "1.0.0.incomplete"
+  assert any(path.stat().st_size for path in unfinished.glob("*/*array_record*"))
+  with contextlib.closing(journal.Journal(unfinished / "journal.tfrecord")):
+    before = sorted(unfinished.rglob("*"))
+    with pytest.raises(RuntimeError, match=r"numbers/1\.0\.0\.incomplete is being recorded by another process"):
+      beam.write(Numbers(4), tmp_path)
+    assert sorted(unfinished.rglob("*")) == before
+  real, seen = beam._run, []
+  monkeypatch.setattr(beam, "_run", lambda *args: (seen.extend(unfinished.rglob("*")), real(*args)))
+  found = beam.write(Numbers(4), tmp_path)
+  assert len(seen) == 3 and not set(seen) & (set(before) - {unfinished / "journal.tfrecord"})
+  assert os.listdir(tmp_path / "numbers") == ["1.0.0"]
+  assert contents(found) == contents(write(Numbers(4), tmp_path / "sequential"))
+
+
+def test_an_unfinished_recording_is_kept(tmp_path):
+  with pytest.raises(ValueError, match="episode 2: "):
+    write(Numbers(damaged=(2,)), tmp_path)
+  with pytest.raises(ValueError, match=r"1\.0\.0\.incomplete holds an unfinished recording; finish it, or remove"):
+    beam.write(Numbers(), tmp_path)
+  assert contents(write(Numbers(), tmp_path)) == contents(beam.write(Numbers(), tmp_path / "other"))
 
 
 def test_without_beam(tmp_path, monkeypatch):
