@@ -162,6 +162,9 @@ def read(folder: Path) -> Episodes:
         raise ValueError(f"{field} is no row of {dtype}")
     if episodes.starts[0] != 0 or episodes.starts[-1] != content["steps"]:
       raise ValueError("starts do not divide the steps")
+    # Their ends alone, as a look at all would read the file; those between are numpy's to check.
+    if len(episodes.rows) and not 0 <= episodes.rows[0] <= episodes.rows[-1] < content["steps"]:
+      raise ValueError("rows are not among the steps")
   except (AttributeError, LookupError, OSError, OverflowError, TypeError, ValueError) as error:
     raise _damaged(folder, str(error)) from None
   return episodes

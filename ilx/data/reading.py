@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,10 +16,24 @@ from ilx.data.schedule import Piece, Schedule
 from ilx.data.sources import Source, read
 from ilx.types import Tree, View
 
+if TYPE_CHECKING:
+  from ilx.data.small import SmallReader
+
 # Of several batches the items are taken together, while they are at most this large and this many.
 _GROUP_BYTES, _GROUP = 2 << 20, 64
 # Any number of batches: a schedule has no end.
-_ENDLESS = 1 << 62
+ENDLESS = 1 << 62
+
+
+def is_small(num_items: int, batch_size: int) -> bool:
+  """Whether the batches that are made at once may hold every item."""
+  return num_items <= _GROUP * batch_size
+
+
+def batches_at_once(item: Tree, batch_size: int) -> int:
+  """How many batches of so many items are made together, by the size of one item (leaves ``[1, ...]``)."""
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(item))
+  return max(1, min(_GROUP, _GROUP_BYTES // max(1, size * batch_size)))
 
 
 class Reader:
@@ -64,12 +78,12 @@ class Reader:
     self._making: list[int] = []  # after a jump backwards, a group may be in it twice
     span = next(schedule.spans(streams[0], start * self.each, start * self.each + 1))
     episodes, rows = self._piece(span.piece)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(view.take(episodes, rows[span.start : span.stop])))
-    self.group = max(1, min(_GROUP, _GROUP_BYTES // max(1, size * self.each * len(streams))))
+    item = view.take(episodes, rows[span.start : span.stop])
+    self.group = batches_at_once(item, self.each * len(streams))
     self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ilx-stream")
 
   def __len__(self) -> int:
-    return _ENDLESS
+    return ENDLESS
 
   def __getitem__(self, number: int) -> Tree:
     """Batches ``number * G`` to ``number * G + G - 1``: leaves ``[V / H, G * each, ...]``, by stream."""
@@ -165,7 +179,7 @@ class Batches:
     position: the number of the next batch, all that a checkpoint needs (``get_state``, ``set_state``).
   """
 
-  def __init__(self, reader: Reader, start: int, threads: int):
+  def __init__(self, reader: "Reader | SmallReader", start: int, threads: int):
     import grain
 
     self._reader = reader
@@ -217,6 +231,6 @@ class Batches:
     self.close()
 
 
-def _close(iterator: Any, reader: Reader) -> None:
+def _close(iterator: Any, reader: "Reader | SmallReader") -> None:
   iterator.close()
   reader.close()

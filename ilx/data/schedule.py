@@ -9,7 +9,8 @@ batch takes the same number of items from every stream, each going through its s
   within one item of each other;
 * at any place of any batch, each item is as likely as any other: long episodes and short, first steps and last;
 * a batch depends on the seed and its number alone: where a stream stands is found by arithmetic, without going through
-  what came before;
+  what came before. With weights too: an episode that comes c times an epoch on average has come ``floor(e c + u)``
+  times in the first e epochs, with a phase u in [0, 1) of its own;
 * the number of hosts changes nothing: a host serves some of the streams, and reads their blocks alone (a block that
   lies on a cut is read for both sides);
 * what is in memory is a block or two for every stream; a batch mixes V x K episodes.
@@ -18,8 +19,6 @@ batch takes the same number of items from every stream, each going through its s
 ``before(e + 1)``, where ``before(e)`` is the number of items in all epochs before.
 """
 
-import bisect
-import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ from ilx.data import sampling
 from ilx.data.memo import Memo
 
 # What the random numbers are for.
-_ORDER, _COPIES, _ITEMS = 0, 1, 2
+_ORDER, _PHASES, _ITEMS = 0, 1, 2
 
 
 class Piece(NamedTuple):
@@ -80,7 +79,7 @@ class Schedule:
 
     Args:
       items: int64 ``[E]``, how many items each episode has.
-      seed: any integer that is at least 0.
+      seed: any integer.
       streams: V.
       block: K.
       weights: ``[E]``, of each item of an episode: how often its episode comes in an epoch is, on average,
@@ -89,24 +88,18 @@ class Schedule:
     Raises:
       ValueError: where no item is left, or a number is out of range.
     """
-    items = np.asarray(items, np.int64)
-    weights = None if weights is None else sampling.check_weights(weights, len(items))
-    if streams < 1 or block < 1 or seed < 0:
-      raise ValueError(f"schedule: streams={streams} and block={block} are at least 1, seed={seed} at least 0")
-    self._active = np.flatnonzero(items if weights is None else items * (weights > 0))
-    if not len(self._active):
-      raise ValueError("schedule: no item is left to draw from; every episode with weight is too short")
-    self._items = items[self._active]
+    if streams < 1 or block < 1:
+      raise ValueError(f"schedule: streams={streams} and block={block} are at least 1")
+    self._active, self._items, self._copies = plan(items, weights)
     self.num_items = int(self._items.sum())
     self.streams, self.block = streams, block
     self._seed = seed
-    self._copies = None
-    if weights is not None and np.any(weights[self._active] != weights[self._active[0]]):
-      weights = weights[self._active] / weights[self._active].max()
-      self._copies = weights * (self.num_items / np.dot(weights, self._items))
-    self._before = [0]  # with weights, epochs differ in length; as far as known
-    self._lock = threading.Lock()
-    self._epochs = Memo(3)
+    if self._copies is not None:
+      random, number = draws(seed, _PHASES), len(self._items)
+      # Spread evenly, so that epochs differ little in length.
+      phases = (random.permutation(number) + random.random_sample()) / number
+      self._phases = np.minimum(phases, np.nextafter(1, 0))
+    self._epochs, self._before = Memo(3), Memo(16)
 
   def spans(self, stream: int, start: int, stop: int) -> Iterator[Span]:
     """Where the items ``start`` to ``stop - 1`` of a stream are, in order."""
@@ -139,17 +132,18 @@ class Schedule:
     """Items in all epochs before this one."""
     if self._copies is None:
       return epoch * self.num_items
-    with self._lock:
-      while len(self._before) <= epoch:
-        self._before.append(self._before[-1] + int(np.dot(self._draw(len(self._before) - 1), self._items)))
-      return self._before[epoch]
+    return self._before.get(epoch, lambda: int(np.dot(self._through(epoch), self._items)))
 
   def _epoch_at(self, time: int) -> int:
+    number = time // self.num_items
     if self._copies is None:
-      return time // self.num_items
-    while self._before[-1] <= time:
-      self.before(len(self._before))
-    return bisect.bisect_right(self._before, time) - 1
+      return number
+    # No episode has come once more or once less than on average, so no epoch begins a whole one early or late.
+    while self.before(number + 1) <= time:
+      number += 1
+    while self.before(number) > time:
+      number -= 1
+    return number
 
   def _count(self, epoch: int, streams: int) -> int:
     """Items that the first so many streams have in all epochs before ``epoch``: their times below ``before(epoch)``."""
@@ -196,18 +190,46 @@ class Schedule:
 
     return self._epochs.get(number, make)
 
-  def _draw(self, epoch: int) -> np.ndarray:
-    """How often each episode comes in an epoch: systematic resampling, the episodes taken in a random order.
+  def _through(self, epochs: int) -> np.ndarray:
+    """How often each episode comes in the first so many epochs together, int64 ``[E]``."""
+    return np.floor(epochs * self._copies + self._phases).astype(np.int64)
 
-    Source: Kitagawa, "Monte Carlo filter and smoother for non-Gaussian nonlinear state space models", 1996.
-    """
-    random = self._random(_COPIES, epoch)
-    order = random.permutation(len(self._copies))
-    passed = np.floor(np.cumsum(self._copies[order]) + random.random_sample()).astype(np.int64)
-    copies = np.empty(len(order), np.int64)
-    copies[order] = np.diff(passed, prepend=0)
-    return copies
+  def _draw(self, epoch: int) -> np.ndarray:
+    """How often each episode comes in an epoch."""
+    return self._through(epoch + 1) - self._through(epoch)
 
   def _random(self, *purpose: int) -> np.random.RandomState:
-    # The old interface is frozen: a new version of numpy must not change what a checkpoint resumes to.
-    return np.random.RandomState(np.random.PCG64(np.random.SeedSequence((self._seed, *purpose))))
+    return draws(self._seed, *purpose)
+
+
+def plan(items: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+  """What an epoch is to have.
+
+  Args:
+    items: int64 ``[E]``, how many items each episode has.
+    weights: ``[E]``, of each item of an episode; None: all alike.
+
+  Returns:
+    The numbers of the episodes that come at all; how many items each has; how often each comes in an epoch on average,
+    so that an epoch has as many items as these episodes have, or None, where that is once each.
+
+  Raises:
+    ValueError: where no item is left.
+  """
+  items = np.asarray(items, np.int64)
+  weights = None if weights is None else sampling.check_weights(weights, len(items))
+  active = np.flatnonzero(items if weights is None else items * (weights > 0))
+  if not len(active):
+    which = "every episode" if weights is None or weights.all() else "every episode with weight"
+    raise ValueError(f"schedule: no item is left to draw from; {which} is too short")
+  items = items[active]
+  if weights is None or np.all(weights[active] == weights[active[0]]):
+    return active, items, None
+  weights = weights[active] / weights[active].max()
+  return active, items, weights * (items.sum() / np.dot(weights, items))
+
+
+def draws(seed: int, *purpose: int) -> np.random.RandomState:
+  """Random numbers of their own for each purpose; the same in every version of numpy, as checkpoints rely on them."""
+  # The old interface is frozen. Seeds below 0 are those that 64 bits wrap to.
+  return np.random.RandomState(np.random.PCG64(np.random.SeedSequence((seed % 2**64 if seed < 0 else seed, *purpose))))

@@ -9,6 +9,9 @@ number. Its elements are a few batches each where batches are small: a hundred s
 through Grain, take longer than one. Episodes are read by threads of our own, each block once, whichever of Grain's
 threads asks first.
 
+A dataset that has no more items than the batches made at once, and fits into ``buffer_bytes``, is read once and kept
+(``small``).
+
 What differs from drawing out of memory: items come without replacement, each once an epoch, and those of one batch and
 the next are of the blocks in use. At any place of a batch each item is as likely as any other, as it is there.
 """
@@ -27,9 +30,10 @@ from ilx.data import rlds, sampling, splits
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
 from ilx.data.mixing import check_shares, differences
-from ilx.data.reading import Batches, Reader
+from ilx.data.reading import Batches, Reader, is_small
 from ilx.data.rlds import EVERYTHING, Info, Selection
 from ilx.data.schedule import Schedule
+from ilx.data.small import Shuffle, SmallReader
 from ilx.data.sources import Source, read
 from ilx.data.statistics import merge
 from ilx.types import View
@@ -71,8 +75,11 @@ class Stream:
     return sum(int(source.index.length.sum()) for source in self.sources)
 
   def read(self, numbers: Any) -> Episodes:
-    """Some episodes, in columns; raises as ``ilx.data.load``."""
-    return read(self.sources, np.asarray(numbers, np.int64))
+    """Some episodes by number, at least one, in columns; raises as ``ilx.data.load``."""
+    numbers = np.asarray(numbers).reshape(-1)
+    if not len(numbers) or numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= self.num_episodes:
+      raise ValueError(f"read: episodes {numbers.tolist()}; expected numbers from 0 to {self.num_episodes - 1}")
+    return read(self.sources, numbers.astype(np.int64))
 
   def batches(
     self,
@@ -91,10 +98,10 @@ class Stream:
     Args:
       view: what an item is.
       batch_size: B, over all hosts together.
-      seed: of the order; at least 0.
+      seed: of the order.
       start: the first batch.
       host: (h, H): this host gets items ``h B / H`` to ``(h + 1) B / H - 1`` of every batch, and reads those alone.
-      streams: V, which divides B; H must divide it. By default the largest divisor of B up to B / 16, or up to 16.
+      streams: V, which divides B; H must divide it. By default see ``default_streams``.
       buffer_bytes: what the blocks of all streams take at most, measured as on disk; the next ones take as much again.
         The more, the more episodes a batch mixes, up to a quarter of all.
       threads: that read ahead, and as many that make batches.
@@ -106,21 +113,27 @@ class Stream:
       ValueError: where numbers do not go together, no item is left to draw, or, when batches are asked for, a record is
         damaged; names it.
     """
-    place, hosts = host
+    if batch_size < 1:
+      raise ValueError(f"batch_size={batch_size} must be at least 1")
     if streams is None:
-      streams = next(n for n in range(max(_STREAMS, batch_size // _ITEMS), 0, -1) if batch_size % n == 0)
-    if streams < 1 or batch_size < 1 or batch_size % streams:
+      streams = default_streams(batch_size)
+    if streams < 1 or batch_size % streams:
       raise ValueError(f"batch_size={batch_size} is no multiple of streams={streams}")
-    if not 0 <= place < hosts or streams % hosts:
-      raise ValueError(f"host {place} of {hosts} and streams={streams}: every host must serve as many streams")
+    _check_hosts(host, batch_size, streams)
     if start < 0 or threads < 1 or buffer_bytes < 1:
       raise ValueError(
         f"start={start} must be at least 0, threads={threads} and buffer_bytes={buffer_bytes} at least 1"
       )
     items = self._items(view)
+    weights = self._weights(items)
+    drawn = items * (weights > 0)
+    if is_small(drawn.sum(), batch_size) and np.count_nonzero(drawn) * self._bytes() <= buffer_bytes:
+      small = SmallReader(self.sources, view, Shuffle(items, seed=seed, weights=weights), batch_size, host)
+      return Batches(small, start, threads)
     # Blocks on the border of two streams are read twice: with four for every stream, one in four at most.
     block = max(1, min(round(buffer_bytes / (streams * self._bytes())), np.count_nonzero(items) // (4 * streams)))
-    plan = Schedule(items, seed=seed, streams=streams, block=block, weights=self._weights(items))
+    plan = Schedule(items, seed=seed, streams=streams, block=block, weights=weights)
+    place, hosts = host
     mine = range(place * streams // hosts, (place + 1) * streams // hosts)
     return Batches(Reader(self.sources, view, plan, batch_size, mine, start, threads), start, threads)
 
@@ -138,22 +151,43 @@ class Stream:
         total += part.file.stat().st_size * (part.stop - part.start) / part.length
     return max(1.0, total / self.num_episodes)
 
-  def _weights(self, items: np.ndarray) -> np.ndarray | None:
-    """Of each item of an episode, float64 ``[E]``."""
-    if self.shares is None and all(source.weights is None for source in self.sources):
-      return None
-    parts, before = [], 0
-    for number, source in enumerate(self.sources):
-      count = len(source.records)
-      weights = np.ones(count) if source.weights is None else source.weights
-      if self.shares is not None:
-        total = np.dot(weights, items[before : before + count])
-        if not total:
-          raise ValueError(f"{source.info.directory}: no item is left to draw from; every episode is too short")
-        weights = weights * (self.shares[number] / total)
-      parts.append(weights)
-      before += count
-    return np.concatenate(parts)
+  def _weights(self, items: np.ndarray) -> np.ndarray:
+    """Of each item of an episode, float64 ``[E]``, as for data in memory."""
+    own = [np.ones(len(x.records)) if x.weights is None else x.weights / x.weights.max() for x in self.sources]
+    source = np.repeat(np.arange(len(own)), [len(weights) for weights in own])
+    weights = np.concatenate(own)
+    if not np.any(items * weights):
+      which = "every episode" if weights.all() else "every episode with weight"
+      raise ValueError(f"{self.info.directory}: no item is left to draw from; {which} is too short")
+    shares = None if self.shares is None else np.array(self.shares)
+    return sampling.item_weights(items, weights, source, shares)
+
+
+def default_streams(batch_size: int) -> int:
+  """The number of streams of a batch, V, whatever the number of hosts: about B / 16, or 16 for small batches.
+
+  It is a multiple of the power of two that B is a multiple of, as far as that is not above, so that so many hosts can
+  share it: 32 of 512, 8 of 200, 40 of 1000.
+  """
+  wanted = max(_STREAMS, batch_size // _ITEMS)
+  power = min(batch_size & -batch_size, 1 << (wanted.bit_length() - 1))
+  found = [n for n in range(power, min(4 * wanted, batch_size) + 1, power) if batch_size % n == 0]
+  return min(found, key=lambda n: max(n / wanted, wanted / n))
+
+
+def _check_hosts(host: tuple[int, int], batch_size: int, streams: int) -> None:
+  place, hosts = host
+  if not 0 <= place < hosts:
+    raise ValueError(f"host {place} of {hosts}; expected one from 0 to {hosts - 1}")
+  if batch_size % hosts:
+    raise ValueError(f"batch_size={batch_size} does not divide among {hosts} hosts; choose a multiple of {hosts}")
+  if streams % hosts:
+    suited = [n for n in range(hosts, batch_size + 1, hosts) if batch_size % n == 0]
+    nearest = min(suited, key=lambda n: abs(n - streams))
+    raise ValueError(
+      f"batch_size={batch_size}: its {streams} streams do not divide among {hosts} hosts; pass streams={nearest} on "
+      "every host, or choose another batch size"
+    )
 
 
 def open(
@@ -220,7 +254,10 @@ def _join(a: Index, b: Index) -> Index:
     length=np.concatenate([a.length, b.length]),
     episode_return=np.concatenate([a.episode_return, b.episode_return]),
     is_terminal=np.concatenate([a.is_terminal, b.is_terminal]),
-    statistics={name: merge(a.statistics[name], b.statistics[name]) for name in a.statistics if name in b.statistics},
+    statistics={
+      name: merge(a.statistics[name], b.statistics[name]) if name in a.statistics and name in b.statistics else found
+      for name, found in (a.statistics | b.statistics).items()
+    },
     observation=a.observation,
     action=a.action,
   )

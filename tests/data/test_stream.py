@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ilx.data import Recorder, Transitions, episode, load, reading, rlds, sampling, stream, transitions
+from ilx.data import (
+  Recorder,
+  Transitions,
+  Windows,
+  episode,
+  load,
+  mixture,
+  reading,
+  rlds,
+  sampling,
+  sources,
+  stream,
+  transitions,
+)
 from ilx.data.images import Images
 from ilx.data.memo import Memo
 
@@ -242,6 +255,102 @@ def test_weights_are_shares_of_the_items(dataset):
     assert abs(found[key] - weight * scale) < 0.5 * 5 * np.sqrt(100)
 
 
+@pytest.mark.parametrize(("batch_size", "hosts"), [(20, 4), (100, 4), (24, 8), (200, 8), (1000, 8), (512, 32), (7, 1)])
+def test_hosts_that_divide_a_batch_share_its_streams(dataset, batch_size, hosts):
+  streams = stream.default_streams(batch_size)
+  assert batch_size % streams == 0 and streams % hosts == 0
+  opened = stream.open(dataset)
+  with opened.batches(Transitions(), batch_size, seed=0, host=(hosts - 1, hosts)) as batches:
+    assert len(next(batches).action) == batch_size // hosts
+
+
+def test_the_default_number_of_streams():
+  found = [stream.default_streams(n) for n in (1, 6, 16, 64, 200, 256, 512, 1000, 1024, 4096, 1009)]
+  assert found == [1, 6, 16, 16, 8, 16, 32, 40, 64, 256, 1]
+
+
+@pytest.mark.parametrize("weights", [None, sampling.per_episode])
+def test_few_items_are_read_once_and_shuffled(dataset, monkeypatch, weights):
+  monkeypatch.setattr(reading, "_GROUP", 64)
+  opened = stream.open(dataset, weights=weights)
+  options = {"seed": -5, "streams": 4}
+  whole = take(opened.batches(Transitions(), 8, **options), 54)
+  loaded = load(dataset)
+  for batch in whole[:5]:
+    assert_equal(batch, transitions(loaded, np.array([loaded.starts[e] + t for e, t in keys(batch)])))
+  drawn = [key for batch in whole for key in keys(batch)]
+  if weights is None:
+    for epoch in range(8):
+      assert len(set(drawn[54 * epoch : 54 * epoch + 54])) == 54
+  for start, hosts in ((0, 2), (17, 4), (53, 1)):
+    parts = [take(opened.batches(Transitions(), 8, host=(h, hosts), start=start, **options), 1) for h in range(hosts)]
+    assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *(part[0] for part in parts)), whole[start])
+  calls = []
+  monkeypatch.setattr("ilx.data.small.read", lambda *x: calls.append(x) or sources.read(*x))
+  take(opened.batches(Transitions(), 8, seed=0), 200)
+  assert len(calls) == 1
+
+
+def test_few_items_of_many_bytes_are_not_kept(dataset, monkeypatch):
+  monkeypatch.setattr(reading, "_GROUP", 64)
+  monkeypatch.setattr("ilx.data.small.read", lambda *_: pytest.fail("all were read"))
+  take(stream.open(dataset).batches(Transitions(), 8, seed=0, buffer_bytes=1000), 3)
+
+
+def test_one_transition_is_as_quick_as_many(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, "_GROUP", 64)
+  opened = stream.open(write(tmp_path, [1]), weights=[2.0])
+  began = time.perf_counter()
+  take(opened.batches(Transitions(), 256, seed=0, start=10**6), 200)
+  assert time.perf_counter() - began < 2
+
+
+def _shares(found, edges):
+  """Of the items whose episode's number is below each edge, and not below the one before."""
+  return np.histogram(found, [0, *edges])[0] / len(found)
+
+
+@pytest.mark.parametrize("view", [Transitions(), Windows(3, padding=None)])
+@pytest.mark.parametrize("shares", [None, {"one": 1, "other": 3}])
+def test_shares_are_those_of_data_in_memory(tmp_path, view, shares):
+  paths = {
+    "one": write(tmp_path, [9] * 10 + [2] * 10, name="one"),
+    "other": write(tmp_path, [5, 3] * 8, name="other", first=100),
+  }
+  weights = {"one": np.array([1, 7] * 10), "other": np.array([0, 0, 1, 4] * 4)}
+  streams = {name: stream.open(path, weights=weights[name]) for name, path in paths.items()}
+  drawn = take(stream.mixture(streams, shares).batches(view, 32, seed=0), 400)
+  episodes = {name: sampling.weighted(load(path), weights[name]) for name, path in paths.items()}
+  prepared = view.prepare(mixture(episodes, shares))
+  rows = sampling.draw_many(jax.random.key(0), prepared, 0, 4, 5000)
+  expected = np.asarray(prepared.observation)[rows.ravel(), 0]
+  found = np.concatenate([view_episodes(batch) for batch in drawn])
+  edges = [10, 20, 100, 104, 108, 112, 200]
+  np.testing.assert_allclose(_shares(found, edges), _shares(expected, edges), atol=0.02)
+  if shares:
+    assert abs(np.mean(found >= 100) - 0.75) < 0.02
+
+
+def view_episodes(batch):
+  """The number of the episode of each item."""
+  observation = batch.observation
+  return observation.reshape(len(observation), -1)[:, 0]
+
+
+def test_statistics_of_a_mixture_are_of_what_has_them(dataset, tmp_path):
+  opened = stream.open(dataset)
+  (source,) = opened.sources
+  without = source.index._replace(statistics={"observation": source.index.statistics["observation"]})
+  for order in (1, -1):
+    parts = {
+      name: stream.Stream((source._replace(index=index),))
+      for name, index in (("a", source.index), ("b", without))[::order]
+    }
+    found = stream.mixture(parts).index.statistics
+    assert found["action"].count == source.index.statistics["action"].count
+    assert found["observation"].count == 2 * source.index.statistics["observation"].count
+
+
 def test_episodes_by_return_or_function(dataset):
   best = stream.open(dataset, weights=sampling.top_return(0.1))  # 9 steps and 450 of return
   assert {e for batch in take(best.batches(Transitions(), 4, seed=0), 10) for e, _ in keys(batch)} == {5}
@@ -388,16 +497,21 @@ def test_wrong_sizes_are_refused(dataset, tmp_path):
   opened = stream.open(dataset)
   for options, message in (
     ({"streams": 4}, "no multiple of streams=4"),
-    ({"host": (0, 2), "streams": 3}, "host 0 of 2"),
+    ({"host": (0, 2), "streams": 3}, "3 streams do not divide among 2 hosts; pass streams=2"),
+    ({"host": (0, 4)}, "batch_size=6 does not divide among 4 hosts"),
     ({"host": (2, 2)}, "host 2 of 2"),
     ({"start": -1}, "start=-1"),
     ({"threads": 0}, "threads=0"),
-    ({"seed": -1}, "seed=-1"),
   ):
     with pytest.raises(ValueError, match=message):
       opened.batches(Transitions(), 6, **({"seed": 0} | options))
   with pytest.raises(ValueError, match="no item is left"):
     opened.batches(Pairs(gap=30), 6, seed=0)
+  with pytest.raises(ValueError, match="every episode with weight is too short"):
+    stream.open(dataset, weights=np.arange(12) == 1).batches(Pairs(), 6, seed=0)
+  for numbers in ([], [-1], [12], [0.5]):
+    with pytest.raises(ValueError, match=r"read: episodes .*from 0 to 11"):
+      opened.read(numbers)
   with pytest.raises(ValueError, match="weights"):
     stream.open(dataset, weights=np.ones(3))
 
