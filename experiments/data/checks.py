@@ -15,6 +15,7 @@ from ilx.data.features import Feature
 
 # Flags, and where in an episode they may be true.
 _FLAGS = {"is_first": 0, "is_last": -1, "is_terminal": -1}
+_MEANINGLESS_LAST = ("action", "reward", "discount")
 _SCALARS = (*_FLAGS, "reward", "discount")
 REQUIRED = ("observation", "action", "reward", "is_terminal")
 
@@ -54,7 +55,7 @@ def episode(
   """Checks a parsed record; returns the fields that are as they should be.
 
   Args:
-    record: what ``example.parse`` gave.
+    record: what ``example.parse`` gave; of one step at least.
     step_fields: fields of the steps by name.
     beside: the other fields.
     bounds: of the action's dimensions.
@@ -63,9 +64,6 @@ def episode(
     note: see ``Note``.
   """
   steps = fields.count_steps(record, step_fields)
-  if not steps:
-    note(ERROR, "empty", "the episode has no steps")
-    return {}
   if steps == 1:
     note(WARNING, "short", "the episode has one step only, and so no transition")
   good: dict[str, Stored] = {}
@@ -140,6 +138,8 @@ def _finite(name: str, value: Stored, note: Note, steps: bool = True) -> None:
     return
   dimension = f" in dimension {int(bad[step].argmax())}" if bad.shape[1] > 1 else ""
   more = f"; {int(bad.sum())} values in this episode" if bad.sum() > 1 else ""
+  if step == len(value) - 1 and name.split("/")[1] in _MEANINGLESS_LAST:
+    more += "; it carries no meaning in the last step, but ilx.data.load refuses it there too"
   note(
     ERROR, "not finite", f"{'NaN' if np.isnan(value[step]).any() else 'inf'}{dimension}{more}", field=name, step=step
   )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.data import activity, checks, fields, survey, terminal, tolerant
+from experiments.data import activity, checks, fields, survey, terminal, tolerant, whole
 from experiments.data.measure import Distinct, Moments
 from experiments.data.problems import ERROR, WARNING, Problems
 from ilx.data import decode, example, rlds
@@ -77,13 +77,13 @@ def validate(dataset: str | os.PathLike, split: str | None = None, *, most: int 
   if split is not None and split not in info.splits:
     raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
   splits = list(info.splits) if split is None else [split]
-  checker = _Checker(info, Problems(most))
+  checker = _Checker(info, most)
   total = sum(info.splits[name].num_episodes for name in splits)
   with terminal.progress("records", total) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
     for name in splits:
       for _ in checker.split(name, pool):
         advance(1)
-  checker.finish(whole=split is None)
+  checker.finish(complete=split is None)
   terminals = checker.true.get("steps/is_terminal", 0)
   return Result(checker.problems, checker.episodes, checker.steps, terminals, checker.returns, info.directory)
 
@@ -91,8 +91,9 @@ def validate(dataset: str | os.PathLike, split: str | None = None, *, most: int 
 class _Checker:
   """The state of one validation."""
 
-  def __init__(self, info: Info, problems: Problems):
-    self.info, self.problems = info, problems
+  def __init__(self, info: Info, most: int):
+    self.info, self.problems = info, Problems(most)
+    problems = self.problems
     self.episodes = self.steps = 0
     self._fields, self._beside = fields.of_steps(info), fields.of_episodes(info)
     self._ragged = {
@@ -100,16 +101,15 @@ class _Checker:
       for name, feature in (self._fields | self._beside).items()
       if not fields.examined(feature) and getattr(feature, "kind", "") != "unknown"
     }
-    self._bounds = survey.bounds(info)
+    found = survey.bounds(info)
+    self._bounds = found if whole.bounds(info, found, problems) else None
+    self._ends = whole.Ends(most)
     self._discrete = "num_actions" in info.metadata and "action_low" not in info.metadata
     self.true = {name: 0 for name in self._fields if name.split("/")[1] in ("is_first", "is_last", "is_terminal")}
     self._action: Moments | None = None
     self._rewards = 0
     self.returns = Moments(1)
     self._distinct = Distinct()
-    if self._bounds is None and {"action_low", "action_high", "num_actions"} & set(info.metadata):
-      message = "action_low, action_high or num_actions in metadata.json are no bounds"
-      problems.add(ERROR, "metadata", message, file="metadata.json")
     checks.layout(self._fields, lambda *args, **where: problems.add(*args, file="features.json", **where))
 
   def _counter(self) -> list[str]:
@@ -144,8 +144,12 @@ class _Checker:
       note(ERROR, "damaged record", str(error))
       return
     checks.ragged(record, self._ragged, self._fields, note)
+    if not fields.count_steps(record, self._fields):
+      note(ERROR, "empty", "the episode has no steps")
+      return
     good = checks.episode(record, self._fields, self._beside, self._bounds, self._discrete, pool, note)
     self.episodes += 1
+    self._ends.add(good, where)
     self._gather(good)
 
   def _gather(self, good: dict[str, Any]) -> None:
@@ -167,8 +171,8 @@ class _Checker:
       self._action.add(rows)
     self._distinct.add(activity.content_hash(good))
 
-  def finish(self, whole: bool) -> None:
-    """Notes what shows only over the whole dataset."""
+  def finish(self, complete: bool) -> None:
+    """Notes what shows only over the whole dataset; ``complete``: all of its splits were read."""
     if not self.episodes:
       if not self.problems.total(ERROR):
         self.problems.add(ERROR, "empty", "the dataset has no episodes")
@@ -187,7 +191,9 @@ class _Checker:
       count = round(repeated * self.episodes)
       about = "" if self._distinct.exact else "about "
       self.problems.add(WARNING, "duplicates", f"{about}{count:,} of {self.episodes:,} episodes repeat an earlier one")
-    if whole:
+    self._ends.finish(self.problems)
+    if complete:
+      whole.summary(self.info, self.episodes, self.steps - self.episodes, self.returns, self.problems)
       named = {path.name for split in self.info.splits.values() for path in split.files}
       for path in sorted(self.info.directory.iterdir()):
         if path.is_file() and f".{self.info.file_format}-" in path.name and path.name not in named:

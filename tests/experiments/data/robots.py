@@ -49,7 +49,7 @@ def episode(seed: int, length: int = 6, terminal: bool = True) -> dict:
     "steps/observation/image": [png(random.integers(0, 255, (16, 20, 3), np.uint8)) for _ in range(steps)],
     "steps/action": random.uniform(-1, 1, (steps, 2)).astype(np.float32),
     "steps/reward": np.where(place < length, 1.0, 0.0).astype(np.float32),
-    "steps/discount": np.ones(steps, np.float32),
+    "steps/discount": np.where((place == length - 1) & terminal, 0.0, 1.0).astype(np.float32),
     "steps/is_first": place == 0,
     "steps/is_last": place == length,
     "steps/is_terminal": (place == length) & terminal,

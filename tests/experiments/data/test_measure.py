@@ -119,5 +119,7 @@ def test_idle_with_pictures():
   columns = {"steps/observation/image": pictures, "steps/action": action}
   starts = np.array([0, 4])
   assert activity.idle(columns, starts).tolist() == [True, False, True, False]
-  # Cameras are never still: numbers count where there are any.
-  assert activity.idle(columns | {"steps/observation/state": state}, starts).tolist() == [True, True, True, False]
+  # Numbers that stand still do not make up for pictures that change, unless these are ignored.
+  columns |= {"steps/observation/state": state}
+  assert activity.idle(columns, starts).tolist() == [True, False, True, False]
+  assert activity.idle(columns, starts, ignored=["steps/observation/image"]).tolist() == [True, True, True, False]

@@ -131,6 +131,7 @@ def set_at(field, step, value):
     (set_at("is_terminal", 0, True), "error", "flag", "is_terminal", 0, "one record must be one episode"),
     (set_at("observation/state", (4, 2), np.nan), "error", "not finite", "observation/state", 4, "NaN in dimension 2"),
     (set_at("reward", 1, -np.inf), "error", "not finite", "reward", 1, "inf"),
+    (set_at("reward", 6, np.nan), "error", "not finite", "reward", 6, "but ilx.data.load refuses it there too"),
     (set_at("discount", 2, 1.5), "error", "range", "discount", 2, "1.5 is not in [0, 1]"),
     (
       set_at("action", (5, 1), 3.0),
@@ -195,6 +196,70 @@ def test_an_empty_episode_and_one_without_a_transition(tmp_path):
     ("error", "empty", 0),
     ("warning", "short", 1),
   ]
+
+
+def test_an_empty_record_is_no_episode(tmp_path):
+  result = validate(write(tmp_path, {"train": [[episode(0), {}, episode(1)]]}))
+  assert [(problem.kind, problem.record) for problem in result.problems.kept] == [("empty", 1)]
+  assert (result.episodes, result.steps) == (2, 14)
+
+
+@pytest.mark.parametrize("name", ["is_first", "is_last"])
+def test_episodes_that_lack_a_flag_which_others_have(tmp_path, name):
+  records = [episode(seed) for seed in range(10)]
+  for index in (1, 4, 5, 6, 7, 8, 9):
+    records[index][f"steps/{name}"][:] = False
+  result = validate(write(tmp_path, {"train": [records[:4]], "val": [records[4:7]], "test": [records[7:]]}), most=5)
+  problems = result.problems
+  assert [(p.level, p.kind, p.field, p.split, p.record) for p in problems.kept] == [
+    ("error", "flag", f"steps/{name}", "train", 1),
+    *(("warning", "flag", f"steps/{name}", "val", index) for index in range(3)),
+    *(("warning", "flag", f"steps/{name}", "test", index) for index in range(2)),
+  ]
+  assert "where 3 of 4 episodes of the split have it true" in problems.kept[0].message
+  assert "is the record a part cut from an episode?" in problems.kept[1].message
+  assert (problems.total("error"), problems.total("warning")) == (1, 6)
+
+
+def test_discounts_that_do_not_end_with_the_task(tmp_path):
+  records = [episode(0), episode(1), episode(2, terminal=False), episode(3)]
+  records[1]["steps/discount"][:] = records[3]["steps/discount"][:] = 0.99
+  (problem,) = validate(write(tmp_path, {"train": [records]})).problems.kept
+  assert problem[:2] == ("warning", "discount")
+  assert (problem.record, problem.step, problem.field) == (1, 5, "steps/discount")
+  assert "in 2 of 3 episodes" in problem.message
+
+
+@pytest.mark.parametrize(
+  ("metadata", "message"),
+  [
+    ({"action_low": [-1, 1], "action_high": [1, -1]}, "action_low 1 is not below action_high -1 in dimension 1"),
+    ({"action_low": [-1, -1], "action_high": [1, float("nan")]}, "is not below action_high nan in dimension 1"),
+    ({"num_actions": 0}, "num_actions is 0"),
+  ],
+)
+def test_bounds_that_are_none(tmp_path, metadata, message):
+  (problem,) = validate(write(tmp_path, {"train": [[episode(0)]]}, metadata=metadata)).problems.kept
+  assert (problem.level, problem.kind, problem.file) == ("error", "metadata", "metadata.json")
+  assert message in problem.message
+
+
+def test_metadata_that_are_of_other_episodes(tmp_path):
+  right = {"num_episodes": 2, "num_transitions": 13, "data_return": 6.5, "data_return_std": 0.5}
+  wrong = {"num_episodes": 7, "num_transitions": 1, "data_return": 999.0, "data_return_std": "small"}
+  splits = {"train": [[episode(0)]], "val": [[episode(1, length=7)]]}
+  assert validate(write(tmp_path / "right", splits, metadata=right)).problems.kept == []
+  directory = write(tmp_path / "wrong", splits, metadata=wrong)
+  problems = validate(directory).problems.kept
+  assert {problem[:2] for problem in problems} == {("warning", "metadata")}
+  assert [problem.message for problem in problems] == [
+    "num_episodes is 7, but the episodes give 2",
+    "num_transitions is 1, but the episodes give 13",
+    "data_return is 999.0, but the episodes give 6.5",
+    "data_return_std is 'small', no number",
+  ]
+  # Of a part of the episodes nothing is said there.
+  assert validate(directory, "val").problems.kept == []
 
 
 def test_discrete_actions(tmp_path):
