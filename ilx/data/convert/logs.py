@@ -34,7 +34,8 @@ def open(path: str | os.PathLike, mapping: str | os.PathLike | dict[str, Any]) -
 
   Raises:
     FileNotFoundError: where there is no such folder or mapping file.
-    ValueError: where the mapping is wrong, nothing fits its patterns, or a recording lacks a file; names the key.
+    ValueError: where the mapping is wrong, nothing fits its patterns, or all recordings lack a file; names the key. A
+      recording that lacks a file when others do not is refused when it is read.
   """
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
@@ -46,11 +47,14 @@ def open(path: str | os.PathLike, mapping: str | os.PathLike | dict[str, Any]) -
     return dataclasses.replace(source, pieces=tuple((number, 0, 1) for number in range(len(recordings))))
   pieces = []
   for number, recording in enumerate(recordings):
-    if read.clock.source in read.frames and read.clock.after_end == "error":
-      steps = session.count(read, recording.files)
-    else:
-      steps = len(source.session(number).reward)
-    parts = _segments(steps, read.clock.segment)
+    try:
+      if read.clock.source in read.frames and read.clock.after_end == "error" and not recording.problem:
+        steps = session.count(read, recording.files)
+      else:
+        steps = len(source.session(number).reward)
+      parts = _segments(steps, read.clock.segment)
+    except ValueError:
+      parts = 1  # reading it says what is wrong, or that there are more
     pieces += [(number, part, parts) for part in range(parts)]
   return dataclasses.replace(source, pieces=tuple(pieces))
 
@@ -120,16 +124,20 @@ class GameLogs:
 
   def session(self, number: int) -> session.Session:
     """A recording's steps, pictures not read; the last one is kept, for its other segments."""
-    files = self.recordings[number].files
-    return _session(_Same(self), number, tuple(tables.stamp(path) for name in sorted(files) for path in files[name]))
+    recording = self.recordings[number]
+    if recording.problem:
+      raise ValueError(recording.problem)
+    files = recording.files
+    stamps = tuple(tables.stamp(path) for name in sorted(files) for path in files[name])
+    return _session(_Same(self, recording), stamps)
 
 
 class _Same:
-  """Stands for a source in a cache: equal to all that read the same folder by the same mapping."""
+  """Stands for a recording in a cache: equal to all that are of the same files, read by the same mapping."""
 
-  def __init__(self, source: GameLogs):
-    self.source = source
-    self._text = repr((source.root.resolve(), source.mapping, source.recordings))
+  def __init__(self, source: GameLogs, recording: Recording):
+    self.source, self.recording = source, recording
+    self._text = repr((source.root.resolve(), source.mapping, recording))
 
   def __hash__(self) -> int:
     return hash(self._text)
@@ -139,11 +147,9 @@ class _Same:
 
 
 @functools.lru_cache(maxsize=1)
-def _session(same: _Same, number: int, stamps: tuple[Any, ...]) -> session.Session:
+def _session(same: _Same, stamps: tuple[Any, ...]) -> session.Session:
   del stamps  # part of the cache's key
-  source = same.source
-  recording = source.recordings[number]
-  return session.read(source.mapping, recording.files, _tables(source, recording))
+  return session.read(same.source.mapping, same.recording.files, _tables(same.source, same.recording))
 
 
 def _tables(source: GameLogs, recording: Recording) -> dict[str, tables.Table]:

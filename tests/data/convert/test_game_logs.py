@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -411,11 +412,11 @@ def test_files_must_go_together(tmp_path):
   with pytest.raises(ValueError, match=r"events\.pad\.path: nothing in .* fits '\{episode\}\.jsonl'"):
     logs.open(tmp_path, mapping())
   write_lines(tmp_path / "b.jsonl", [])
-  with pytest.raises(ValueError, match=r"events\.pad: no file for the recording \{'episode': 'a'\}"):
+  with pytest.raises(
+    ValueError, match=r"a\.jsonl \(events\.pad\) is missing: no file for the recording \{'episode': 'a'\}"
+  ):
     logs.open(tmp_path, mapping())
   write_lines(tmp_path / "a.jsonl", [])
-  with pytest.raises(ValueError, match=r"b\.jsonl \(pad\) belongs to no recording: 'screen' has nothing there"):
-    logs.open(tmp_path, mapping())
   with pytest.raises(ValueError, match=r"events\.pad\.path: has the part \{run\}, which 'screen' lacks"):
     logs.open(tmp_path, mapping(events={"pad": {"path": "{run}.jsonl"}}))
   with pytest.raises(ValueError, match=r"frames\.screen\.path: is '\.\./x'; expected a path below"):
@@ -424,6 +425,90 @@ def test_files_must_go_together(tmp_path):
     logs.open(tmp_path, mapping(frames={"screen": {"path": "{a}{a}"}}))
   with pytest.raises(FileNotFoundError, match="no folder of recordings"):
     logs.open(tmp_path / "none", mapping())
+
+
+def write_some_broken(folder):
+  """Recordings 1 to 4: 1 and 4 are whole, 2 lacks its records and 3 its video."""
+  for name in ("1", "2", "4"):
+    write_frames(folder / f"{name}.mp4", 3)
+  for name in ("1", "3", "4"):
+    write_lines(folder / f"{name}.jsonl", [record(i) for i in range(3)])
+  return folder
+
+
+@pytest.mark.parametrize("clock", [{}, {"segment": 1}])
+def test_recordings_that_lack_a_file_can_be_skipped(tmp_path, clock):
+  source = logs.open(write_some_broken(tmp_path / "logs"), mapping(clock=clock))
+  with pytest.raises(ValueError, match=r"logs/2\.jsonl \(events\.pad\) is missing: no file for .*'episode': '2'"):
+    [source[index] for index in range(len(source))]
+  with pytest.raises(ValueError, match=r"logs/3\.mp4 \(frames\.screen\) is missing: no file for .*'episode': '3'"):
+    source[len(source) - 1]
+  with pytest.raises(ValueError, match=r"2\.jsonl \(events\.pad\) is missing"):
+    write.write(source, tmp_path / "out", name="stopped")
+  path = write.write(source, tmp_path / "out", name="some", skip_damaged=True)
+  assert rlds.load(path).num_episodes == 2 * (2 if clock else 1)
+
+
+def test_a_damaged_video_does_not_stop_the_cutting_of_others(tmp_path):
+  source = write_some_broken(tmp_path)
+  (tmp_path / "4.mp4").write_bytes(b"")
+  source = logs.open(tmp_path, mapping(clock={"segment": 1}))
+  assert source[1].steps["reward"].tolist() == [2, 0]
+  with pytest.raises(ValueError, match=r"4\.mp4: no video that can be read"):
+    source[3]
+
+
+def test_an_orphan_with_fewer_parts_names_the_path_that_is_missing(tmp_path):
+  write_frames(tmp_path / "train" / "1.mp4", 2)
+  for name in ("1", "2"):
+    write_lines(tmp_path / f"{name}.jsonl", [record(0)])
+  source = logs.open(tmp_path, mapping(frames={"screen": {"path": "{split}/{episode}.mp4"}}))
+  assert source[0].split == "train"
+  with pytest.raises(ValueError, match=r"/\{split\}/2\.mp4 \(frames\.screen\) is missing"):
+    source[1]
+
+
+@pytest.mark.parametrize("split", ["my split", "all", "é", "-x"])
+def test_folders_that_cannot_be_splits_are_refused_when_opened(tmp_path, split):
+  write_frames(tmp_path / split / "1.mp4", 2)
+  write_lines(tmp_path / split / "1.jsonl", [record(0)])
+  settings = {"frames": {"screen": {"path": "{split}/{episode}.mp4"}}}
+  with pytest.raises(ValueError, match=rf"is in the split '{split}', which cannot be called so"):
+    logs.open(tmp_path, mapping(events={"pad": {"path": "{split}/{episode}.jsonl"}}, **settings))
+
+
+def test_links_that_lead_out_of_the_folder_are_refused(tmp_path):
+  write_frames(tmp_path / "in" / "1.mp4", 2)
+  write_frames(tmp_path / "in" / "2", 2)
+  write_lines(tmp_path / "out.jsonl", [record(0)])
+  (tmp_path / "in" / "1.jsonl").symlink_to(tmp_path / "out.jsonl")
+  with pytest.raises(ValueError, match=r"in/1\.jsonl: is or goes through a link that leads out of"):
+    logs.open(tmp_path / "in", mapping())
+  (tmp_path / "in" / "1.jsonl").unlink()
+  (tmp_path / "in" / "logs").mkdir()
+  write_lines(tmp_path / "in" / "logs" / "1.jsonl", [record(0)])
+  (tmp_path / "in" / "1.jsonl").symlink_to(tmp_path / "in" / "logs" / "1.jsonl")
+  (tmp_path / "link").symlink_to(tmp_path / "in")
+  assert logs.open(tmp_path / "link", mapping())[0].steps["reward"].tolist() == [1, 0]
+  write_lines(tmp_path / "in" / "2.jsonl", [record(0)])
+  Image.fromarray(picture(5, (32, 32))).save(tmp_path / "out.png")
+  (tmp_path / "in" / "2" / "frame_1.png").unlink()
+  (tmp_path / "in" / "2" / "frame_1.png").symlink_to(tmp_path / "out.png")
+  source = logs.open(tmp_path / "in", mapping(frames={"screen": {"path": "{episode}/*.png"}}))
+  with pytest.raises(ValueError, match=r"frame_1\.png: is or goes through a link"):
+    source[0]
+
+
+def test_the_cost_of_an_episode_does_not_grow_with_their_number(one):
+  source = one([record(i) for i in range(5)])
+
+  class Never(str):
+    def __repr__(self):
+      raise AssertionError("another recording was looked at")
+
+  others = tuple(source.recordings[0]._replace(name=Never(i)) for i in range(3))
+  source = dataclasses.replace(source, recordings=source.recordings + others)
+  assert source[0].steps["reward"].tolist() == [1, 2, 4, 8, 0]
 
 
 def test_counts_must_fit(one):
