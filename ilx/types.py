@@ -124,6 +124,10 @@ class Discrete:
   num_actions: int
 
 
+# The probabilities of ``Statistics.quantiles``.
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
 class Statistics(NamedTuple):
   """Per-dimension moments of a tree of step fields; every leaf is shaped like one step.
 
@@ -133,8 +137,8 @@ class Statistics(NamedTuple):
     std: float64, of the population.
     min: float64.
     max: float64.
-    quantiles: float32 ``[Q, ...]`` for the probabilities ``ilx.data.statistics.QUANTILES``, or None where they were
-      not asked for; NaN in leaves too large for it.
+    quantiles: float32 ``[Q, ...]`` for the probabilities ``ilx.types.QUANTILES``, or None where they were not asked
+      for; NaN in leaves too large for it.
   """
 
   count: int

@@ -1,13 +1,14 @@
 """Running moments and quantiles of one array's rows."""
 
+import copy
 import math
 from typing import Any
 
 import jax
 import numpy as np
 
-# The probabilities of ``Statistics.quantiles``.
-QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+from ilx.types import QUANTILES
+
 # What stands for a quantile has a rank within so much of the asked one, in 99 of 100 cases; up to as many rows as a
 # sketch has items it is exact.
 RANK_ERROR = 0.0035
@@ -51,17 +52,20 @@ class Moments:
     self._low, self._high = np.full(self._width, np.inf), np.full(self._width, -np.inf)
     self._sketches: Any = None
     if quantiles and self._width and not self.large:
-      import datasketches
+      self._sketches = _sketches(self._width)
 
-      self._sketches = datasketches.vector_of_kll_floats_sketches(_SKETCH_ITEMS, self._width)
+  def check(self, values: Any) -> None:
+    """Raises ValueError where ``values`` are no rows for ``update``."""
+    if values.shape[1:] != self.shape:
+      raise ValueError(f"statistics: {self.name} has shape {values.shape[1:]} after rows of {self.shape}")
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OSUTMmc":  # bfloat16 has a kind of its own
+      raise ValueError(f"statistics: {self.name} is {values.dtype}; expected numbers")
 
   def update(self, values: Any, rows: np.ndarray | None = None) -> None:
-    """Adds ``values`` ``[n, *shape]``, or ``rows`` (integers) of them.
+    """Adds ``values`` ``[n, *shape]`` that passed ``check``, or ``rows`` (integers) of them.
 
     Columns that are no arrays but are indexed as such, of pictures that stay encoded, are read some rows at a time.
     """
-    if values.shape[1:] != self.shape:
-      raise ValueError(f"statistics: {self.name} has shape {values.shape[1:]} after rows of {self.shape}")
     total = len(values) if rows is None else len(rows)
     step = max(1, total)
     if isinstance(values, jax.Array):
@@ -100,12 +104,21 @@ class Moments:
     self._filled = 0
     self._combine(len(block), first, mean, np.einsum("ij,ij->j", block, block), low, high)
 
+  def flushed(self) -> "Moments":
+    """What counts all rows so far; this one, and so the bits of what it will give, stays as it is."""
+    if not self._filled:
+      return self
+    result = copy.copy(self)
+    result._buffer = self._buffer[: self._filled].copy()
+    if self._sketches is not None:
+      result._sketches = _sketches(self._width)
+      result._sketches.merge(self._sketches)
+    result._flush()
+    return result
+
   def merge(self, other: "Moments") -> None:
-    """Adds the rows of ``other``."""
-    if other.shape != self.shape:
-      raise ValueError(f"statistics: {self.name} has shapes {self.shape} and {other.shape}")
+    """Adds the rows of ``other``, which is of the same shape and ``flushed``."""
     self._flush()
-    other._flush()
     if not other._count:
       return
     if self._sketches is not None:
@@ -126,8 +139,7 @@ class Moments:
     self._count = total
 
   def result(self) -> tuple[np.ndarray, ...]:
-    """(mean, std, min, max, quantiles) in one step's shape."""
-    self._flush()
+    """(mean, std, min, max, quantiles) in one step's shape; of what is ``flushed``."""
     if not self._count:
       raise ValueError(f"statistics: none of the rows chosen for {self.name}, a large leaf, is there")
     moments = (self._first + self._mean, np.sqrt(self._squares / self._count), self._low, self._high)
@@ -137,3 +149,9 @@ class Moments:
     else:
       quantiles = self._sketches.get_quantiles(list(QUANTILES)).T.reshape(len(QUANTILES), *self.shape)
     return *spread, quantiles
+
+
+def _sketches(width: int) -> Any:
+  import datasketches
+
+  return datasketches.vector_of_kll_floats_sketches(_SKETCH_ITEMS, width)

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.data.moments import HUGE, LARGE, QUANTILES, RANK_ERROR, Moments
-from ilx.types import Statistics, Tree
+from ilx.data.moments import HUGE, LARGE, RANK_ERROR, Moments
+from ilx.types import QUANTILES, Statistics, Tree
 
 __all__ = ["HUGE", "LARGE", "QUANTILES", "RANK_ERROR", "SAMPLE", "Accumulator", "merge", "sample", "statistics"]
 
@@ -43,7 +43,7 @@ class Accumulator:
 
     Raises:
       ValueError: where the tree or a shape is another than before, the leaves disagree on n, or a number is NaN, inf or
-        beyond float32; names the leaf.
+        beyond float32; names the leaf. Only after such a number, which may be found later, is this of no further use.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     sizes = {len(leaf) for _, leaf in paths}
@@ -56,6 +56,8 @@ class Accumulator:
       self._leaves = [Moments(_name(path), tuple(np.shape(leaf)[1:]), self._quantiles) for path, leaf in paths]
     if structure != self._structure:
       raise ValueError(f"statistics: rows of {structure} after rows of {self._structure}")
+    for mine, (_, leaf) in zip(self._leaves, paths, strict=True):
+      mine.check(leaf)
     for mine, (_, leaf) in zip(self._leaves, paths, strict=True):
       mine.update(leaf, rows if mine.large else None)
     self.count += sizes.pop()
@@ -76,6 +78,9 @@ class Accumulator:
     if other._structure != self._structure:
       raise ValueError(f"statistics: rows of {other._structure} and of {self._structure} do not go together")
     for mine, others in zip(self._leaves, other._leaves, strict=True):
+      if mine.shape != others.shape:
+        raise ValueError(f"statistics: {mine.name} has shapes {mine.shape} and {others.shape}")
+    for mine, others in zip(self._leaves, [leaf.flushed() for leaf in other._leaves], strict=True):
       mine.merge(others)
     self.count += other.count
 
@@ -87,7 +92,7 @@ class Accumulator:
     """
     if not self.count:
       raise ValueError("statistics: the leaves must have one number of rows above 0, got 0")
-    columns = zip(*(leaf.result() for leaf in self._leaves), strict=True)
+    columns = zip(*(leaf.flushed().result() for leaf in self._leaves), strict=True)
     *moments, quantiles = (jax.tree.unflatten(self._structure, column) for column in columns)
     return Statistics(self.count, *moments, quantiles if self._quantiles else None)
 
@@ -97,7 +102,7 @@ def statistics(tree: Tree, *, quantiles: bool = False, rows: np.ndarray | None =
 
   Args:
     tree: arrays ``[N, ...]`` of numbers.
-    quantiles: whether to estimate ``QUANTILES`` too.
+    quantiles: whether to estimate quantiles (``ilx.types.QUANTILES``) too.
     rows: see ``Accumulator.update``.
 
   Raises:

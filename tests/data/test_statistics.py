@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ilx.data import moments
 from ilx.data.images import Images
-from ilx.data.statistics import QUANTILES, RANK_ERROR, SAMPLE, Accumulator, merge, sample, statistics
+from ilx.data.statistics import RANK_ERROR, SAMPLE, Accumulator, merge, sample, statistics
+from ilx.types import QUANTILES
 
 
 def _assert_moments(found, values):
@@ -120,6 +121,61 @@ def test_the_same_bits_however_the_rows_are_divided(cuts, width):
     parts.update(values[start:stop])
   for a, b in zip(whole.result()[:5], parts.result()[:5], strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+def _updated(accumulator, tree):
+  accumulator.update(tree)
+  return accumulator
+
+
+@pytest.mark.parametrize(
+  "look",
+  [Accumulator.result, lambda accumulator: _updated(Accumulator(), np.ones((3, 5))).merge(accumulator)],
+  ids=["result", "merge"],
+)
+def test_looking_in_between_changes_no_bit(look):
+  values = np.random.default_rng(0).standard_normal((50_000, 5)).astype(np.float32) * 100 + 30
+  plain, looked = Accumulator(), Accumulator()
+  for part in np.array_split(values, 7):
+    plain.update(part)
+    looked.update(part)
+    look(looked)
+  for a, b in zip(plain.result()[:5], looked.result()[:5], strict=True):
+    np.testing.assert_array_equal(a, b)
+  _assert_ranks(looked.result().quantiles, values)
+
+
+def test_results_in_between_are_of_the_rows_so_far():
+  values = np.random.default_rng(0).standard_normal((20_000, 4)).astype(np.float32)
+  accumulator = Accumulator()
+  for start in range(0, 20_000, 3000):
+    accumulator.update(values[start : start + 3000])
+    found = accumulator.result()
+    assert found.count == len(values[: start + 3000])
+    _assert_moments(found, values[: start + 3000])
+    _assert_ranks(found.quantiles, values[: start + 3000])
+
+
+@pytest.mark.parametrize(
+  ("leaf", "problem"),
+  [(np.ones((3, 2)), r"'b' has shape \(2,\) after"), (np.array([["x"]] * 3), "'b' is <U1; expected numbers")],
+)
+def test_rows_that_are_refused_change_nothing(leaf, problem):
+  accumulator = _updated(Accumulator(), {"a": np.zeros((3, 1)), "b": np.zeros((3, 1))})
+  with pytest.raises(ValueError, match=problem):
+    accumulator.update({"a": np.ones((3, 1)), "b": leaf})
+  assert (accumulator.result().count, accumulator.result().max) == (3, {"a": [0], "b": [0]})
+
+
+@pytest.mark.parametrize(
+  ("leaf", "problem"),
+  [(np.ones((3, 2)), r"'b' has shapes \(1,\) and \(2,\)"), (np.full((3, 1), np.nan), "'b' has a number that is NaN")],
+)
+def test_an_accumulator_that_is_refused_changes_nothing(leaf, problem):
+  accumulator = _updated(Accumulator(), {"a": np.zeros((3, 1)), "b": np.zeros((3, 1))})
+  with pytest.raises(ValueError, match=problem):
+    accumulator.merge(_updated(Accumulator(), {"a": np.ones((3, 1)), "b": leaf}))
+  assert (accumulator.result().count, accumulator.result().max) == (3, {"a": [0], "b": [0]})
 
 
 @settings(max_examples=50, deadline=None)
