@@ -348,6 +348,22 @@ def test_an_index_that_is_right_but_foreign_is_refused(tmp_path):
       columnar.read(tmp_path)
 
 
+@pytest.mark.parametrize(("place", "value"), [(-1, 6), (-1, 2**31 - 1), (0, -1)])
+def test_rows_that_are_not_among_the_steps_are_refused(tmp_path, place, value):
+  zeros = np.zeros(6, np.float32)
+  block = from_columns(
+    observation=zeros, action=zeros, reward=zeros, discount=zeros, is_terminal=zeros > 0, starts=[0, 2, 6]
+  )
+  columnar.write(tmp_path, [block], {})
+  (path,) = tmp_path.glob("*-rows.values")
+  rows = np.fromfile(path, np.int32)
+  columnar.read(tmp_path)
+  rows[place] = value
+  rows.tofile(path)
+  with pytest.raises(ValueError, match="rows are not among the steps"):
+    columnar.read(tmp_path)
+
+
 def test_no_index_does_anything_but_open_or_be_refused(tmp_path):
   zeros = np.zeros(6, np.float32)
   observation = {"camera": Images.of([b"abc"] * 6, (4, 4, 3)), "state": zeros}
