@@ -13,6 +13,9 @@ from ilx.types import Tree
 FIELDS = ("observation", "action", "reward", "discount", "is_first", "is_last", "is_terminal")
 _FLAGS = FIELDS[4:]
 
+# Bytes of a field's full name: files beside the records, and of the columnar cache, are called after it.
+_MAX_NAME = 200
+
 
 class Encoded(NamedTuple):
   """An episode as it stands in a file.
@@ -85,7 +88,7 @@ def encode(
     image_format: see ``Recorder``.
 
   Raises:
-    ValueError: as ``normalize``, or for metadata that cannot be stored; names the field.
+    ValueError: as ``normalize``, for metadata that cannot be stored, or for a name that is too long; names the field.
   """
   steps = normalize(episode, image_format)
   about = _metadata(metadata or {})
@@ -94,6 +97,10 @@ def encode(
   if about:
     found["episode_metadata"] = {name: values.feature(value, step=False) for name, value in about.items()}
     content |= {f"episode_metadata/{name}": values.stored(value, step=False) for name, value in about.items()}
+  if long := [name for name in content if len(name.encode()) > _MAX_NAME]:
+    raise ValueError(
+      f"episode: the full name of field {long[0]!r} has {len(long[0].encode())} bytes; at most {_MAX_NAME}"
+    )
   reward = steps["reward"].reshape(-1)[:-1]
   return Encoded(example.serialize(content), found, len(reward), float(reward.sum(dtype=np.float64)))
 

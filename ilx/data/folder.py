@@ -10,6 +10,8 @@ import numpy as np
 
 from ilx.data import features, files, values
 
+_MAX_FILE_NAME = 255  # of all common file systems
+
 
 class Shards(NamedTuple):
   """What was written of one split.
@@ -104,3 +106,6 @@ def check_names(name: str, version: str, split: str) -> None:
   ):
     if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
       raise ValueError(f"Recorder: {what} {value!r} does not match {pattern}")
+  # Workers write a file under a name of 33 letters more first.
+  if len(shard_name(name, split, 0, 1)) > _MAX_FILE_NAME - 33:
+    raise ValueError(f"Recorder: name {name!r} and split {split!r} are too long together for the name of a file")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ilx.data import Recorder, encode, episode, example, read_info, shards, values
+from ilx.data import Recorder, encode, episode, example, load, mapped, read_info, shards, streamed, values
 from ilx.data.images import Images
 
 KEY = st.text("abcdefgh_", min_size=1, max_size=4)
@@ -209,6 +209,28 @@ def test_features_without_an_episode_bind_nobody(tmp_path, monkeypatch):
   with Recorder(tmp_path, name="test") as recorder:
     recorder.add(plain())
   assert "other" not in read_info(recorder.path).features["steps"].feature
+
+
+def test_the_longest_names_open(tmp_path):
+  """Those of fields and of the dataset, everywhere that files are called after them; longer ones are refused."""
+  key, name, split = "k" * 182, "n" * 180, "s" * 13
+  item = plain(observation={key: np.zeros((3, 2)), "b": np.zeros((3, 1))}) | {key: np.zeros(3)}
+  about = {"ü" * 91: 1}
+  with Recorder(tmp_path, name=name, split=split) as recorder:
+    recorder.add(item, metadata=about)
+    for longer in (
+      (item | {"observation": {f"{key}k": np.zeros((3, 2))}}, about),
+      (item, {**about, "ü" * 92: 1}),
+    ):
+      with pytest.raises(ValueError, match=r"the full name of field .* bytes; at most 200"):
+        recorder.add(longer[0], metadata=longer[1])
+    with pytest.raises(ValueError, match="too long together"):
+      recorder.add(item, metadata=about, split=f"{split}s")
+  for opened in (load, mapped):
+    assert opened(recorder.path, split).observation[key].shape == (3, 2)
+  assert streamed(recorder.path, split).num_episodes == 1
+  with pytest.raises(ValueError, match="too long together"):
+    Recorder(tmp_path, name=f"{name}n", split=split)
 
 
 def test_synced_episodes_are_the_same(tmp_path):
