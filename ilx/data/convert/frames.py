@@ -19,6 +19,7 @@ from ilx.data.images import Images
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _MODES = {1: "L", 3: "RGB"}
+_ORIENTATION = 0x0112  # in EXIF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,20 +90,29 @@ def _pool(process: int) -> ThreadPoolExecutor:
 def from_file(file: bytes | os.PathLike, look: Look) -> bytes:
   """Encodes a picture file, given by its bytes or its path; its pixels are always decoded, and so checked.
 
+  It is turned as its EXIF orientation says; what is transparent is laid over black.
+
   Raises:
-    ValueError: where it is damaged, no picture, or the crop leaves it.
+    ValueError: where it is damaged, no picture, has more than 8 bits a channel, or the crop leaves it.
   """
-  from PIL import Image
+  from PIL import Image, ImageOps
 
   content = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
   try:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
       image.load()
+      if image.mode.startswith(("I", "F")):
+        raise ValueError(
+          f"a picture of {image.mode!r} pixels, with more than 8 bits; save it with 8, in the range you need"
+        )
       kept = (image.format or "").lower()
-      unchanged = image.mode == _MODES[look.channels] and look.crop is None and look.resize in (None, image.size)
+      upright = ImageOps.exif_transpose(image)
+      turned = image.getexif().get(_ORIENTATION, 1) != 1
+      plain = image.mode == _MODES[look.channels] and not turned and not image.has_transparency_data
+      unchanged = plain and look.crop is None and look.resize in (None, image.size)
       if unchanged and kept in ("png", "jpeg") and look.encoding in (None, kept):
         return content
-      return _encoded(_changed(image, look), look)
+      return _encoded(_changed(_opaque(upright), look), look)
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise ValueError(f"no picture that can be read: {error}") from None
 
@@ -139,6 +149,16 @@ def is_picture(path: os.PathLike) -> bool:
 def natural(name: str) -> list[tuple[int, int, str]]:
   """A key that sorts names by the numbers in them."""
   return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name) if part]
+
+
+def _opaque(image: Any) -> Any:
+  """Laid over black, where it is transparent: hidden pixels may have any colour."""
+  from PIL import Image
+
+  if not image.has_transparency_data:
+    return image
+  image = image.convert("RGBA")
+  return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
 
 
 def _changed(image: Any, look: Look) -> Any:

@@ -1,6 +1,7 @@
 """Frames of a video file: when they are shown, and their pixels, decoded in order."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,10 @@ import numpy as np
 _MOST = 1 << 26
 # Containers without times of their own: a frame's time is its number over the frame rate, and a jump loses count.
 _TIMELESS = ("avi", "h264", "hevc", "mjpeg", "m4v")
+# The containers that are opened: those that hold their frames themselves. Playlists, scripts and patterns of pictures
+# name other files, or addresses.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,m4v"
+_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
 def clock(path: str | os.PathLike) -> np.ndarray:
@@ -49,6 +54,8 @@ def count(path: str | os.PathLike) -> int:
 def frames(path: str | os.PathLike, times: Sequence[float], tolerance: float) -> Iterator[np.ndarray]:
   """The frame shown at each of ``times``, uint8 ``[height, width, 3]``; one after the other is decoded, none is kept.
 
+  Frames are turned as the file says (phones record so).
+
   Args:
     path: a video file.
     times: seconds, not falling. One that is asked for several times in a row is given as often.
@@ -69,8 +76,16 @@ def frames(path: str | os.PathLike, times: Sequence[float], tolerance: float) ->
       near = "the video ends before" if frame is None else f"the next frame is at {time:.4f} s"
       raise ValueError(f"{path}: no frame at {wanted:.4f} s (within {tolerance:.4g} s): {near}")
     if pixels is None:
-      pixels = frame.to_ndarray(format="rgb24")
+      pixels = _upright(frame, path)
     yield pixels
+
+
+def _upright(frame: Any, path: Any) -> np.ndarray:
+  """A frame's pixels, turned as a player would."""
+  pixels = frame.to_ndarray(format="rgb24")
+  if frame.rotation % 90:
+    raise ValueError(f"{path}: is to be shown turned by {frame.rotation} degrees; re-encode it upright (ffmpeg does)")
+  return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)) if frame.rotation else pixels
 
 
 def _decoded(path: str | os.PathLike, start: float, limit: float) -> Iterator[tuple[float, Any]]:
@@ -133,14 +148,18 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
   import av
 
   try:
+    address = os.path.abspath(path)  # no name can be taken for an address, such as "concat:a"
     try:
-      container = av.open(os.fspath(path), metadata_errors="ignore")
+      container = av.open(address, metadata_errors="ignore", container_options=_OPTIONS)
     except TypeError:  # from av 19 on there is no such argument, and no need for it
-      container = av.open(os.fspath(path))
+      container = av.open(address, container_options=_OPTIONS)
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing") from None
   except (av.FFmpegError, OSError) as error:
-    raise ValueError(f"{path}: no video that can be read: {error.strerror or error}") from None
+    reason = error.strerror or error
+    if error.errno == errno.EINVAL:
+      reason = f"damaged, or none of {_CONTAINERS}; playlists that name other files are not followed"
+    raise ValueError(f"{path}: no video that can be read: {reason}") from None
   with container:
     if not container.streams.video:
       raise ValueError(f"{path}: no video in it")

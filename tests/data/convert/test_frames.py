@@ -1,5 +1,6 @@
 import io
 import itertools
+import struct
 
 import av
 import numpy as np
@@ -213,3 +214,100 @@ def test_folders_are_read_in_natural_order(tmp_path):
 def test_looks_are_checked(settings, message):
   with pytest.raises(ValueError, match=message):
     Look(**settings)
+
+
+def opened(content):
+  return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_pictures_are_turned_as_their_exif_says():
+  pixels = np.zeros((40, 64, 3), np.uint8)
+  pixels[:, :32] = 200
+  file, image = io.BytesIO(), Image.fromarray(pixels)
+  exif = image.getexif()
+  exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+  image.save(file, "JPEG", exif=exif, quality=95)
+  found = opened(frames.from_file(file.getvalue(), Look()))
+  assert found.shape == (64, 40, 3)
+  assert found[:28].min() > 190
+  assert found[36:].max() < 10
+  assert opened(frames.from_file(file.getvalue(), Look(crop=(0, 0, 40, 28)))).min() > 190
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_is_black_whatever_it_hides(mode):
+  pixels = np.full((8, 8, 4), 255, np.uint8)
+  pixels[4:, :, 3] = 0
+  file, options = io.BytesIO(), {}
+  image = Image.fromarray(pixels)
+  if mode == "RGB":
+    pixels[4:, :, :3] = [255, 0, 255]
+    image, options = Image.fromarray(pixels[..., :3].copy()), {"transparency": (255, 0, 255)}
+  image = image.quantize(4) if mode == "P" else image.convert(mode)
+  image.save(file, "PNG", **options)
+  for look in (Look(encoding="png"), Look(encoding="png", channels=1)):
+    found = opened(frames.from_file(file.getvalue(), look))
+    assert (found[:4] == 255).all()
+    assert not found[4:].any()
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.uint16, "PNG"), (np.float32, "TIFF"), (np.int32, "TIFF")])
+def test_pictures_of_more_than_8_bits_are_refused(dtype, kind):
+  content = png(np.full((8, 8), 1, dtype), kind)
+  with pytest.raises(ValueError, match="with more than 8 bits; save it with 8"):
+    frames.from_file(content, Look())
+
+
+def turned(path, *matrix):
+  """The video with another display matrix: 16.16 numbers."""
+  content = bytearray(path.read_bytes())
+  start = content.find(b"tkhd") + 44
+  content[start : start + 36] = struct.pack(">9i", *matrix)
+  path.write_bytes(content)
+  return path
+
+
+def test_videos_are_turned_as_players_do(tmp_path):
+  path = tmp_path / "a.mp4"
+  pixels = np.zeros((48, 64, 3), np.uint8)
+  pixels[:, :32] = 200
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=30, options={"crf": "5"})
+    stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+    container.mux(stream.encode())
+  one, unit = 1 << 16, 1 << 30
+  (found,) = video.frames(turned(path, 0, one, 0, -one, 0, 0, 48 * one, 0, unit), [0.0], 1e-3)  # clockwise
+  assert found.shape == (64, 48, 3)
+  assert found[:28].min() > 190
+  assert found[36:].max() < 10
+  (found,) = video.frames(turned(path, -one, 0, 0, 0, -one, 0, 64 * one, 48 * one, unit), [0.0], 1e-3)
+  assert found.shape == (48, 64, 3)
+  assert found[:, :28].max() < 10
+  with pytest.raises(ValueError, match=r"a\.mp4: is to be shown turned by -?45 degrees"):
+    list(video.frames(turned(path, 46341, 46341, 0, -46341, 46341, 0, 0, 0, unit), [0.0], 1e-3))
+
+
+def test_no_video_leads_to_other_files(tmp_path):
+  for ending in ("ts", "mp4"):
+    write_video(tmp_path / f"secret.{ending}", [20, 40, 60])
+  playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n"
+  for name, text in (
+    ("a.m3u8", playlist),
+    ("a.mp4", playlist),
+    ("b.mp4", "ffconcat version 1.0\nfile secret.mp4\n"),
+    ("c.ffconcat", "ffconcat version 1.0\nfile secret.mp4\n"),
+    ("d.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+  ):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="no video that can be read"):
+      video.clock(tmp_path / name)
+  with pytest.raises(ValueError, match=r"c\.ffconcat: .*playlists that name other files are not followed"):
+    video.clock(tmp_path / "c.ffconcat")
+
+
+def test_a_name_is_no_address(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  write_video(tmp_path / "a.mp4", [20, 40])
+  (tmp_path / "a.mp4").rename("concat:a.mp4")
+  assert len(video.clock("concat:a.mp4")) == 2
