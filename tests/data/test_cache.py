@@ -320,7 +320,7 @@ def test_every_flipped_byte_of_a_column_is_found_by_verify(dataset, data):
   place = data.draw(st.integers(0, len(content) - 1))
   try:
     path.write_bytes(content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :])
-    with pytest.raises(ValueError, match=r"starts|" + path.name):
+    with pytest.raises(ValueError, match=r"starts|rows are|" + path.name):
       columnar.verify(folder)
   finally:
     path.write_bytes(content)

@@ -60,6 +60,16 @@ def test_weights_of_any_size_fill_every_epoch(weights):
   assert found.min() >= 0 and found.max() <= 5
 
 
+def test_rounding_costs_no_item(monkeypatch):
+  class Zeros:
+    random_sample = staticmethod(np.zeros)
+
+  monkeypatch.setattr(small, "draws", lambda *_: Zeros)
+  for number in range(2, 100):
+    shuffle = Shuffle(np.ones(number), seed=0, weights=np.arange(number) + 0.1)
+    assert shuffle.places(np.arange(number)).max() == number - 1
+
+
 def test_epochs_differ_and_stay_the_same_for_ever():
   orders = {
     (seed, epoch): tuple(Shuffle(np.array([3, 2]), seed=seed).places(np.arange(5) + 5 * epoch).tolist())
