@@ -54,7 +54,9 @@ def define(values: flags.FlagValues) -> None:
     "image_format",
     None,
     ("png", "jpeg"),
-    "Encodes pictures that come as pixels; by default they stay so.",
+    "How pictures are stored that a format hands over as pixels, as D4RL does; by default as pixels. The others encode "
+    "theirs themselves: robomimic, Minari and OGBench as --option=images=png, jpeg or raw says, LeRobot by "
+    "--option=encoding, game logs by their mapping.",
     flag_values=values,
   )
   string("env_id", None, "EnvPool's name of the task; by default the recording's.")
@@ -79,15 +81,22 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   metadata = {key: value for key, value in metadata.items() if value is not None}
   if values.env_kwargs is not None:
     metadata["env_kwargs"] = npz.parse_env_kwargs(values.env_kwargs)
+  try:
+    path = _convert(source, kind, values, metadata)
+  except FileExistsError as error:
+    words = str(error).replace("record under another name or version", "give another --name or --version")
+    raise FileExistsError(words) from error
+  return _close(path, values.validate)
+
+
+def _convert(source: str, kind: str, values: flags.FlagValues, metadata: dict[str, Any]) -> pathlib.Path:
   if kind == "npz":
     _refuse(
       values, kind, ("mapping", "option", "skip_damaged", "episodes_per_shard", "image_format", "runner", "beam_args")
     )
-    path = npz.convert(source, values, metadata)
-  else:
-    _refuse(values, kind, npz.FLAGS)
-    path = _write(source, kind, values, metadata)
-  return _close(path, values.validate)
+    return npz.convert(source, values, metadata)
+  _refuse(values, kind, npz.FLAGS)
+  return _write(source, kind, values, metadata)
 
 
 def _refuse(values: flags.FlagValues, kind: str, names: Sequence[str]) -> None:
@@ -115,7 +124,7 @@ def _write(path: str, kind: str, values: flags.FlagValues, metadata: dict[str, A
   if values.runner == "beam":
     return write(pipeline_options=values.beam_args)
   with terminal.progress("episodes", len(source)) as advance:
-    return write(progress=terminal.total(advance))
+    return write(inputs=sources.inputs(path, kind), progress=terminal.total(advance))
 
 
 def _close(path: pathlib.Path, check: bool) -> int:

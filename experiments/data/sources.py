@@ -35,7 +35,7 @@ def detect(path: str | pathlib.Path, mapping: str | None = None) -> str:
   if path.is_dir():
     if (path / "meta" / "info.json").is_file():
       return "lerobot"
-    if any((folder / "main_data.hdf5").is_file() for folder in (path, path / "data")):
+    if any(_is_minari(folder) for folder in (path, path / "data")):
       return "minari"
     if (path / "dataset_info.json").is_file():
       raise ValueError(f"{path} is an RLDS dataset already")
@@ -52,6 +52,17 @@ def detect(path: str | pathlib.Path, mapping: str | None = None) -> str:
     # OGBench has no rewards: its tasks are goals.
     return "ogbench" if {"observations", "actions", "terminals"} <= keys and "rewards" not in keys else "npz"
   raise ValueError(f"{path}: neither HDF5 nor npz; give --format, one of {', '.join(FORMATS)}")
+
+
+def _is_minari(folder: pathlib.Path) -> bool:
+  """Whether a folder has Minari's HDF5 file, or its metadata beside episodes in Arrow or Parquet files."""
+  if (folder / "main_data.hdf5").is_file():
+    return True
+  try:
+    found = json.loads((folder / "metadata.json").read_text())
+  except (OSError, ValueError, RecursionError):
+    return False
+  return isinstance(found, dict) and found.get("data_format") in ("arrow", "parquet")
 
 
 def _hdf5(path: pathlib.Path) -> str:
@@ -106,6 +117,15 @@ def open_source(path: str, name: str, mapping: str | None, options: Mapping[str,
     return module.open(path, **given)
   except TypeError as error:
     raise ValueError(f"--option: {error}") from None
+
+
+def inputs(path: str, name: str) -> list[pathlib.Path]:
+  """The files and folders that a format reads, opened by a path."""
+  found = pathlib.Path(path).expanduser()
+  if name == "minari" and found.is_file():
+    return [found.parent]
+  beside = found.with_name(f"{found.stem}-val{found.suffix}")
+  return [found, beside] if name == "ogbench" and beside.is_file() else [found]
 
 
 def known_options(module: Any) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ def write(
   episodes_per_shard: int = 1000,
   skip_damaged: bool = False,
   image_format: str | None = None,
+  inputs: Iterable[str | os.PathLike] | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> Path:
   """Writes a source as the RLDS dataset ``<directory>/<name>/<version>``, whole or not at all.
@@ -55,6 +56,8 @@ def write(
     episodes_per_shard: episodes in a file.
     skip_damaged: leaves out episodes that cannot be read or stored, and lists them in ``metadata.json`` as "skipped".
     image_format: see ``Recorder``.
+    inputs: files and folders that the recordings are in, which must be the same, by size and time of change, where an
+      unfinished conversion goes on; by default what the source's ``files`` lists, or its ``path`` or ``root``.
     progress: called with (episodes done, episodes there are).
 
   Returns:
@@ -62,7 +65,7 @@ def write(
 
   Raises:
     ValueError: for a damaged episode, which is named; a bad name; nothing to write; or where an unfinished conversion
-      of something else is in the way.
+      of something else, or of files that have changed since, is in the way.
     FileExistsError: where the dataset is already there.
     OSError: where it cannot be written; what was written stays, and the next call goes on behind it.
     RuntimeError: where another process writes it.
@@ -73,7 +76,8 @@ def write(
     where, name=name or source.name, version=version, metadata=merged, episodes_per_shard=episodes_per_shard
   )
   with recorder:
-    skipped = _resume(recorder, source, total, skip_damaged, image_format)
+    stamps = _stamps(source, inputs, recorder.path.parent)
+    skipped = _resume(recorder, source, total, skip_damaged, image_format, stamps)
     done = recorder.num_episodes + len(skipped)
     if progress:
       progress(done, total)
@@ -137,7 +141,12 @@ def described(
 
 
 def _resume(
-  recorder: Recorder, source: Source, total: int, skip_damaged: bool, image_format: str | None
+  recorder: Recorder,
+  source: Source,
+  total: int,
+  skip_damaged: bool,
+  image_format: str | None,
+  stamps: dict[str, list[int]],
 ) -> list[Skipped]:
   """What an earlier, killed run left out; raises where that run was of something else."""
   again = f"{recorder.path}.incomplete holds an unfinished"
@@ -146,12 +155,16 @@ def _resume(
   if not found and recorder.num_episodes:
     raise ValueError(f"{again} recording; finish it, or remove the folder")
   if not found:
-    recorder.note({"source": what})
+    recorder.note({"source": what | {"files": stamps}})
     return []
   if changed := [key for key in what if found[0].get(key) != what[key]]:
     key = changed[0]
     detail = "" if key == "metadata" else f" ({found[0].get(key)!r} then, {what[key]!r} now)"
     raise ValueError(f"{again} conversion of a source of another {key}{detail}; finish that one, or remove the folder")
+  if stamps and (before := found[0].get("files")) and before != stamps:
+    path = min(path for path in before.keys() | stamps.keys() if before.get(path) != stamps.get(path))
+    change = "is gone" if path not in stamps else "is new" if path not in before else "has changed"
+    raise ValueError(f"{again} conversion, since when {path} {change}; to convert what is there now, remove the folder")
   skipped = [Skipped(**note["skipped"]) for note in recorder.notes if "skipped" in note]
   if skipped and not skip_damaged:
     raise ValueError(
@@ -164,6 +177,29 @@ def _resume(
         f"{again} conversion in which episode {last} is not what the source gives now; remove the folder"
       )
   return skipped
+
+
+def _stamps(source: Source, inputs: Iterable[str | os.PathLike] | None, output: Path) -> dict[str, list[int]]:
+  """Size and time of change of every file that the recordings are in, by path; empty where that is not known."""
+  if inputs is None:
+    inputs = getattr(source, "files", None)
+  if inputs is None:
+    known = (getattr(source, name, None) for name in ("path", "root"))
+    inputs = [path for path in known if isinstance(path, str | os.PathLike)]
+  output = output.absolute()
+  found = {}
+  for path in (Path(each).expanduser().absolute() for each in inputs):
+    for file in _files(path, output) if path.is_dir() else [path]:
+      status = file.stat()
+      found[str(file)] = [status.st_size, status.st_mtime_ns]
+  return found
+
+
+def _files(folder: Path, output: Path) -> Iterable[Path]:
+  """The files below a folder, but for hidden ones and what is written there."""
+  for parent, folders, names in os.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith(".") and Path(parent, name) != output]
+    yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def _digest(metadata: Mapping[str, Any]) -> str:

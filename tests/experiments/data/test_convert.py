@@ -138,6 +138,38 @@ def test_a_damaged_episode_stops_the_conversion_or_is_left_out(d4rl, tmp_path, c
   assert ilx.data.read_info(root / "robot" / "1.0.0").metadata["env_id"] == "Robot-v0"
 
 
+def test_a_recording_that_changed_is_not_gone_on_with(d4rl, tmp_path, capsys):
+  root = tmp_path / "data"
+  flags = ["--name=robot", f"--root={root}", "--option=cuts=terminals", "--option=next_observations=false"]
+  assert run(capsys, d4rl, *flags)[0] == 2  # the second episode is damaged
+  with h5py.File(d4rl, "r+") as file:
+    file["observations"][7] = 0
+  code, _, err = run(capsys, d4rl, *flags)
+  assert code == 2
+  assert "holds an unfinished conversion, since when " in err
+  assert "robot-v0.hdf5 has changed" in err
+
+
+def test_what_is_there_already_names_the_flags(d4rl, path, tmp_path, capsys):
+  for _ in range(2):
+    _, _, err = run(capsys, path, f"--root={tmp_path / 'data'}")
+  assert "1.0.0 is already there; remove it, or give another --name or --version" in err
+  flags = ["--name=robot", f"--root={tmp_path / 'data'}", "--option=cuts=terminals", "--skip_damaged"]
+  assert run(capsys, d4rl, *flags)[0] == 0
+  for more in ([], ["--runner=beam"]):
+    code, _, err = run(capsys, d4rl, *flags, *more)
+    assert code == 2
+    assert "1.0.0 is already there; remove it, or give another --name or --version" in err
+
+
+def test_the_val_file_of_ogbench_is_an_input_too(tmp_path):
+  for name in ("cube-v0.npz", "cube-v0-val.npz"):
+    (tmp_path / name).touch()
+  path = str(tmp_path / "cube-v0.npz")
+  assert [file.name for file in sources.inputs(path, "ogbench")] == ["cube-v0.npz", "cube-v0-val.npz"]
+  assert [file.name for file in sources.inputs(path, "d4rl")] == ["cube-v0.npz"]
+
+
 def test_unknown_options_list_the_known(d4rl, tmp_path, capsys):
   code, _, err = run(capsys, d4rl, f"--root={tmp_path / 'data'}", "--option=fps=3")
   assert code == 2
@@ -204,6 +236,10 @@ def test_formats_are_told_apart(tmp_path, path, d4rl):
   (tmp_path / "minari" / "data").mkdir(parents=True)
   hdf5(tmp_path / "minari" / "data" / "main_data.hdf5", "episode_0/actions")
   assert sources.detect(tmp_path / "minari") == "minari"
+  for kind in ("arrow", "parquet"):
+    (tmp_path / kind / "data" / "0").mkdir(parents=True)
+    (tmp_path / kind / "data" / "metadata.json").write_text(json.dumps({"data_format": kind}))
+    assert sources.detect(tmp_path / kind) == sources.detect(tmp_path / kind / "data") == "minari"
   assert sources.detect(tmp_path, "mapping.yaml") == "logs"
 
 
