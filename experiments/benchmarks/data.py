@@ -124,7 +124,8 @@ def _parsing(folder: Path, seconds: float, rounds: int) -> list[Row]:
   import tensorflow_datasets as tfds
 
   info = rlds.read_info(folder)
-  records = [record for _, record in rlds.read_records(info, "train", min(20, info.splits["train"].num_episodes))]
+  count = min(20, info.splits["train"].num_episodes)
+  records = [record for _, record in rlds.read_records(info, f"train[:{count}]")]
   buffers = [np.frombuffer(record, np.uint8) for record in records]
   target = np.empty(max(map(len, records)), np.uint8)
   reference = tfds.builder_from_directory(str(folder)).info.features

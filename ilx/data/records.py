@@ -14,37 +14,27 @@ from ilx.data.info import Info
 _MAX_OPEN_FILES = 32
 
 
-def select(info: Info, split: str, num_episodes: int | None = None) -> list[splits.Chunk]:
-  """The pieces of files that ``split`` is, in order; of the first ``num_episodes`` episodes.
+def select(info: Info, split: str) -> list[splits.Chunk]:
+  """The pieces of files that ``split`` is, in order.
 
   Raises:
     FileNotFoundError: where a file that is needed is missing.
-    ValueError: where ``split`` is not understood, unknown or empty (see ``splits.parse``), or too few.
+    ValueError: where ``split`` is not understood, unknown or empty (see ``splits.parse``).
   """
   try:
     parts = splits.parse(split, info.splits)
   except ValueError as error:
     raise ValueError(f"{info.directory}: {error}") from None
-  total = sum(part.stop - part.start for part in parts)
-  wanted = total if num_episodes is None else num_episodes
-  if not 1 <= wanted <= total:
-    raise ValueError(f"{info.directory}: num_episodes is {wanted}, but split {split!r} has {total} episodes")
-  result = []
-  for chunk in splits.chunks(parts, info.splits):
-    taken = min(wanted, chunk.stop - chunk.start)
-    if not taken:
-      break
-    result.append(chunk._replace(stop=chunk.start + taken))
-    wanted -= taken
+  result = splits.chunks(parts, info.splits)
   for chunk in result:
     if not chunk.file.is_file():
       raise FileNotFoundError(f"{chunk.file} is missing: the dataset is incomplete; copy or build it again")
   return result
 
 
-def read_numbered(info: Info, split: str, num_episodes: int | None = None) -> Iterator[tuple[Path, int, bytes]]:
+def read_numbered(info: Info, split: str) -> Iterator[tuple[Path, int, bytes]]:
   """As ``read_records``, with the record's number in its file."""
-  return _read(select(info, split, num_episodes), info.file_format)
+  return _read(select(info, split), info.file_format)
 
 
 def _read(chunks: list[splits.Chunk], file_format: str) -> Iterator[tuple[Path, int, bytes]]:
@@ -54,19 +44,18 @@ def _read(chunks: list[splits.Chunk], file_format: str) -> Iterator[tuple[Path, 
       yield file, index, record
 
 
-def read_records(info: Info, split: str, num_episodes: int | None = None) -> Iterator[tuple[Path, bytes]]:
-  """The (file, serialised episode) pairs of a split, in order; the first ``num_episodes`` of them.
+def read_records(info: Info, split: str) -> Iterator[tuple[Path, bytes]]:
+  """The (file, serialised episode) pairs of a split, in order.
 
   Args:
     info: of the dataset.
     split: in TFDS' syntax, such as "train[:90%]+val"; see ``splits.parse``. Records outside it are not read.
-    num_episodes: all by default.
 
   Raises:
     FileNotFoundError: where a shard is missing.
-    ValueError: for an unknown or empty split, too large a ``num_episodes``, or a damaged shard; names it.
+    ValueError: for an unknown or empty split, or a damaged shard; names it.
   """
-  return ((file, record) for file, _, record in read_numbered(info, split, num_episodes))
+  return ((file, record) for file, _, record in read_numbered(info, split))
 
 
 class Records:
@@ -149,16 +138,15 @@ class Records:
     return f"Records({len(self)} episodes in {len({chunk.file for chunk in self._chunks})} files)"
 
 
-def open_split(info: Info, split: str = "train", num_episodes: int | None = None) -> Records:
+def open_split(info: Info, split: str = "train") -> Records:
   """Any serialised episode of a split: ``len(found)``, ``found[k] -> (file, bytes)``.
 
   Args:
     info: of the dataset.
     split: in TFDS' syntax, such as "train[:90%]+val"; see ``splits.parse``.
-    num_episodes: the first so many; all by default.
 
   Raises:
     FileNotFoundError: where a file that is needed is missing.
     ValueError: where ``split`` is not understood, unknown or empty.
   """
-  return Records(select(info, split, num_episodes), info.file_format)
+  return Records(select(info, split), info.file_format)

@@ -40,14 +40,13 @@ _BLOCK = 1 << 20
 
 
 def read_episodes(
-  info: Info, split: str = "train", num_episodes: int | None = None, *, fields: Collection[str] | None = None
+  info: Info, split: str = "train", *, fields: Collection[str] | None = None
 ) -> Iterator[tuple[Path, int, dict[str, Any]]]:
   """Whole episodes, every field as TFDS' own decoder gives it.
 
   Args:
     info: of the dataset.
     split: in TFDS' syntax, such as "train[:90%]+val"; see ``ilx.data.splits.parse``.
-    num_episodes: the first so many; all by default.
     fields: names of fields or of folders of them, such as "episode_metadata" and "steps/action"; only these are read.
       By default all but those of classes that are not supported.
 
@@ -65,7 +64,7 @@ def read_episodes(
     chosen = decode.choose(info.features, fields)
   except ValueError as error:
     raise ValueError(f"{info.directory}: {error}") from None
-  return _episodes_of(chosen, read_numbered(info, split, num_episodes))
+  return _episodes_of(chosen, read_numbered(info, split))
 
 
 def _episodes_of(
@@ -93,7 +92,6 @@ def decode_episode(info: Info, record: bytes, fields: Collection[str] | None = N
 def load(
   directory_or_name: str | os.PathLike,
   split: str = "train",
-  num_episodes: int | None = None,
   *,
   selection: Selection = EVERYTHING,
 ) -> Episodes:
@@ -106,7 +104,6 @@ def load(
   Args:
     directory_or_name: see ``resolve``.
     split: in TFDS' syntax, such as "train", "train[:90%]" or "train[:-10]+val"; see ``ilx.data.splits.parse``.
-    num_episodes: the first so many; all by default.
     selection: which fields become which columns.
 
   Returns:
@@ -118,8 +115,8 @@ def load(
       no episode can (NaN, inf, no steps, ``is_first`` or ``is_last`` in a wrong place); names file, field, episode.
   """
   info = read_info(resolve(directory_or_name))
-  records = read_records(info, split, num_episodes)
-  chunks = select(info, split, num_episodes)
+  records = read_records(info, split)
+  chunks = select(info, split)
   size = sum(path.stat().st_size for path in {chunk.file for chunk in chunks})
   wanted = sum(chunk.stop - chunk.start for chunk in chunks)
   return assemble(info, selection, records, where=f"split {split!r}", expected=(wanted, size))

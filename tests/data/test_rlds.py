@@ -69,12 +69,12 @@ FORMATS = pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 
 
 @FORMATS
-@pytest.mark.parametrize("num_episodes", [None, 1, 3, 5])
-def test_load(tmp_path, file_format, num_episodes):
+@pytest.mark.parametrize(("split", "count"), [("train", 5), ("train[:1]", 1), ("train[:3]", 3), ("train[:5]", 5)])
+def test_load(tmp_path, file_format, split, count):
   records = [make(2 + i, i) for i in range(5)]
   write(tmp_path, records, file_format=file_format, lengths=[2, 2, 1])
-  found = ilx.data.load(tmp_path, num_episodes=num_episodes)
-  records = records[:num_episodes]
+  found = ilx.data.load(tmp_path, split)
+  records = records[:count]
   assert found.num_episodes == len(records)
   for name in ("observation", "action", "reward", "discount", "is_terminal"):
     expected = np.concatenate([record[f"steps/{name}"] for record in records])
@@ -86,9 +86,9 @@ def test_only_the_shards_that_are_needed_must_be_there(tmp_path):
   write(tmp_path, [make(seed=i) for i in range(4)], lengths=[2, 2])
   second = rlds.read_info(tmp_path).splits["train"].files[1]
   second.unlink()
-  assert ilx.data.load(tmp_path, num_episodes=2).num_episodes == 2
+  assert ilx.data.load(tmp_path, "train[:2]").num_episodes == 2
   with pytest.raises(FileNotFoundError, match=f"{second.name} is missing"):
-    ilx.data.load(tmp_path, num_episodes=3)
+    ilx.data.load(tmp_path, "train[:3]")
 
 
 @pytest.mark.parametrize(
@@ -355,17 +355,17 @@ def test_a_malformed_dataset_info(tmp_path, change, problem):
 
 
 @pytest.mark.parametrize(
-  ("options", "problem"),
+  ("split", "problem"),
   [
-    ({"split": "test"}, "no split 'test'; there: train"),
-    ({"num_episodes": 2}, "num_episodes is 2, but split 'train' has 1"),
-    ({"num_episodes": 0}, "num_episodes is 0"),
+    ("test", "no split 'test'; there: train"),
+    ("train[:2]", r"split 'train\[:2\]' reaches beyond the 1 episodes"),
+    ("train[:0]", r"split 'train\[:0\]' is empty"),
   ],
 )
-def test_splits_and_numbers_that_are_not_there(tmp_path, options, problem):
+def test_splits_and_numbers_that_are_not_there(tmp_path, split, problem):
   write(tmp_path, [make()])
   with pytest.raises(ValueError, match=problem):
-    ilx.data.load(tmp_path, **options)
+    ilx.data.load(tmp_path, split)
 
 
 def test_bridge_data_field_by_field(shared_data):
