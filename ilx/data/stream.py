@@ -48,7 +48,7 @@ class Stream:
 
   Attributes:
     sources: the datasets. Episodes are numbered through all of them, in order.
-    shares: of the items drawn, each dataset's; None: every item is drawn as often as any other.
+    shares: of the items drawn, each dataset's; None: as the numbers of its items that can be drawn.
   """
 
   sources: tuple[Source, ...]
@@ -226,8 +226,9 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
 
   Args:
     streams: by name; each of one dataset.
-    weights: each one's share of the items drawn, relative to the others'. By default every item is drawn as often as
-      any other. Weights within a dataset stay as they are.
+    weights: each one's share of the items drawn, relative to the others', whatever the view. By default a dataset has
+      the share of its items that can be drawn, so that without weights every item is drawn as often as any other.
+      Weights within a dataset stay as they are, and change no dataset's share.
 
   Raises:
     ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name other
