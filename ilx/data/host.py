@@ -45,7 +45,6 @@ def batches(
     raise ValueError(f"batch_size={batch_size} and host {index} of {count}: every host must get as many items")
   mine = slice(index * batch_size // count, (index + 1) * batch_size // count)
   while True:
-    block = start - start % _AT_ONCE
-    for rows in sampling.draw_many(key, episodes, block, _AT_ONCE, batch_size)[start - block :]:
+    for rows in sampling.draw_many(key, episodes, start, _AT_ONCE, batch_size):
       yield jax.tree.map(np.ascontiguousarray, view.take(episodes, rows[mine]))
       start += 1
