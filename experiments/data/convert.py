@@ -16,6 +16,7 @@ Exit code: 0 done, 1 done but the validation found errors, 2 not done.
 import functools
 import importlib
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   try:
     path = _convert(source, kind, values, metadata)
   except FileExistsError as error:
-    words = str(error).replace("record under another name or version", "give another --name or --version")
+    words = re.sub(r"\w+ under another name or version", "give another --name or --version", str(error))
     raise FileExistsError(words) from error
   return _close(path, values.validate)
 
