@@ -26,8 +26,6 @@ _FORMATS = {
   ".yml": "yaml",
   ".xml": "xml",
 }
-# Rows of a Parquet file in memory at a time.
-_ROWS = 4096
 
 Record = dict[str, Any]
 
@@ -158,7 +156,7 @@ def _parquet(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[tupl
       if columns is not None:
         names = [n for n in names if any(c == n or re.split(r"[./]", c)[0] == n for c in columns)] or names
       number = 0
-      for batch in file.iter_batches(_ROWS, columns=names):
+      for batch in parquet.batches(file, path, names):
         for record in batch.to_pylist():
           number += 1
           yield f"row {number}", record

@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 
+# A file may hold this much, and as many times its size: a few bytes can stand for one long text or list many times.
+_MOST, _TIMES = 256 << 20, 1000
+# What the rows that are decoded at a time may take, and how many they are at most.
+_AT_ONCE, _ROWS = 256 << 20, 4096
+_WIDTHS = {"BOOLEAN": 0.125, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}
+
 
 def library() -> Any:
   """``pyarrow.parquet``.
@@ -32,18 +38,78 @@ def rows(path: os.PathLike, columns: Sequence[str] | None, key: str | None = Non
   import pyarrow
 
   try:
-    schema = parquet.read_schema(path)
-    needed = list(columns or []) + ([key] if key is not None else [])
-    if missing := [name for name in needed if name not in schema.names]:
-      raise ValueError(f"{path}: no column {missing[0]!r}; there are {', '.join(schema.names)}")
-    chosen = None if columns is None else list(dict.fromkeys(columns))
-    return parquet.read_table(
-      path, columns=chosen, filters=None if key is None else [(key, "==", value)], partitioning=None
-    )
+    with parquet.ParquetFile(path) as file:
+      schema = file.schema_arrow
+      needed = list(columns or []) + ([key] if key is not None else [])
+      if missing := [name for name in needed if name not in schema.names]:
+        raise ValueError(f"{path}: no column {missing[0]!r}; there are {', '.join(schema.names)}")
+      chosen = list(schema.names) if columns is None else list(dict.fromkeys(columns))
+      read = list(dict.fromkeys([*chosen, *([key] if key is not None else [])]))
+      groups = [group for group in range(file.num_row_groups) if key is None or _may_hold(file, group, key, value)]
+      found = list(batches(file, path, read, groups))
+      if key is not None:
+        import pyarrow.compute as compute
+
+        found = [batch.filter(compute.equal(batch.column(key), value)) for batch in found]
+      types = pyarrow.schema([schema.field(name) for name in read])
+      return pyarrow.Table.from_batches(found, found[0].schema if found else types).select(chosen)
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing: an incomplete copy?") from None
   except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     raise ValueError(f"{path}: no Parquet file that can be read: {error}") from None
+
+
+def batches(file: Any, path: os.PathLike, columns: Sequence[str], groups: Sequence[int] | None = None) -> Iterator[Any]:
+  """Record batches of an open file, few rows at a time where rows may be long.
+
+  Raises:
+    ValueError: where the columns would take much more memory than a file of this size can need.
+  """
+  groups = range(file.num_row_groups) if groups is None else groups
+  most = _MOST + _TIMES * os.path.getsize(path)
+  taken = 0
+  for group in groups:
+    stated, rows = _sizes(file.metadata.row_group(group), columns)
+    if taken + stated > most:
+      raise ValueError(_too_much(path, taken + stated))
+    for batch in file.iter_batches(rows, row_groups=[group], columns=list(columns)):
+      taken += batch.nbytes
+      if taken > most:
+        raise ValueError(_too_much(path, taken))
+      yield batch
+
+
+def _too_much(path: os.PathLike, taken: int) -> str:
+  size = os.path.getsize(path)
+  return f"{path}: {size} bytes that unpack to {taken} or more: damaged, or made to fill the memory"
+
+
+def _sizes(group: Any, columns: Sequence[str]) -> tuple[int, int]:
+  """The bytes that a row group takes at least, and how many of its rows to decode at a time."""
+  stated, longest = 0, 1
+  for index in range(group.num_columns):
+    column = group.column(index)
+    if not any(column.path_in_schema == name or column.path_in_schema.startswith(f"{name}.") for name in columns):
+      continue
+    if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
+      # Any row may be the longest text, again and again.
+      stated += column.total_uncompressed_size
+      longest = max(longest, column.total_uncompressed_size)
+    else:
+      stated += max(column.total_uncompressed_size, int(_WIDTHS[column.physical_type] * column.num_values))
+      longest = max(longest, 8 * column.num_values // max(1, group.num_rows))
+  return stated, max(1, min(_ROWS, _AT_ONCE // longest))
+
+
+def _may_hold(file: Any, group: int, key: str, value: Any) -> bool:
+  """Whether a row group may have rows whose ``key`` is ``value``."""
+  about = file.metadata.row_group(group)
+  for index in range(about.num_columns):
+    column = about.column(index)
+    if column.path_in_schema == key and column.is_stats_set and column.statistics.has_min_max:
+      low, high = column.statistics.min, column.statistics.max
+      return not isinstance(low, type(value)) or bool(low <= value <= high)
+  return True
 
 
 def array(table: Any, name: str, shape: tuple[int, ...], where: str) -> np.ndarray:
