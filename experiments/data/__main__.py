@@ -74,7 +74,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _refuse(message: str) -> int:
-  print(f"error: {message}", file=sys.stderr)
+  from experiments.data import terminal
+
+  # Names and texts of datasets may stand in it.
+  print(f"error: {terminal.printable(message, kept=chr(10))}", file=sys.stderr)
   return UNUSABLE
 
 

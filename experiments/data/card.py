@@ -13,6 +13,8 @@ from experiments.report import charts
 # Dimensions of a field that have a histogram of their own, and points of return against length.
 HISTOGRAMS, _POINTS = 64, 1000
 _TOP = 10
+# Whole numbers that differ by less have a bin each.
+_SINGLE = 12
 
 
 def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> dict[str, Any]:
@@ -132,15 +134,25 @@ def _numbers(field: Field) -> dict[str, Any]:
 def _histogram(values: np.ndarray) -> dict[str, list[float]] | None:
   if not len(values):
     return None
+  is_byte = values.dtype == np.uint8
   values = np.asarray(values, np.float64)
   low, high = float(values.min()), float(values.max())
-  if high - low <= 40 and high > low and (values == np.round(values)).all():
-    edges = np.arange(low - 0.5, high + 1)
-  else:
-    edges = np.array(charts.bins(values.tolist()))
+  edges = np.array(charts.bins(values.tolist()))
+  if high > low and (values == np.round(values)).all() and max(abs(low), abs(high)) < 2**52:
+    edges = _whole_edges(low, high, edges[1] - edges[0], is_byte)
   # A value on the last edge but for rounding still belongs to the last bin.
   counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
   return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _whole_edges(low: float, high: float, width: float, is_byte: bool) -> np.ndarray:
+  """Edges of bins about ``width`` wide that hold equally many integers each; of bytes, of which 256 is a multiple."""
+  each = 1 if high - low < _SINGLE else max(1, round(width))
+  if is_byte:
+    each = 1 << (each - 1).bit_length()
+  first = low // each * each
+  count = int((high - first) // each) + 1
+  return first - 0.5 + each * np.arange(count + 1)
 
 
 def _with_moments(values: np.ndarray | None, moments: Any) -> dict[str, float] | None:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.data import options, terminal
 from experiments.data import plan as plan_lib
-from experiments.data import terminal
 from experiments.data.plan import Plan
 from experiments.data.rules import Rules
 from experiments.data.trimmed import Trimmed
@@ -46,28 +46,22 @@ def define(values: flags.FlagValues) -> None:
   text("name", "Name of the new dataset; by default the old one's with -clean.")
   text("version", "Its version.", "1.0.0")
   text("root", "Folder of datasets; by default $ILX_DATA_DIR, or ~/.cache/ilx.")
-  text("split", "The name of the one split to take; by default all.")
+  text("split", "The name of the one split to take, no part of it; by default all.")
   on(
     "drop_idle_start",
     "Drop the steps that episodes begin with in which the action is 0 or repeats, nothing observed changes, not a byte "
     "of a picture, and nothing was earned.",
   )
   on("drop_idle_end", "Drop such steps that episodes end with.")
-  flags.DEFINE_float(
-    "idle_tolerance",
-    0.0,
-    "Differences up to this, in the data's units, count as standing still.",
-    0.0,
-    flag_values=values,
-  )
+  options.define_idle_tolerance(values)
   flags.DEFINE_list(
     "idle_ignore", [], "Fields that may change in idle steps, such as observation/image.", flag_values=values
   )
   on("drop_duplicates", "Leave out episodes whose steps equal those of an earlier one that stays, in whatever split.")
   on("skip_damaged", "Leave out what cannot be read; else that is an error.")
   flags.DEFINE_integer("min_length", 1, "Least transitions, after idle ones were dropped.", 1, flag_values=values)
-  flags.DEFINE_float("min_return", None, "Least undiscounted return.", flag_values=values)
-  flags.DEFINE_float("max_return", None, "Greatest undiscounted return.", flag_values=values)
+  options.define_number(values, "min_return", None, "Least undiscounted return.")
+  options.define_number(values, "max_return", None, "Greatest undiscounted return.")
   text("success_key", "Entry of the episodes' metadata that must be true, such as success.")
   text("where", "Condition in SQL over the table of episodes, such as length>20; see query.")
   on("clip_actions", "Clip actions to action_low and action_high of metadata.json.")
@@ -139,7 +133,8 @@ def clean(
   if target.exists():
     raise FileExistsError(f"{target} is already there; remove it, or give another --name or --version")
   if split is not None and split not in info.splits:
-    raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
+    there = ", ".join(info.splits) or "none"
+    raise ValueError(f"{info.directory}: no split {split!r}; --split takes the name of one: {there}")
   splits = list(info.splits) if split is None else [split]
   source = Trimmed(info, [], {}, rules, {}, name)  # refuses rules that do not fit, before the work
   with terminal.progress("reading", sum(info.splits[each].num_episodes for each in splits)) as advance:

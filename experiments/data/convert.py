@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.data import npz, sources, terminal, validate
+from experiments.data import npz, options, sources, terminal, validate
 from experiments.data.problems import ERROR
 from experiments.report import text
 from ilx.data import rlds
@@ -62,8 +62,8 @@ def define(values: flags.FlagValues) -> None:
   )
   string("env_id", None, "EnvPool's name of the task; by default the recording's.")
   string("env_kwargs", None, "JSON object for EnvPool; by default the recording's.")
-  flags.DEFINE_float("expert_return", None, "Return that normalised scores count as 100.", flag_values=values)
-  flags.DEFINE_float("random_return", None, "Return that normalised scores count as 0.", flag_values=values)
+  options.define_number(values, "expert_return", None, "Return that normalised scores count as 100.")
+  options.define_number(values, "random_return", None, "Return that normalised scores count as 0.")
   npz.define(values)
   flags.DEFINE_enum(
     "runner", "direct", ("direct", "beam"), "direct: in this process; beam: on Apache Beam.", flag_values=values
@@ -145,7 +145,8 @@ def _close(path: pathlib.Path, check: bool) -> int:
   else:
     print(f"episodes    {sum(split.num_episodes for split in info.splits.values()):,}")
   if skipped := info.metadata.get("skipped"):
-    print(f"skipped     {len(skipped):,} damaged; the first: episode {skipped[0]['index']}: {skipped[0]['reason']}")
+    first = f"episode {skipped[0]['index']}: {skipped[0]['reason']}"
+    print(terminal.printable(f"skipped     {len(skipped):,} damaged; the first: {first}"))
   print(f"written to  {path}")
   if result is None:
     return 0

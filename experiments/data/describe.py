@@ -7,14 +7,14 @@ sample frames, and every dimension of actions and observations. Datasets may be 
 import json
 import math
 import os
-import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from experiments.data import card as card_lib
-from experiments.data import page, survey, terminal
+from experiments.data import options, outputs, page, survey, terminal
 from experiments.report import text
 from ilx.data import rlds
 
@@ -28,24 +28,23 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string("json", None, "File for the card as JSON, for scripts.", flag_values=values)
   flags.DEFINE_string("split", None, "What to look at, such as train[:10%]; by default all.", flag_values=values)
   flags.DEFINE_integer("max_episodes", None, "Only the first so many of each split.", 1, flag_values=values)
-  flags.DEFINE_float(
-    "idle_tolerance",
-    0.0,
-    "Differences up to this, in the data's units, count as standing still.",
-    0.0,
-    flag_values=values,
-  )
+  options.define_idle_tolerance(values)
 
 
 def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   """Describes one dataset; returns the exit code."""
+  # Before the work, which may take hours.
+  report = outputs.check(values.json, "--json") if values.json else None
+  if values.page:
+    outputs.check(values.html or "NAME-VERSION.html", "--html", "; --nopage leaves the page out")
   card, frames = describe(arguments[0], values.split, max_episodes=values.max_episodes, tolerance=values.idle_tolerance)
   show(card)
-  if values.json:
-    pathlib.Path(values.json).write_text(json.dumps(plain(card), indent=1) + "\n")
+  if report is not None:
+    outputs.write(report, json.dumps(plain(card), indent=1) + "\n")
     print(f"card  {values.json}")
   if values.page:
-    path = values.html or f"{card['name']}-{card['version']}.html"
+    # The name is the dataset's own, and no path.
+    path = values.html or re.sub(r"[^\w.-]", "_", f"{card['name']}-{card['version']}.html")
     print(f"page  {page.write(path, plain(card), frames)}")
   return 0
 
@@ -117,7 +116,7 @@ def show(card: Mapping[str, Any]) -> None:
       _dimensions(name, numbers)
   for entry in card["findings"]:
     field = f"{entry['field'].removeprefix('steps/')}: " if entry["field"] else ""
-    print(f"{entry['level']}: {field}{entry['message']}")
+    print(terminal.printable(f"{entry['level']}: {field}{entry['message']}"))
 
 
 def _dimensions(name: str, numbers: Mapping[str, Any], most: int = 12) -> None:

@@ -15,6 +15,7 @@ def table(
 ) -> None:
   """Prints a table; all columns but the first are set to the right where they are ``numbers``."""
   console = console or Console()
+  heads, rows = [printable(head) for head in heads], [[printable(cell) for cell in row] for row in rows]
   if console.is_terminal:
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(heads))
     for place, head in enumerate(heads):
@@ -33,6 +34,16 @@ def table(
   # Not console.print: it would fold lines at 80 columns.
   console.file.write("".join(f"{line}\n" for line in lines))
   console.file.flush()
+
+
+def printable(text: str, kept: str = "") -> str:
+  """The text with everything written out that could steer a terminal, such as the escape character as ``\\x1b``.
+
+  Args:
+    text: from a dataset, which may hold anything.
+    kept: characters that stay as they are, such as line ends.
+  """
+  return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.data import activity, checks, fields, survey, terminal, tolerant, whole
+from experiments.data import activity, checks, fields, outputs, survey, terminal, tolerant, whole
 from experiments.data.measure import Distinct, Moments
 from experiments.data.problems import ERROR, WARNING, Problems
 from ilx.data import decode, example, rlds
@@ -53,15 +53,18 @@ def define(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_bool("strict", False, "Exit with 1 for warnings too.", flag_values=values)
   flags.DEFINE_string("json", None, "File for the problems as JSON.", flag_values=values)
-  flags.DEFINE_string("split", None, "The name of the one split to check; by default all.", flag_values=values)
+  flags.DEFINE_string(
+    "split", None, "The name of the one split to check, no part of it; by default all.", flag_values=values
+  )
 
 
 def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   """Validates one dataset; returns the exit code."""
+  report = outputs.check(values.json, "--json") if values.json else None
   result = validate(arguments[0], values.split, most=values.most)
   show(result)
-  if values.json:
-    pathlib.Path(values.json).write_text(json.dumps(to_json(result), indent=1) + "\n")
+  if report is not None:
+    outputs.write(report, json.dumps(to_json(result), indent=1) + "\n")
   bad = result.problems.total(ERROR) + (result.problems.total(WARNING) if values.strict else 0)
   return 1 if bad else 0
 
@@ -75,7 +78,8 @@ def validate(dataset: str | os.PathLike, split: str | None = None, *, most: int 
   """
   info = rlds.read_info(rlds.resolve(dataset))
   if split is not None and split not in info.splits:
-    raise ValueError(f"{info.directory}: no split {split!r}; there: {', '.join(info.splits) or 'none'}")
+    there = ", ".join(info.splits) or "none"
+    raise ValueError(f"{info.directory}: no split {split!r}; --split takes the name of one: {there}")
   splits = list(info.splits) if split is None else [split]
   checker = _Checker(info, most)
   total = sum(info.splits[name].num_episodes for name in splits)
@@ -204,12 +208,12 @@ def show(result: Result) -> None:
   """Prints the problems, errors first, and the verdict."""
   problems = result.problems
   for problem in sorted(problems.kept, key=lambda problem: problem.level != ERROR):
-    print(problem)
+    print(terminal.printable(str(problem)))
   for level, kind, field, count in problems.left_out():
-    print(f"{level}: {count:,} more of {kind}{f' in field {field!r}' if field else ''}")
+    print(terminal.printable(f"{level}: {count:,} more of {kind}{f' in field {field!r}' if field else ''}"))
   errors, warnings = problems.total(ERROR), problems.total(WARNING)
   print(
-    f"{result.directory}: {result.episodes:,} episodes, {result.steps:,} steps: "
+    f"{terminal.printable(str(result.directory))}: {result.episodes:,} episodes, {result.steps:,} steps: "
     f"{errors:,} error{'s' if errors != 1 else ''}, {warnings:,} warning{'s' if warnings != 1 else ''}"
   )
 

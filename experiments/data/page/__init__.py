@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.data import outputs
 from experiments.data.frames import Frame
 from experiments.data.page import numbers, overview, pictures, words
 from experiments.report import page
@@ -33,11 +34,6 @@ def render(card: Mapping[str, Any], frames: Mapping[str, Sequence[Frame]]) -> st
 
 def write(path: str | os.PathLike, card: Mapping[str, Any], frames: Mapping[str, Sequence[Frame]]) -> pathlib.Path:
   """Writes the page, whole or not at all."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f"{path.name}.tmp")
-  try:
-    temporary.write_text(render(card, frames), encoding="utf-8", errors="replace")
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  path = pathlib.Path(path).expanduser()
+  outputs.write(path, render(card, frames))
   return path

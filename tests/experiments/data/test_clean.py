@@ -273,6 +273,9 @@ def test_casts(tmp_path, capsys):
     (["--success_key=won"], "episodes have no metadata 'won'; there: operator, success"),
     (["--where=won"], "SQL: "),
     (["--split=test"], "no split 'test'"),
+    (["--idle_tolerance=nan", "--drop_idle_end"], "--idle_tolerance: expected a number"),
+    (["--min_return=nan"], "--min_return: expected a number"),
+    (["--max_return=inf"], "--max_return: expected a number"),
   ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, flags, message):

@@ -7,6 +7,7 @@ import pytest
 from robots import FEATURES, Sequence, episode, png, shard, write
 
 from experiments.data import __main__ as tool
+from experiments.data import card as card_lib
 from experiments.data import page, survey
 from experiments.data.describe import describe, plain
 from ilx.data import rlds
@@ -312,3 +313,75 @@ def test_booleans_and_classes(tmp_path):
   card, _ = describe(write(tmp_path, {"train": [[record]]}, found=found))
   assert card["numbers"]["steps/done"]["mean"] == pytest.approx([3 / 7])
   assert card["numbers"]["steps/phase"]["histograms"][0] == {"edges": [-0.5, 0.5, 1.5, 2.5], "counts": [2, 2, 3]}
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (
+      ["--html={tmp}/no/page.html"],
+      "--html: {tmp}/no/page.html cannot be written: there is no folder {tmp}/no; --nopage",
+    ),
+    (["--html={tmp}"], "--html: {tmp} is a folder"),
+    (["--json={tmp}/no/card.json"], "--json: {tmp}/no/card.json cannot be written"),
+    (["--idle_tolerance=nan"], "--idle_tolerance: expected a number"),
+  ],
+)
+def test_outputs_are_checked_before_the_work(directory, tmp_path, capsys, monkeypatch, flags, message):
+  monkeypatch.setattr(survey, "survey", lambda *args, **options: pytest.fail("the work began"))
+  assert tool.main(["describe", str(directory), *(flag.format(tmp=tmp_path) for flag in flags)]) == 2
+  assert message.format(tmp=tmp_path) in capsys.readouterr().err
+
+
+def test_a_read_only_folder_names_the_flags(directory, capsys, monkeypatch):
+  monkeypatch.setattr("os.access", lambda path, mode: False)
+  assert tool.main(["describe", str(directory)]) == 2
+  err = capsys.readouterr().err
+  assert err.startswith("error: --html: NAME-VERSION.html cannot be written: the folder ")
+  assert err.endswith(" is read-only; --nopage leaves the page out\n")
+
+
+def test_the_default_page_stays_in_the_folder(tmp_path, capsys, monkeypatch):
+  directory = write(tmp_path / "data", {"train": [[episode(0)]]})
+  content = json.loads((directory / "dataset_info.json").read_text())
+  content["version"] = "../../1.0.0"
+  (directory / "dataset_info.json").write_text(json.dumps(content))
+  (tmp_path / "here" / "deep").mkdir(parents=True)
+  monkeypatch.chdir(tmp_path / "here" / "deep")
+  assert tool.main(["describe", str(directory)]) == 0
+  assert [path.name for path in (tmp_path / "here" / "deep").iterdir()] == ["robots-.._.._1.0.0.html"]
+
+
+def test_nothing_steers_the_terminal(tmp_path, capsys):
+  record = episode(0)
+  record["steps/language_instruction"] = [b"\x1b[31mred\x07"] * 7
+  metadata = {"env_id": "\x1b]0;title\x07\u202e", "action_low": [-1, -1], "action_high": [1, 1]}
+  directory = str(write(tmp_path, {"train": [[record]]}, metadata=metadata))
+  assert tool.main(["describe", directory, "--nopage"]) == 0
+  out = capsys.readouterr().out
+  assert "\\x1b]0;title\\x07\\u202e" in out
+  assert tool.main(["query", directory, "SELECT '\x1b[2J' AS \"\x1b[1m\""]) == 0
+  out += capsys.readouterr().out
+  assert tool.main(["query", directory, "SELECT \x1b[2J"]) == 2
+  out += capsys.readouterr().err
+  assert all(c.isprintable() or c == "\n" for c in out)
+
+
+def histogram(values):
+  return card_lib._histogram(np.asarray(values))
+
+
+def test_histograms_of_whole_numbers():
+  rng = np.random.default_rng(0)
+  # A few lengths do not get a bin each.
+  found = histogram(rng.integers(13, 50, 30))
+  assert 3 <= len(found["counts"]) <= 10
+  assert len(set(np.diff(found["edges"]))) == 1
+  assert float(found["edges"][0] % 1) == 0.5
+  # All bins of bytes are of 256's divisors, so that the last one is as wide as it looks.
+  found = histogram(np.repeat(np.arange(256, dtype=np.uint8), 50))
+  assert (found["edges"][0], found["edges"][-1]) == (-0.5, 255.5)
+  assert len(set(found["counts"])) == 1
+  # Few numbers have a bin each, whatever their number.
+  assert histogram([0, 5, 11])["edges"] == [i - 0.5 for i in range(13)]
+  assert sum(histogram([-70, -3, 9, 900])["counts"]) == 4

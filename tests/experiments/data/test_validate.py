@@ -317,6 +317,42 @@ def test_many_problems_are_counted(tmp_path, capsys):
   assert content["left_out"][0]["count"] == 4
 
 
+def test_the_report_is_checked_before_the_work_and_written_whole(tmp_path, capsys, monkeypatch):
+  directory = str(write(tmp_path, {"train": [[episode(0)]]}))
+  assert tool.main(["validate", directory, f"--json={tmp_path / 'no' / 'report.json'}"]) == 2
+  captured = capsys.readouterr()
+  assert "--json: " in captured.err
+  assert "there is no folder" in captured.err
+  assert captured.out == ""
+  report = tmp_path / "report.json"
+  report.write_text("old")
+
+  def full(self, target):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("pathlib.Path.replace", full)
+  assert tool.main(["validate", directory, f"--json={report}"]) == 2
+  assert report.read_text() == "old"
+  assert [path.name for path in tmp_path.glob("report*")] == ["report.json"]
+
+
+def test_splits_are_names(tmp_path, capsys):
+  directory = str(write(tmp_path, {"train": [[episode(0)]]}))
+  for command in ("validate", "clean"):
+    assert tool.main([command, directory, "--split=train[:10%]"]) == 2
+    assert "no split 'train[:10%]'; --split takes the name of one: train" in capsys.readouterr().err
+
+
+def test_what_is_wrong_does_not_steer_the_terminal(tmp_path, capsys):
+  def spoil(record):
+    record["steps/\x1b[31mred"] = record["steps/reward"]
+
+  spoilt(tmp_path, spoil)
+  assert tool.main(["validate", str(tmp_path / "robots")]) == 0
+  assert "\\x1b[31mred" in (out := capsys.readouterr().out)
+  assert "\x1b" not in out
+
+
 def test_exit_codes(tmp_path, capsys):
   def outside(record):
     record["steps/action"][0] = 2
