@@ -75,9 +75,11 @@ def _held(values: np.ndarray, at: np.ndarray, grid: Grid, field: Field) -> np.nd
     return values[found]
   fill = 0.0 if field.fill is None and field.kind == "button" else field.fill
   if fill is None:
+    if not len(at):
+      raise ValueError("has no records with a value; set 'fill' to the value without one")
     raise ValueError(
-      f"step {int(np.argmax(early))}, at {grid.times[np.argmax(early)]:.3f} s, is before the first record with a value"
-      f"{f' ({at[0]:.3f} s)' if len(at) else ''}; set 'fill' to the value until then"
+      f"step {int(np.argmax(early))}, at {grid.times[np.argmax(early)]:.3f} s, is before the first record with a value "
+      f"({at[0]:.3f} s); set 'fill' to the value until then"
     )
   if field.kind == "category":
     fill = field.vocabulary.index(str(fill) if isinstance(fill, str) else f"{fill:g}")

@@ -36,7 +36,7 @@ def seconds(value: Any, about: Events, record: dict[str, Any], where: str) -> fl
     if about.unit == "iso" or isinstance(value, bool):
       raise ValueError
     time = float(value) * _SCALE[about.unit]
-  except (ValueError, TypeError):
+  except (ValueError, TypeError, OverflowError):
     raise ValueError(f"{where}: column {about.time!r} is {checks.shown(value)}, no time in {about.unit!r}") from None
   if not math.isfinite(time):
     raise ValueError(f"{where}: column {about.time!r} is {checks.shown(value)}, no time")

@@ -75,6 +75,22 @@ def text(value: Any, where: str) -> str:
   return value
 
 
+def mark(value: Any, where: str) -> str:
+  """One character."""
+  if len(text(value, where)) != 1 or value in '\r\n"':
+    raise ValueError(f"{where}: is {value!r}; expected one character, such as ';'")
+  return value
+
+
+def encoding(value: Any, where: str) -> str:
+  """The name of an encoding of texts."""
+  try:
+    "a".encode(text(value, where))
+  except (LookupError, UnicodeError):
+    raise ValueError(f"{where}: is {value!r}; expected an encoding, such as 'utf-16' or 'latin-1'") from None
+  return value
+
+
 def texts(value: Any, where: str) -> tuple[str, ...]:
   """A list of different texts; numbers and bools stand for their texts."""
   if not isinstance(value, list) or not value or not all(isinstance(x, str | int | float) for x in value):
@@ -103,8 +119,11 @@ def plain(value: Any) -> str:
 
 def number(value: Any, where: str) -> float:
   """A finite number."""
-  if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-    raise ValueError(f"{where}: is {value!r}; expected a number")
+  try:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+      raise ValueError
+  except (ValueError, OverflowError):
+    raise ValueError(f"{where}: is {shown(value)}; expected a number") from None
   return float(value)
 
 

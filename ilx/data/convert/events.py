@@ -1,6 +1,5 @@
 """Records of game logs, one after the other, from JSON lines, JSON, CSV, TSV, Parquet, Avro, YAML or XML files."""
 
-import csv
 import functools
 import json
 import os
@@ -9,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ilx.data.convert import checks
+from ilx.data.convert import checks, lines
 
 # What ``lookup`` gives where there is no such value.
 ABSENT = object()
@@ -27,11 +26,20 @@ _FORMATS = {
   ".xml": "xml",
 }
 
+# The largest file that is read as a whole, in bytes.
+_WHOLE = 1 << 30
+
 Record = dict[str, Any]
 
 
 def records(
-  path: str | os.PathLike, format: str | None = None, at: str | None = None, columns: Sequence[str] | None = None
+  path: str | os.PathLike,
+  format: str | None = None,
+  at: str | None = None,
+  columns: Sequence[str] | None = None,
+  *,
+  delimiter: str | None = None,
+  encoding: str | None = None,
 ) -> Iterator[tuple[str, Record]]:
   """(where, record) for every record of a file; ``where`` is its line or number, from 1.
 
@@ -42,6 +50,8 @@ def records(
     format: one of "jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml", "xml"; by default as its name ends.
     at: the path to the records within the file; see ``mapping.Events``.
     columns: paths that will be looked up; Parquet reads no others.
+    delimiter: between the values of CSV, "," by default.
+    encoding: of CSV and TSV, UTF-8 by default.
 
   Raises:
     FileNotFoundError: where there is no such file.
@@ -55,11 +65,13 @@ def records(
     raise ValueError(f"{path}: format unknown; its name ends in none of {', '.join(_FORMATS)}: say 'format'")
   if at is not None and format not in ("json", "yaml", "xml"):
     raise ValueError(f"{path}: 'records' says where they are in JSON, YAML and XML; {format} has nothing but records")
+  if (delimiter or encoding) and format not in ("csv", "tsv"):
+    raise ValueError(f"{path}: 'delimiter' and 'encoding' are for CSV and TSV, not for {format}")
   readers: dict[str, Callable[..., Iterator[tuple[str, Record]]]] = {
-    "jsonl": lambda: _json_lines(path),
+    "jsonl": lambda: lines.objects(path),
     "json": lambda: _listed(_json(path), at, path),
-    "csv": lambda: _separated(path, ","),
-    "tsv": lambda: _separated(path, "\t"),
+    "csv": lambda: lines.separated(path, delimiter or ",", encoding or "utf-8-sig"),
+    "tsv": lambda: lines.separated(path, delimiter or "\t", encoding or "utf-8-sig"),
     "parquet": lambda: _parquet(path, columns),
     "avro": lambda: _avro(path),
     "yaml": lambda: _yaml(path, at),
@@ -93,18 +105,9 @@ def _parts(path: str) -> list[str]:
   return re.split(r"[./]", path)
 
 
-def _json_lines(path: pathlib.Path) -> Iterator[tuple[str, Any]]:
-  with path.open("rb") as lines:
-    for number, line in enumerate(lines, 1):
-      if not line.strip():
-        continue
-      try:
-        yield f"line {number}", json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-      except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, line {number}: no JSON: {error}") from None
-
-
 def _json(path: pathlib.Path) -> Any:
+  if path.stat().st_size > _WHOLE:
+    raise ValueError(f"{path}: is larger than {_WHOLE >> 20} MiB, and JSON is read as a whole; write JSON lines")
   try:
     return json.loads(path.read_text(encoding="utf-8-sig"))
   except (ValueError, RecursionError) as error:
@@ -119,29 +122,6 @@ def _listed(document: Any, at: str | None, path: pathlib.Path) -> Iterator[tuple
     raise ValueError(f"{path}: {what} of records; say where it is in 'records'")
   for number, record in enumerate(found, 1):
     yield f"record {number}", record
-
-
-def _separated(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, Any]]:
-  with path.open(encoding="utf-8-sig", newline="") as file:
-    rows = csv.reader(file, delimiter=delimiter, strict=True)
-    names: list[str] = []
-    while True:
-      try:
-        row = next(rows, None)
-      except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
-      if row is None:
-        return
-      if not row:
-        continue
-      if not names:
-        names = [name.strip() for name in row]
-        if len(set(names)) != len(names):
-          raise ValueError(f"{path}, line {rows.line_num}: two columns of one name in {', '.join(names)}")
-        continue
-      if len(row) != len(names):
-        raise ValueError(f"{path}, line {rows.line_num}: {len(row)} values where there are {len(names)} columns")
-      yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
 
 
 def _parquet(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
@@ -185,11 +165,18 @@ def _yaml(path: pathlib.Path, at: str | None) -> Iterator[tuple[str, Any]]:
     import yaml
   except ImportError:
     raise ImportError('YAML files need pyyaml: pip install "ilx[data]"') from None
+
   # The safe loader in C where it was built: plain values alone, any other tag is an error.
-  loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+  class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    def flatten_mapping(self, node: Any) -> None:
+      """Merging, again and again, makes of few bytes a file without end."""
+      if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+        raise yaml.constructor.ConstructorError(None, None, "merging by '<<' is not read", node.start_mark)
+      super().flatten_mapping(node)
+
   with path.open("rb") as file:
     try:
-      for number, document in enumerate(yaml.load_all(file, loader), 1):
+      for number, document in enumerate(yaml.load_all(file, Loader), 1):
         if at is None and isinstance(document, dict):
           yield f"document {number}", document
         elif document is not None:

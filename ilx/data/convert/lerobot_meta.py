@@ -10,7 +10,7 @@ import string
 from typing import Any, NamedTuple
 
 from ilx.data import files
-from ilx.data.convert import parquet
+from ilx.data.convert import lines, parquet
 
 
 class Episode(NamedTuple):
@@ -127,8 +127,8 @@ def _read_lines(path: pathlib.Path, fields: tuple[str, ...]) -> list[dict[str, A
   if not path.is_file():
     raise FileNotFoundError(f"{path} is missing: an incomplete copy?")
   found = []
-  with path.open("rb") as lines:
-    for number, line in enumerate(lines, 1):
+  with path.open("rb") as file:
+    for number, line in enumerate(lines.bounded(file, path), 1):
       if not line.strip():
         continue
       try:

@@ -117,6 +117,8 @@ class Events:
     format: "jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml" or "xml"; by default as the files' names end.
     records: the path to the list of records in JSON and YAML ("session.events"; by default the file is the list, or
       YAML documents), and to the elements in XML ("log/event"; by default the root's children).
+    delimiter: between the values of CSV files, such as ";"; "," by default.
+    encoding: of CSV and TSV files, such as "utf-16" or "latin-1"; UTF-8 by default.
     episode: the column that names the episode, in files that hold many; its values are the ``{episode}`` of paths.
     time: the column of times, rising. Without it records are aligned by number.
     unit: of the times: "s", "ms", "us", "ns", or "iso" for texts such as 2024-05-01T12:00:00.25Z (no zone: UTC).
@@ -129,6 +131,8 @@ class Events:
   path: str = setting(checks.text)
   format: str | None = setting(checks.choice(*FORMATS), None)
   records: str | None = setting(checks.text, None)
+  delimiter: str | None = setting(checks.mark, None)
+  encoding: str | None = setting(checks.encoding, None)
   episode: str | None = setting(checks.text, None)
   time: str | None = setting(checks.text, None)
   unit: str = setting(checks.choice("s", "ms", "us", "ns", "iso"), "s")

@@ -9,6 +9,7 @@ from typing import Any
 from ilx.data.convert import checks
 from ilx.data.convert.mapping import Field, Mapping
 
+_MOST = 16 << 20
 _RESERVED = ("observation", "action", "reward", "discount", "is_first", "is_last", "is_terminal")
 
 
@@ -27,6 +28,8 @@ def read(mapping: str | os.PathLike | dict[str, Any]) -> Mapping:
   path = pathlib.Path(mapping)
   if not path.is_file():
     raise FileNotFoundError(f"{path} is missing: no mapping file")
+  if path.stat().st_size > _MOST:
+    raise ValueError(f"{path}: is larger than {_MOST >> 20} MiB: no mapping file")
   return _resolved(checks.build(Mapping, _parsed(path), str(path)), str(path))
 
 
@@ -42,6 +45,10 @@ def _parsed(path: pathlib.Path) -> Any:
   except ImportError:
     raise ImportError('YAML files need pyyaml: pip install "ilx[data]"') from None
   try:
+    # Aliases make of few bytes a document without end.
+    events = yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if any(isinstance(event, yaml.AliasEvent) for event in events):
+      raise ValueError("has an alias (*name); write out what it stands for")
     return yaml.safe_load(text)
   except (yaml.YAMLError, RecursionError, ValueError) as error:
     raise ValueError(f"{path}: no YAML: {error}") from None

@@ -41,6 +41,8 @@ class Steps:
         clocks.check(name, table, by_time, times, mapping.clock.source, mapping.fields_of(name))
         self._grids[name] = table.times, by_time
         continue
+      if not table.count:
+        raise ValueError(f"{table.where} (events.{name}): has no records")
       if table.count not in (total, total - 1):
         raise ValueError(
           f"{table.where} (events.{name}): {table.count} records where {mapping.clock.source!r} has {total} frames; "

@@ -57,7 +57,14 @@ def read(files: Sequence[os.PathLike], about: Events, fields: Sequence[Field]) -
   columns |= {path for path in (about.time, about.episode, *(c for c, _ in about.where)) if path}
   found: dict[str | None, _Rows] = {}
   for file in files:
-    for place, record in events.records(file, about.format, about.records, sorted(columns)):
+    for place, record in events.records(
+      file,
+      about.format,
+      about.records,
+      sorted(columns),
+      delimiter=about.delimiter,
+      encoding=about.encoding,
+    ):
       where = f"{file}, {place}"
       if not cells.matches(record, about.where):
         continue

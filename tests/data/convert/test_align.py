@@ -65,7 +65,7 @@ def test_before_the_first_record_there_is_what_fill_says():
   places = {"kind": "category", "dtype": np.int64, "vocabulary": ("noop", "2", "left")}
   assert at_steps([2], "hold", rows=[5], fill="noop", **places) == [0, 2, 2, 2]
   assert at_steps([2], "hold", rows=[5], fill=2.0, **places) == [1, 2, 2, 2]
-  with pytest.raises(ValueError, match="before the first record with a value; set 'fill'"):
+  with pytest.raises(ValueError, match="has no records with a value; set 'fill'"):
     at_steps([], "hold")
 
 

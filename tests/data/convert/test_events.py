@@ -1,5 +1,6 @@
 import gc
 import json
+import tracemalloc
 
 import fastavro
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ilx.data.convert import cells, events, tables
+from ilx.data.convert import cells, events, lines, tables
 from ilx.data.convert.mapping import Events, Field
 
 RECORDS = [
@@ -123,15 +124,86 @@ def test_damaged_files_name_the_record(tmp_path, kind):
     list(events.records(tmp_path / "none.jsonl"))
 
 
-def test_bytes_that_are_no_text_name_the_line(tmp_path):
+def test_bytes_that_are_no_text_are_refused(tmp_path):
   path = tmp_path / "events.jsonl"
   path.write_bytes(b'{"t": 0}\n{"t": "\xff"}\n')
   with pytest.raises(ValueError, match="line 2: no JSON: 'utf-8' codec"):
     list(events.records(path))
   path = tmp_path / "events.csv"
   path.write_bytes(b"t\n0\n\xff\n")
-  with pytest.raises(ValueError, match=r"events\.csv, line .*'utf-8' codec"):
+  with pytest.raises(ValueError, match=r"events\.csv: is not written in utf-8 .*; set 'encoding', such as utf-16"):
     list(events.records(path))
+
+
+CSV = "t;ü\n0;1,5\n1;2\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8"])
+def test_csv_of_other_delimiters_and_encodings(tmp_path, encoding):
+  path = tmp_path / "events.csv"
+  path.write_bytes(CSV.encode(encoding))
+  with pytest.raises(ValueError, match=r"set '(encoding|delimiter)'"):
+    list(events.records(path))
+  expected = [("line 2", {"t": "0", "ü": "1,5"}), ("line 3", {"t": "1", "ü": "2"})]
+  assert list(events.records(path, encoding=encoding, delimiter=";")) == expected
+  about = {"delimiter": ";", "encoding": encoding, "time": "t"}
+  assert read(path, [Field(column="t")], **about).times.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"t;a\n0;1\n", r"events\.csv: the first line has one column 't;a', not separated by ','; set 'delimiter' to ';'"),
+    (b"t\ta\n0\t1\n", r"set 'delimiter' to '\\t'"),
+    (b"0,1.5\n1,-2e-3\n", r"events\.csv: the first line, '0,1\.5', has numbers alone; the columns' names"),
+    ("t,a\n0,1\n".encode("utf-16-le"), r"events\.csv: the first line has zero bytes; set 'encoding'"),
+  ],
+)
+def test_csv_that_is_another_says_what_to_do(tmp_path, content, message):
+  path = tmp_path / "events.csv"
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    list(events.records(path))
+
+
+def test_columns_may_be_counted(tmp_path):
+  path = write(tmp_path / "events.csv", "0,1\n5,6\n")
+  assert list(events.records(path)) == [("line 2", {"0": "5", "1": "6"})]
+
+
+def test_delimiters_are_for_csv(tmp_path):
+  path = write(tmp_path / "events.jsonl", "{}\n")
+  with pytest.raises(ValueError, match=r"events\.jsonl: 'delimiter' and 'encoding' are for CSV and TSV, not for jsonl"):
+    list(events.records(path, delimiter=";"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "json"])
+def test_files_without_end_are_not_read_as_one_line(tmp_path, kind, monkeypatch):
+  monkeypatch.setattr(lines, "_LONGEST", 1 << 20)
+  path = tmp_path / f"events.{kind}"
+  with path.open("wb") as file:
+    file.write(b"" if kind == "json" else b"{}\n")
+    file.truncate(20 << 30)
+  tracemalloc.start()
+  with pytest.raises(ValueError, match=r"line 2: is longer than 1 MiB|is larger than 1024 MiB, .* write JSON lines"):
+    list(events.records(path))
+  assert tracemalloc.get_traced_memory()[1] < 32 << 20
+  tracemalloc.stop()
+
+
+def test_yaml_that_merges_again_and_again_is_refused(tmp_path):
+  levels = "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+  path = write(tmp_path / "events.yaml", "a0: &a0 {x: 1}\n" + levels)
+  with pytest.raises(ValueError, match=r"events\.yaml: no YAML that can be read: merging by '<<' is not read"):
+    list(events.records(path))
+  path = write(tmp_path / "events.yaml", "- &a {x: 1, =: 2}\n- *a\n")
+  assert list(events.records(path)) == [("record 1", {"x": 1, "=": 2}), ("record 2", {"x": 1, "=": 2})]
+
+
+def test_numbers_beyond_all_measure_are_refused(tmp_path):
+  path = write(tmp_path / "events.jsonl", '{"t": 1' + "0" * 400 + "}\n")
+  with pytest.raises(ValueError, match=r"events\.jsonl, line 1: column 't' is 10+\.\.\.0+, no time in 's'"):
+    read(path, [], time="t")
 
 
 def test_lines_may_be_empty_and_begin_with_a_mark(tmp_path):

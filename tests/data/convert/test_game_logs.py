@@ -512,7 +512,9 @@ def test_the_cost_of_an_episode_does_not_grow_with_their_number(one):
 
 
 def test_counts_must_fit(one):
-  for count in (0, 3, 6):
+  with pytest.raises(ValueError, match=r"s1\.jsonl \(events\.pad\): has no records"):
+    one([])[0]
+  for count in (3, 6):
     with pytest.raises(ValueError, match=rf"s1\.jsonl \(events\.pad\): {count} records where 'screen' has 5 frames"):
       one([record(i) for i in range(count)])[0]
   with pytest.raises(ValueError, match=r"\(observation\.hp\): has no record for the last of 5 frames"):

@@ -65,6 +65,9 @@ ERRORS = [
   ("frames.screen", {}, r"frames\.screen: key 'path' is missing"),
   ("events.pad.format", "jsn", r"events\.pad\.format: is 'jsn'; .*did you mean 'json'"),
   ("events.pad.unit", "ms", r"events\.pad: unit, offset, relative and check are about times; name their column"),
+  ("events.pad.delimiter", "ab", r"events\.pad\.delimiter: is 'ab'; expected one character"),
+  ("events.pad.encoding", "utf-9", r"events\.pad\.encoding: is 'utf-9'; expected an encoding"),
+  ("events.pad.offset", 10**400, r"events\.pad\.offset: is 10+\.\.\.0+; expected a number"),
   ("events", {}, r"mapping\.events: is missing; actions come from"),
   ("action", [], r"mapping\.action: is \[\]; expected keys among from"),
   ("action", {"colum": "x"}, r"mapping\.action: unknown key 'colum' \(did you mean 'column'\?\)"),
@@ -145,3 +148,18 @@ def test_files_that_are_no_mapping_are_named(tmp_path, name, text, message):
     mapping_file.read(tmp_path / name)
   with pytest.raises(FileNotFoundError, match="no mapping file"):
     mapping_file.read(tmp_path / "none.yaml")
+
+
+def test_aliases_are_refused(tmp_path):
+  levels = "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+  path = tmp_path / "a.yaml"
+  path.write_text(yaml.safe_dump(SMALL) + "metadata:\n  a0: &a0 [x]\n" + levels)
+  with pytest.raises(ValueError, match=r"a\.yaml: no YAML: has an alias"):
+    mapping_file.read(path)
+
+
+def test_large_files_are_no_mapping(tmp_path):
+  with (tmp_path / "a.yaml").open("wb") as file:
+    file.truncate(20 << 30)
+  with pytest.raises(ValueError, match=r"a\.yaml: is larger than 16 MiB"):
+    mapping_file.read(tmp_path / "a.yaml")
