@@ -82,6 +82,8 @@ class _Planner:
       raise ValueError(f"{info.directory}: the steps have no reward of one number")
     if rules.clip_actions and (self._bounds is None or "action_low" not in info.metadata):
       raise ValueError(f"{info.directory}: metadata.json gives no action_low and action_high to clip actions to")
+    if rules.clip_actions and not np.all(self._bounds[0] <= self._bounds[1]):
+      raise ValueError(f"{info.directory}: action_low in metadata.json is not below action_high; correct it to clip")
     if rules.drop_idle_start or rules.drop_idle_end:
       activity.check_observation(info, rules.idle_ignore)
     self._success = f"episode_metadata/{rules.success_key}"

@@ -94,7 +94,7 @@ def _array_record(path: Path, count: int) -> Iterator[Found]:
   from array_record.python import array_record_module
 
   with path.open("rb") as file:
-    if file.read(len(shards._SIGNATURE)) != shards._SIGNATURE:
+    if file.read(len(shards.SIGNATURE)) != shards.SIGNATURE:
       yield None, ValueError("damaged or no ArrayRecord file: wrong signature at its start")
       return
   start = 0

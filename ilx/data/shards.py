@@ -20,7 +20,7 @@ _ARRAY_RECORD_OPTIONS = "group_size:1,snappy"
 
 # What every Riegeli file, and so every ArrayRecord file, begins with; the reader itself does not look at it.
 # Source: https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md
-_SIGNATURE = bytes.fromhex(
+SIGNATURE = bytes.fromhex(
   "83af70d10d884a3f0000000000000000400000000000000091bac23c9287e1a9"
   "0000000000000000e19f13c0e9b1c3727300000000000000" + "00" * 8
 )
@@ -148,7 +148,7 @@ def _open_array_record(path: Path):
   from array_record.python import array_record_module
 
   with path.open("rb") as file:
-    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+    if file.read(len(SIGNATURE)) != SIGNATURE:
       raise ValueError(f"{path} is damaged or no ArrayRecord file: wrong signature at its start")
   try:
     return array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")

@@ -297,6 +297,12 @@ def test_no_bounds_to_clip_to(tmp_path, capsys):
   assert "no action_low and action_high" in capsys.readouterr().err
 
 
+def test_bounds_the_wrong_way_round_are_none_to_clip_to(tmp_path, capsys):
+  metadata = {"action_low": [1, -1], "action_high": [-1, 1]}
+  run(tmp_path, [episode(0)], "--clip_actions", code=2, metadata=metadata)
+  assert "action_low in metadata.json is not below action_high" in capsys.readouterr().err
+
+
 def test_damage_is_an_error_or_left_out(tmp_path, capsys):
   records = [episode(seed) for seed in range(6)]
   old = write(tmp_path / "old", {"train": [records[:3], records[3:5], records[5:]]})
