@@ -23,8 +23,8 @@ def keys(path: str | os.PathLike) -> list[str]:
     FileNotFoundError: where there is no such file.
     ValueError: where it is no npz file.
   """
-  with _open(path) as archive:
-    return sorted(_members(archive))
+  with opened(path) as archive:
+    return sorted(members(archive))
 
 
 def load(path: str | os.PathLike, wanted: Iterable[str], *, max_bytes: int = 8 << 30) -> dict[str, np.ndarray]:
@@ -39,18 +39,24 @@ def load(path: str | os.PathLike, wanted: Iterable[str], *, max_bytes: int = 8 <
     ValueError: where the file is damaged, an array holds Python objects, or the sizes fail these checks.
   """
   wanted = list(wanted)
-  with _open(path) as archive:
-    members = _members(archive)
+  with opened(path) as archive:
+    found = members(archive)
     for key in wanted:
-      if key not in members:
+      if key not in found:
         raise KeyError(f"{path}: no array {key!r}")
-    _check_sizes(path, {key: members[key] for key in wanted}, max_bytes)
+    check_sizes(path, {key: found[key] for key in wanted}, max_bytes)
     for key in wanted:
-      _check_header(path, archive, key, members[key])
-    return {key: _array(path, archive, key, members[key]) for key in wanted}
+      check_header(path, archive, key, found[key])
+    return {key: _array(path, archive, key, found[key]) for key in wanted}
 
 
-def _open(path: Any) -> zipfile.ZipFile:
+def opened(path: str | os.PathLike) -> zipfile.ZipFile:
+  """The archive.
+
+  Raises:
+    FileNotFoundError: where there is no such file.
+    ValueError: where it is no npz file.
+  """
   try:
     return zipfile.ZipFile(path)
   except FileNotFoundError:
@@ -64,11 +70,13 @@ def _open(path: Any) -> zipfile.ZipFile:
     raise ValueError(f"{path}: not an npz file, or a damaged one") from None
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+  """Where its arrays are, by name."""
   return {info.filename[: -len(".npy")]: info for info in archive.infolist() if info.filename.endswith(".npy")}
 
 
-def _check_sizes(path: Any, members: dict[str, zipfile.ZipInfo], max_bytes: int) -> None:
+def check_sizes(path: str | os.PathLike, members: dict[str, zipfile.ZipInfo], max_bytes: int) -> None:
+  """Raises ValueError where arrays declare more than the file can hold, or take more than ``max_bytes`` together."""
   on_disk = os.path.getsize(path)
   for key, info in members.items():
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -85,7 +93,8 @@ def _check_sizes(path: Any, members: dict[str, zipfile.ZipInfo], max_bytes: int)
     )
 
 
-def _check_header(path: Any, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> None:
+def check_header(path: str | os.PathLike, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> None:
+  """Raises ValueError where an array holds objects, or its header does not fit the bytes that are there."""
   try:
     with archive.open(info) as stream:
       version = np.lib.format.read_magic(stream)

@@ -92,15 +92,15 @@ class Rows:
 
   def _root(self) -> zipfile.ZipFile:
     if self._opened is None or self._opened[0] != os.getpid():
-      self._opened, self._cursors = (os.getpid(), archive._open(self.path)), {}
+      self._opened, self._cursors = (os.getpid(), archive.opened(self.path)), {}
     return self._opened[1]
 
   def _begin(self, name: str) -> tuple[Any, tuple[int, ...], np.dtype]:
     """A stream at an array's first row, its shape and dtype, after checking its header."""
     root = self._root()
-    info = archive._members(root)[name]
-    archive._check_sizes(self.path, {name: info}, max_bytes=1 << 62)
-    archive._check_header(self.path, root, name, info)
+    info = archive.members(root)[name]
+    archive.check_sizes(self.path, {name: info}, max_bytes=1 << 62)
+    archive.check_header(self.path, root, name, info)
     stream = root.open(info)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -21,6 +21,7 @@ What was decided, beside what ``convert.npz`` says:
 * Actions are bounded by [-1, 1], robomimic's convention for ``actions``; other actions have no bounds.
 * Episode metadata: "demo" (its name), "success" (whether a reward is above 0, where the environment's rewards are
   sparse), "mask_<key>" for every mask that is no split.
+* "language_instruction" is there where any demonstration has an instruction; it is empty in those that have none.
 * Demonstrations come in the order of their numbers.
 """
 
@@ -82,7 +83,7 @@ class Robomimic:
     bounded = actions == "actions"
     self._clip = clip and bounded
     self._splits, self._masks = self._read_masks(fields.names(splits))
-    self._instructed = "lang" in self._about(self._demos[0])
+    self._instructed = any(self._instruction(demo) is not None for demo in self._demos)
     self.metadata: dict[str, Any] = {"source": f"robomimic: {self._file.path.name}", "env_args": env}
     if bounded:
       size = (*self._file.shape(f"data/{self._demos[0]}/actions"), 1)[1]
@@ -131,7 +132,7 @@ class Robomimic:
     )
     steps["observation"] = _encoded(steps["observation"], self._images)
     if self._instructed:
-      steps["language_instruction"] = [str(self._about(demo).get("lang", ""))] * len(steps["reward"])
+      steps["language_instruction"] = [str(self._about(demo).get("lang") or "")] * len(steps["reward"])
     metadata: dict[str, Any] = {"demo": demo}
     if self._sparse:
       metadata["success"] = bool((reward > 0).any())
@@ -202,6 +203,13 @@ class Robomimic:
           raise ValueError(f"{self._file.path}: {demo!r} is in both masks {of[demo]!r} and {split!r}, which are splits")
         of[demo] = split
     return of, masks
+
+  def _instruction(self, demo: str) -> Any:
+    """As it is there; None where there is none, or it cannot be read, which its demonstration's reader is told."""
+    try:
+      return self._about(demo).get("lang")
+    except ValueError:
+      return None
 
   def _about(self, demo: str) -> dict[str, Any]:
     return self._json(self._file.attribute(f"data/{demo}", "ep_meta"), f"data/{demo}: ep_meta")

@@ -157,6 +157,25 @@ def test_instructions(path):
   assert len(source[0].steps["language_instruction"]) == 6
 
 
+def test_the_first_demonstration_may_lack_an_instruction(path):
+  meta = [{"seed": 1}, {"lang": "drop it"}, {"lang": None}]
+  source = robomimic.open(write_file(path, demonstrations(), meta=meta))
+  assert [set(source[i].steps["language_instruction"]) for i in range(3)] == [{""}, {"drop it"}, {""}]
+  source = robomimic.open(write_file(path, demonstrations(), meta=[{"seed": 1}, {}, {"lang": None}]))
+  assert "language_instruction" not in source[1].steps
+
+
+def test_a_damaged_description_stops_its_demonstration_alone(path):
+  write_file(path, demonstrations(), meta=[{"lang": "lift"}, {}, {}])
+  with h5py.File(path, "a") as file:
+    file["data/demo_0"].attrs["ep_meta"] = "{"
+    file["data/demo_1"].attrs["ep_meta"] = '{"lang": "drop it"}'
+  source = robomimic.open(path)
+  assert set(source[1].steps["language_instruction"]) == {"drop it"}
+  with pytest.raises(ValueError, match=r"'data/demo_0: ep_meta' is not JSON"):
+    source[0]
+
+
 def test_other_actions(path):
   demos = demonstrations()
   write_file(path, demos)
