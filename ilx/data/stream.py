@@ -27,6 +27,7 @@ import numpy as np
 
 from ilx.data import index as index_lib
 from ilx.data import rlds, sampling, splits
+from ilx.data.dividing import check_hosts, default_streams
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
 from ilx.data.mixing import check_shares, differences
@@ -37,9 +38,6 @@ from ilx.data.small import Shuffle, SmallReader
 from ilx.data.sources import Source, read
 from ilx.data.statistics import merge
 from ilx.types import View
-
-# A batch is divided among at least so many streams, if its size has such a divisor, and an item of 16 for each.
-_STREAMS, _ITEMS = 16, 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,7 +99,7 @@ class Stream:
       seed: of the order.
       start: the first batch.
       host: (h, H): this host gets items ``h B / H`` to ``(h + 1) B / H - 1`` of every batch, and reads those alone.
-      streams: V, which divides B; H must divide it. By default see ``default_streams``.
+      streams: V, which divides B; H must divide it. By default see ``dividing.default_streams``.
       buffer_bytes: what the blocks of all streams take at most, measured as on disk; the next ones take as much again.
         The more, the more episodes a batch mixes, up to a quarter of all.
       threads: that read ahead, and as many that make batches.
@@ -119,7 +117,7 @@ class Stream:
       streams = default_streams(batch_size)
     if streams < 1 or batch_size % streams:
       raise ValueError(f"batch_size={batch_size} is no multiple of streams={streams}")
-    _check_hosts(host, batch_size, streams)
+    check_hosts(host, batch_size, streams)
     if start < 0 or threads < 1 or buffer_bytes < 1:
       raise ValueError(
         f"start={start} must be at least 0, threads={threads} and buffer_bytes={buffer_bytes} at least 1"
@@ -161,33 +159,6 @@ class Stream:
       raise ValueError(f"{self.info.directory}: no item is left to draw from; {which} is too short")
     shares = None if self.shares is None else np.array(self.shares)
     return sampling.item_weights(items, weights, source, shares)
-
-
-def default_streams(batch_size: int) -> int:
-  """The number of streams of a batch, V, whatever the number of hosts: about B / 16, or 16 for small batches.
-
-  It is a multiple of the power of two that B is a multiple of, as far as that is not above, so that so many hosts can
-  share it: 32 of 512, 8 of 200, 40 of 1000.
-  """
-  wanted = max(_STREAMS, batch_size // _ITEMS)
-  power = min(batch_size & -batch_size, 1 << (wanted.bit_length() - 1))
-  found = [n for n in range(power, min(4 * wanted, batch_size) + 1, power) if batch_size % n == 0]
-  return min(found, key=lambda n: max(n / wanted, wanted / n))
-
-
-def _check_hosts(host: tuple[int, int], batch_size: int, streams: int) -> None:
-  place, hosts = host
-  if not 0 <= place < hosts:
-    raise ValueError(f"host {place} of {hosts}; expected one from 0 to {hosts - 1}")
-  if batch_size % hosts:
-    raise ValueError(f"batch_size={batch_size} does not divide among {hosts} hosts; choose a multiple of {hosts}")
-  if streams % hosts:
-    suited = [n for n in range(hosts, batch_size + 1, hosts) if batch_size % n == 0]
-    nearest = min(suited, key=lambda n: abs(n - streams))
-    raise ValueError(
-      f"batch_size={batch_size}: its {streams} streams do not divide among {hosts} hosts; pass streams={nearest} on "
-      "every host, or choose another batch size"
-    )
 
 
 def open(

@@ -18,6 +18,7 @@ from ilx.data import (
   Recorder,
   Transitions,
   Windows,
+  dividing,
   episode,
   load,
   mixture,
@@ -257,16 +258,11 @@ def test_weights_are_shares_of_the_items(dataset):
 
 @pytest.mark.parametrize(("batch_size", "hosts"), [(20, 4), (100, 4), (24, 8), (200, 8), (1000, 8), (512, 32), (7, 1)])
 def test_hosts_that_divide_a_batch_share_its_streams(dataset, batch_size, hosts):
-  streams = stream.default_streams(batch_size)
+  streams = dividing.default_streams(batch_size)
   assert batch_size % streams == 0 and streams % hosts == 0
   opened = stream.open(dataset)
   with opened.batches(Transitions(), batch_size, seed=0, host=(hosts - 1, hosts)) as batches:
     assert len(next(batches).action) == batch_size // hosts
-
-
-def test_the_default_number_of_streams():
-  found = [stream.default_streams(n) for n in (1, 6, 16, 64, 200, 256, 512, 1000, 1024, 4096, 1009)]
-  assert found == [1, 6, 16, 16, 8, 16, 32, 40, 64, 256, 1]
 
 
 @pytest.mark.parametrize("weights", [None, sampling.per_episode])
