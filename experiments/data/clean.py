@@ -10,11 +10,10 @@ the rules and counts are in its metadata.json.
 """
 
 import collections
-import hashlib
 import json
-import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,34 +151,29 @@ def clean(
       path = writing.write(
         source, directory, name=target.parent.name, version=version, progress=terminal.total(advance)
       )
-    except ValueError:
+    except BaseException as error:
+      log.unlink(missing_ok=True)  # a run that goes on makes it again
       # The same rules would fail again, and others could not go on with it.
-      if not resumes:
+      if isinstance(error, ValueError) and not resumes:
         shutil.rmtree(unfinished, ignore_errors=True)
-        log.unlink(missing_ok=True)
       raise
   # Last, so that a kill in between leaves it beside the folder.
   log.replace(path / "clean.jsonl")
+  for left in _logs(target):
+    left.unlink(missing_ok=True)  # of killed runs, and of others that can only fail now
   return path, plan
 
 
 def _write_log(target: pathlib.Path, plan: Plan) -> pathlib.Path:
-  """Writes the log beside a dataset that is to be; returns its path.
-
-  It is named by its content: other processes that clean into the same place do not touch it unless theirs is the same,
-  and a run that goes on after a kill finds its own.
-  """
-  content = "".join(json.dumps(entry) + "\n" for entry in plan.log)
-  digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-  log = target.with_name(f"{target.name}.clean-{digest}.jsonl")
+  """Writes the log beside a dataset that is to be, under a name that no other run has; returns its path."""
+  log = target.with_name(f"{target.name}.clean-{uuid.uuid4().hex}.jsonl")
   log.parent.mkdir(parents=True, exist_ok=True)
-  temporary = log.with_name(f"{log.name}.{os.getpid()}.tmp")
-  try:
-    files.write_text(temporary, content)
-    temporary.replace(log)
-  finally:
-    temporary.unlink(missing_ok=True)
+  files.write_text(log, "".join(json.dumps(entry) + "\n" for entry in plan.log))
   return log
+
+
+def _logs(target: pathlib.Path) -> list[pathlib.Path]:
+  return list(target.parent.glob(f"{target.name}.clean-*.jsonl"))
 
 
 def show(plan: Plan) -> None:

@@ -383,6 +383,7 @@ def test_two_at_once_publish_the_log_of_the_one_that_wrote(tmp_path, monkeypatch
   monkeypatch.setattr(Trimmed, "__getitem__", meanwhile)
   path, plan = clean.clean(str(old), Rules(where="episode > 0"), root=str(tmp_path))
   assert others
+  assert [file.name for file in path.parent.iterdir()] == ["1.0.0"]
   assert log(path) == plan.log
   assert [entry["episode"] for entry in log(path)] == [0]
 
@@ -419,6 +420,8 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     clean.clean(str(old), rules, root=str(tmp_path / "cut"))
   reads.clear()
+  assert [file.name for file in (tmp_path / "cut" / "robots-clean").iterdir()] == ["1.0.0.incomplete"]
+  (tmp_path / "cut" / "robots-clean" / "1.0.0.clean-0.jsonl").touch()  # of a run that was killed
   path, _ = clean.clean(str(old), rules, root=str(tmp_path / "cut"))
   # The last one that was written is read again, to see that it is the same.
   assert reads == [3, 4, 5]
