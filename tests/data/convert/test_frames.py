@@ -311,3 +311,15 @@ def test_a_name_is_no_address(tmp_path, monkeypatch):
   write_video(tmp_path / "a.mp4", [20, 40])
   (tmp_path / "a.mp4").rename("concat:a.mp4")
   assert len(video.clock("concat:a.mp4")) == 2
+
+
+def test_frames_that_an_edit_cut_off_are_not_there(tmp_path):
+  levels = np.arange(20, 220, 10)
+  path = write_video(tmp_path / "a.mp4", levels, bf="0", g="8")
+  content = bytearray(path.read_bytes())
+  start = content.find(b"elst") + 16  # where the shown part begins: five frames later
+  content[start : start + 4] = struct.pack(">i", 5 * 512)
+  path.write_bytes(content)
+  times = video.clock(path)
+  assert times == pytest.approx(np.arange(15) / 30, abs=1e-3)
+  assert np.abs(levels_of(video.frames(path, times, 1e-3)) - levels[5:]).max() <= NEAR
