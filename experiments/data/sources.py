@@ -124,8 +124,10 @@ def inputs(path: str, name: str) -> list[pathlib.Path]:
   found = pathlib.Path(path).expanduser()
   if name == "minari" and found.is_file():
     return [found.parent]
+  if name != "ogbench":
+    return [found]
   beside = found.with_name(f"{found.stem}-val{found.suffix}")
-  return [found, beside] if name == "ogbench" and beside.is_file() else [found]
+  return [found, beside] if beside.is_file() else [found]
 
 
 def known_options(module: Any) -> list[str]:
