@@ -171,7 +171,7 @@ def _play(
   leaves = jax.tree.leaves(episodes.observation)
   size = slots * max(1, frame_stack) * sum(math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in leaves)
   at_once = max(1, min(_STEPS, total, _BYTES // size))
-  act, params, carry = _compiled(agent.act), rollout._on_one_device(params), agent.carry(slots)
+  act, params, carry = _compiled(agent.act), rollout.on_one_device(params), agent.carry(slots)
   chosen = []
   for start in range(0, total, at_once):
     # The last piece repeats its last step to be as long as the others: one compilation.

@@ -124,7 +124,7 @@ def play(
   num_envs = env.num_envs
   spec = environments.spec_of(env.spec)
   act = _compiled(policy.act, key is not None)
-  params, carry = _on_one_device(params), policy.carry(num_envs)
+  params, carry = on_one_device(params), policy.carry(num_envs)
 
   returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
   # The episode that each slot plays; at or beyond `episodes` its share is played.
@@ -181,7 +181,7 @@ def _compiled(act: Callable, sample: bool) -> Callable:
   return jax.jit(policy)
 
 
-def _on_one_device(params: Tree) -> Tree:
+def on_one_device(params: Tree) -> Tree:
   """Acting is a small program in a host loop: it must not wait for the collectives of a mesh."""
   device = jax.local_devices()[0]
 
