@@ -1,9 +1,12 @@
 """Writes a new dataset from a part of another, by rules.
 
 Episodes are left out whole or trimmed at their ends: dropping steps in between would make transitions that never were.
-After an idle start was dropped the first step that is left is the episode's first. The flags is_first and is_last are
-set by the episodes' ends, pictures are copied byte for byte, real numbers are stored as float32 and integers as int32.
-Killed and started again, it goes on behind the last episode.
+A step is idle where its action is 0 or repeats, nothing observed changes, not a byte of a picture, and nothing is
+earned; most cameras' pictures always change, so that no step is idle unless --idle_ignore names them. After an idle
+start was dropped the first step that is left is the episode's first; after an idle end the last ones keep the discount
+and the is_terminal that the episode ended with. The flags is_first and is_last are set by the episodes' ends, pictures
+are copied byte for byte, real numbers are stored as float32 and integers as int32. Killed and started again, it goes on
+behind the last episode.
 
 What went and why is in clean.jsonl in the new dataset's folder, one line for each episode that was left out or changed;
 the rules and counts are in its metadata.json.
