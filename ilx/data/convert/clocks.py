@@ -45,6 +45,28 @@ def check(name: str, table: Table, grid: Grid, times: np.ndarray | None, clock: 
     )
 
 
+def check_stream(where: str, shown: np.ndarray, grid: Grid, clock: str) -> None:
+  """Refuses frames that are shown in less than half of the steps' time: in the rest they would stand still.
+
+  Args:
+    where: the file and the stream, for messages.
+    shown: float64 ``[F]``, when the frames are.
+    grid: the steps, on another clock than the frames.
+    clock: its name.
+
+  Raises:
+    ValueError: names both spans and the settings that may be wrong.
+  """
+  begin, end = float(grid.times[0]), grid.end
+  last = float(shown[-1]) + align.period(shown)
+  if len(shown) >= _FEW and min(last, end) - max(shown[0], begin) < 0.5 * (end - begin):
+    raise ValueError(
+      f"{where}: frames from {shown[0]:.3f} to {last:.3f} s, {clock!r} from {begin:.3f} to {end:.3f} s: set 'offset' "
+      f"or 'fps', or the 'unit' or 'relative' of {clock!r}{_likely(grid.times, last - float(shown[0]))}, or "
+      "'check: false' if that is right"
+    )
+
+
 def _problem(at: np.ndarray, begin: float, end: float) -> str:
   """What is wrong with the times of records, or ""."""
   count, inside = len(at), int(np.sum((at >= begin) & (at <= end)))
@@ -59,16 +81,18 @@ def _problem(at: np.ndarray, begin: float, end: float) -> str:
     return ""
   covered = (min(at[-1], end) - max(at[0], begin)) / (end - begin)
   if covered < (0.5 if _regular(at) else 0.01):
-    return f"they are within {100 * covered:.2g} % of the frames' time"
+    return f"they cover {100 * covered:.2g} % of the frames' time"
   return ""
 
 
 def _likely(at: np.ndarray, span: float) -> str:
-  """The unit that would give both about one length."""
-  ratio = (at[-1] - at[0]) / span
-  for unit, scale in (("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+  """Whether both would be about as long in another unit."""
+  ratio = float(at[-1] - at[0]) / span
+  for scale in (10**3, 10**6, 10**9):
     if 0.5 < ratio / scale < 2:
-      return f" (they look like 'unit: {unit}')"
+      return f" (they would fit in a unit {scale} times smaller)"
+    if 0.5 < ratio * scale < 2:
+      return f" (they would fit in a unit {scale} times larger)"
   return ""
 
 

@@ -54,6 +54,10 @@ How it is read:
   none, or at most a quarter (of 10 or more: less than half), are within the frames' time; 10 or more that are within
   less than a hundredth of it, or, where they come at regular times, less than half of it; and, where these are held, a
   gap of more than 10 s and 100 times the usual one. A single record may be up to an hour before the frames.
+* Pictures are turned as their EXIF orientation, and videos as their header, say; what is transparent is laid over
+  black; pictures of more than 8 bits are refused. Files that are links out of the recordings' folder are refused, and
+  so are playlists, which name other files.
+* A recording that lacks a file is refused when it is read, so that it can be skipped.
 * Ends. ``terminal`` is true in the step that led to the end of the task, or in the last. In the last, the frame after
   it was not recorded, and the last observation is repeated as the terminal one; its value is never bootstrapped. All
   other recordings were cut, which is a time limit: the last frame is the last step, and what was done after it is left
@@ -89,6 +93,7 @@ class Frames:
     fps: frames a second; by default the video's own times, from its first frame on. A folder of pictures needs it to be
       aligned by time.
     offset: seconds to add to the frames' times, which count from the first frame.
+    check: whether frames on another clock that are shown in less than half of the steps' time are refused.
   """
 
   path: str = setting(checks.text)
@@ -98,6 +103,7 @@ class Frames:
   encoding: str | None = setting(checks.choice("jpeg", "png"), None)
   fps: float | None = setting(checks.positive, None)
   offset: float = setting(checks.number, 0.0)
+  check: bool = setting(checks.flag, True)
 
   def __post_init__(self):
     _ = self.look

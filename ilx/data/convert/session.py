@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ilx.data.convert import align, find, frames, video
+from ilx.data.convert import align, clocks, find, frames, video
 from ilx.data.convert.mapping import Mapping as GameMapping
 from ilx.data.convert.steps import Steps
 from ilx.data.convert.tables import Table
@@ -76,6 +76,10 @@ def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table]) -> Ses
   clock = mapping.clock
   times, total = _clock(mapping, streams, tables)
   chosen = np.arange(0, total, clock.skip)
+  for name, stream in streams.items():
+    if name != clock.source and times is not None and stream.times is not None and mapping.frames[name].check:
+      where = f"{stream.files[0]} (frames.{name})"
+      clocks.check_stream(where, stream.times, align.grid(times, total, chosen), clock.source)
   aligned = Steps(mapping, tables, times, total, chosen)
   flags = aligned.flags(mapping.terminal)
   size, terminal, repeated = _end(flags, len(chosen), clock.after_end, aligned.final, tables, mapping)

@@ -23,13 +23,13 @@ PAUSE = FRAMES[(FRAMES < 50) | (FRAMES > 65)]
 @pytest.mark.parametrize(
   ("at", "message"),
   [
-    (FRAMES * 1000, r"only 3 of 2000 records are within .*'unit: ms'.*'check: false'"),
-    (FRAMES / 1000, r"within 0\.1\d* % of the frames' time"),
+    (FRAMES * 1000, r"only 3 of 2000 records are within .*'unit' .*in a unit 1000 times smaller.*'check: false'"),
+    (FRAMES / 1000, r"cover 0\.1 % of the frames' time.*in a unit 1000 times larger"),
     (FRAMES + 3600, "nothing in common"),
     (FRAMES - 3600, "nothing in common"),
     (FRAMES + 60, r"only 80\d of 2000 records"),
-    (FRAMES[:900], r"within 4\d % of the frames' time"),
-    (FRAMES[:10], r"within 0\.45 % of"),  # few, but all at once
+    (FRAMES[:900], r"cover 4\d % of the frames' time"),
+    (FRAMES[:10], r"cover 0\.45 % of"),  # few, but all at once
     (np.arange(5) * 1000, "only 1 of 5 records"),
     ([-20, -10], "nothing in common"),
     ([200], "nothing in common"),
@@ -83,3 +83,18 @@ def test_a_short_session_with_a_jump_is_refused():
   at = np.arange(20) / 20 + np.where(np.arange(20) > 10, 3600, 0)
   with pytest.raises(ValueError, match="did the clock jump"):
     check(at, frames=np.arange(20) / 20)
+
+
+def check_stream(shown, frames=FRAMES):
+  clocks.check_stream("a.mp4 (frames.map)", np.asarray(shown, float), align.grid(frames, 2000, np.arange(2000)), "pad")
+
+
+@pytest.mark.parametrize("shown", [FRAMES[:900], FRAMES[1100:], FRAMES + 1e6, FRAMES / 1000])
+def test_frames_that_stand_still_most_of_the_time_are_refused(shown):
+  with pytest.raises(ValueError, match=r"a\.mp4 \(frames\.map\): frames from .* 'pad' from .*'check: false'"):
+    check_stream(shown)
+
+
+@pytest.mark.parametrize("shown", [FRAMES, FRAMES[:1100], np.arange(-500, 2000), [0], [50, 51]])
+def test_frames_of_another_clock_that_fit_are_taken(shown):
+  check_stream(shown)

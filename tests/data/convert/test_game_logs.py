@@ -193,6 +193,21 @@ def write_late(path, start, count=20):
     container.mux(stream.encode())
 
 
+def test_frames_of_another_clock_must_be_shown_most_of_the_time(tmp_path):
+  write_late(tmp_path / "s.mkv", 0)
+  write_lines(tmp_path / "s.jsonl", [{"t": i * 50, "a": i, "r": 0} for i in range(20)])
+  frames = {"screen": {"path": "{episode}.mkv"}}
+  about = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
+  settings = {"events": about, "clock": {"from": "pad"}}
+  with pytest.raises(ValueError, match=r"s\.mkv \(frames\.screen\): .*in a unit 1000 times smaller"):
+    logs.open(tmp_path, mapping(frames=frames, **settings))[0]
+  about["pad"]["unit"] = "ms"
+  assert shown(logs.open(tmp_path, mapping(frames=frames, **settings))[0].steps) == list(range(20))
+  frames["screen"]["check"] = False
+  del about["pad"]["unit"]
+  assert shown(logs.open(tmp_path, mapping(frames=frames, **settings))[0].steps) == [0] + [19] * 19
+
+
 @pytest.mark.parametrize("name", ["s.mkv", "s.mp4", "s.ts"])
 def test_a_videos_times_count_from_its_first_frame(tmp_path, name):
   write_late(tmp_path / name, 5.0)
@@ -213,7 +228,9 @@ def test_a_clock_in_another_unit_is_refused_unless_that_is_said_to_be_right(tmp_
   write_lines(tmp_path / "s.jsonl", [{"t": i * 50, "a": i, "r": 0} for i in range(20)])
   settings = {"frames": {"screen": {"path": "{episode}.mkv"}}}
   about = {"path": "{episode}.jsonl", "time": "t"}
-  with pytest.raises(ValueError, match=r"s\.jsonl \(events\.pad\): .*only 1 of 20 .*'unit: ms'.*'check: false'"):
+  with pytest.raises(
+    ValueError, match=r"s\.jsonl \(events\.pad\): .*only 1 of 20 .*in a unit 1000 times smaller.*'check: false'"
+  ):
     logs.open(tmp_path, mapping(events={"pad": about}, **settings))[0]
   steps = logs.open(tmp_path, mapping(events={"pad": about | {"unit": "ms"}}, **settings))[0].steps
   assert steps["action"][:-1, 0].tolist() == list(range(19))
