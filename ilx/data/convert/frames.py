@@ -108,7 +108,7 @@ def from_file(file: bytes | os.PathLike, look: Look) -> bytes:
       kept = (image.format or "").lower()
       upright = ImageOps.exif_transpose(image)
       turned = image.getexif().get(_ORIENTATION, 1) != 1
-      plain = image.mode == _MODES[look.channels] and not turned and not image.has_transparency_data
+      plain = image.mode == _MODES[look.channels] and not turned and not _transparent(image)
       unchanged = plain and look.crop is None and look.resize in (None, image.size)
       if unchanged and kept in ("png", "jpeg") and look.encoding in (None, kept):
         return content
@@ -151,11 +151,15 @@ def natural(name: str) -> list[tuple[int, int, str]]:
   return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
+def _transparent(image: Any) -> bool:
+  return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
 def _opaque(image: Any) -> Any:
   """Laid over black, where it is transparent: hidden pixels may have any colour."""
   from PIL import Image
 
-  if not image.has_transparency_data:
+  if not _transparent(image):
     return image
   image = image.convert("RGBA")
   return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

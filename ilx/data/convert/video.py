@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ _TIMELESS = ("avi", "h264", "hevc", "mjpeg", "m4v")
 # The containers that are opened: those that hold their frames themselves. Playlists, scripts and patterns of pictures
 # name other files, or addresses.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,h264,hevc,mjpeg,m4v"
+# Quarter turns to the left, by the signs of a display matrix: where x leads, right and down, and where y leads.
+_TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
@@ -83,9 +86,13 @@ def frames(path: str | os.PathLike, times: Sequence[float], tolerance: float) ->
 def _upright(frame: Any, path: Any) -> np.ndarray:
   """A frame's pixels, turned as a player would."""
   pixels = frame.to_ndarray(format="rgb24")
-  if frame.rotation % 90:
-    raise ValueError(f"{path}: is to be shown turned by {frame.rotation} degrees; re-encode it upright (ffmpeg does)")
-  return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)) if frame.rotation else pixels
+  if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+    return pixels
+  right, down, _, right_of_y, down_of_y = struct.unpack("=9i", bytes(matrix))[:5]
+  signs = tuple(np.sign([right, down, right_of_y, down_of_y]).tolist())
+  if signs not in _TURNS:
+    raise ValueError(f"{path}: is to be shown mirrored or at an angle; re-encode it upright (ffmpeg does)")
+  return np.ascontiguousarray(np.rot90(pixels, _TURNS[signs]))
 
 
 def _decoded(path: str | os.PathLike, start: float, limit: float) -> Iterator[tuple[float, Any]]:

@@ -284,8 +284,12 @@ def test_videos_are_turned_as_players_do(tmp_path):
   (found,) = video.frames(turned(path, -one, 0, 0, 0, -one, 0, 64 * one, 48 * one, unit), [0.0], 1e-3)
   assert found.shape == (48, 64, 3)
   assert found[:, :28].max() < 10
-  with pytest.raises(ValueError, match=r"a\.mp4: is to be shown turned by -?45 degrees"):
-    list(video.frames(turned(path, 46341, 46341, 0, -46341, 46341, 0, 0, 0, unit), [0.0], 1e-3))
+  (found,) = video.frames(turned(path, 0, -one, 0, one, 0, 0, 0, 64 * one, unit), [0.0], 1e-3)  # to the left
+  assert found[36:].min() > 190
+  assert found[:28].max() < 10
+  for matrix in ((46341, 46341, 0, -46341, 46341, 0, 0, 0, unit), (-one, 0, 0, 0, one, 0, 64 * one, 0, unit)):
+    with pytest.raises(ValueError, match=r"a\.mp4: is to be shown mirrored or at an angle"):
+      list(video.frames(turned(path, *matrix), [0.0], 1e-3))
 
 
 def test_no_video_leads_to_other_files(tmp_path):
