@@ -88,6 +88,7 @@ def _reading(folders: dict[str, Path], episodes: data.Episodes, rounds: int) -> 
     "records": records,
     "contents": contents,
     "tfds": _tfds(folders["ArrayRecord"]),
+    "tf.data": _tf_data(folders["TFRecord"]),
   }
   for call in calls.values():
     call()
@@ -95,7 +96,9 @@ def _reading(folders: dict[str, Path], episodes: data.Episodes, rounds: int) -> 
   rows = []
   for name, second in (("ArrayRecord", "records"), ("TFRecord", "contents")):
     beside = {"copy": "np.copyto of the columns", second: f"{name} read, not parsed"}
-    if name == "ArrayRecord":
+    if name == "TFRecord":
+      beside |= {"tf.data": "tf.data, whole episodes"}
+    else:
       beside |= {"fresh": "np.copy into fresh memory", "tfds": "TFDS' own reading"}
     rows += [
       measure.row(
@@ -118,6 +121,15 @@ def _tfds(folder: Path, count: int = 2) -> Callable[[], float]:
 
   source = tfds.builder_from_directory(str(folder)).as_data_source("train")
   return lambda: float(sum(len(list(source[index]["steps"])) for index in range(count)))
+
+
+def _tf_data(folder: Path) -> Callable[[], float]:
+  """Reads all episodes by TensorFlow's pipeline, the steps of each as one batch."""
+  import tensorflow_datasets as tfds
+
+  episodes = tfds.builder_from_directory(str(folder)).as_dataset(split="train")
+  whole = episodes.flat_map(lambda episode: episode["steps"].batch(fake.EPISODE)).prefetch(2)
+  return lambda: float(sum(len(steps["reward"]) for steps in whole.as_numpy_iterator()))
 
 
 def _parsing(folder: Path, seconds: float, rounds: int) -> list[Row]:

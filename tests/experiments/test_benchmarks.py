@@ -26,6 +26,7 @@ EXPECTED = {
   ("read ArrayRecord", "TFDS' own reading"): None,
   ("read TFRecord", "np.copyto of the columns"): 10e6,
   ("read TFRecord", "TFRecord read, not parsed"): None,
+  ("read TFRecord", "tf.data, whole episodes"): None,
   ("parse one episode of 1000 steps", "np.copyto of its bytes"): 25,
   ("parse one episode of 1000 steps", "TFDS' own parser"): None,
   ("batches, host memory", "numpy indexing, rows known"): 2e6,
