@@ -52,28 +52,31 @@ def _transitions(episodes: data.Episodes, path: Path, seconds: float, rounds: in
   def device(n: int) -> None:
     jax.block_until_ready(program(on_device, key, n))
 
-  streamed = stream.open(path).batches(view, BATCH, seed=0)
   calls = {
     "host memory": _next(host.batches(view, episodes, BATCH, key)),
     "memory map": _next(host.batches(view, cache.open(path), BATCH, key)),
-    "stream": _next(streamed),
     "device memory": device,
     "indexing": indexing,
-    "tf.data": _next(_tf_data(path)),
   }
-  times = measure.interleave({n: measure.repeated(c, seconds, work=BATCH) for n, c in calls.items()}, rounds)
-  streamed.close()
-  bars = {"host memory": MEMORY_BAR, "memory map": MAPPED_BAR, "stream": None, "device memory": MEMORY_BAR}
-  note = f"transitions in batches of {BATCH}"
-  row = functools.partial(measure.row, unit="steps/s", note=note)
+  bars = {"host memory": MEMORY_BAR, "memory map": MAPPED_BAR, "device memory": MEMORY_BAR}
+  row = functools.partial(measure.row, unit="steps/s", note=f"transitions in batches of {BATCH}")
+  limit = "numpy indexing, rows known"
+  times = _times(calls, seconds, rounds)
   rows = [
-    row(f"batches, {tier}", times[tier], limit="numpy indexing, rows known", limit_seconds=times["indexing"], bar=bar)
+    row(f"batches, {tier}", times[tier], limit=limit, limit_seconds=times["indexing"], bar=bar)
     for tier, bar in bars.items()
   ]
-  return [
-    *rows,
-    row("batches, stream", times["stream"], limit="tf.data, the same files", limit_seconds=times["tf.data"]),
-  ]
+  # Streams make batches ahead in threads of their own, which would take time from what else is measured.
+  for beside, make in ((limit, lambda: indexing), ("tf.data, the same files", lambda: _next(_tf_data(path)))):
+    streamed = stream.open(path).batches(view, BATCH, seed=0)
+    times = _times({"stream": _next(streamed), "beside": make()}, seconds, rounds)
+    streamed.close()
+    rows.append(row("batches, stream", times["stream"], limit=beside, limit_seconds=times["beside"]))
+  return rows
+
+
+def _times(calls: dict[str, Callable[[int], None]], seconds: float, rounds: int) -> dict[str, measure.Seconds]:
+  return measure.interleave({name: measure.repeated(call, seconds, work=BATCH) for name, call in calls.items()}, rounds)
 
 
 def _windows(episodes: data.Episodes, seconds: float, rounds: int) -> list[Row]:
@@ -88,7 +91,7 @@ def _windows(episodes: data.Episodes, seconds: float, rounds: int) -> list[Row]:
         column[rows]
 
   calls = {"windows": _next(host.batches(view, prepared, BATCH, jax.random.key(0))), "indexing": indexing}
-  times = measure.interleave({n: measure.repeated(c, seconds, work=BATCH) for n, c in calls.items()}, rounds)
+  times = _times(calls, seconds, rounds)
   name, limit = f"windows of {WINDOW}, host memory", "numpy indexing, rows known"
   return [measure.row(name, times["windows"], "windows/s", limit, times["indexing"], bar=WINDOWS_BAR)]
 

@@ -88,7 +88,6 @@ def _reading(folders: dict[str, Path], episodes: data.Episodes, rounds: int) -> 
     "records": records,
     "contents": contents,
     "tfds": _tfds(folders["ArrayRecord"]),
-    "tf.data": _tf_data(folders["TFRecord"]),
   }
   for call in calls.values():
     call()
@@ -96,9 +95,7 @@ def _reading(folders: dict[str, Path], episodes: data.Episodes, rounds: int) -> 
   rows = []
   for name, second in (("ArrayRecord", "records"), ("TFRecord", "contents")):
     beside = {"copy": "np.copyto of the columns", second: f"{name} read, not parsed"}
-    if name == "TFRecord":
-      beside |= {"tf.data": "tf.data, whole episodes"}
-    else:
+    if name == "ArrayRecord":
       beside |= {"fresh": "np.copy into fresh memory", "tfds": "TFDS' own reading"}
     rows += [
       measure.row(
@@ -112,7 +109,13 @@ def _reading(folders: dict[str, Path], episodes: data.Episodes, rounds: int) -> 
       )
       for key, limit in beside.items()
     ]
-  return rows
+  # Apart, since its threads would take time from what else is measured.
+  calls = {"TFRecord": functools.partial(load, folders["TFRecord"]), "tf.data": _tf_data(folders["TFRecord"])}
+  times = measure.interleave(calls, rounds)
+  return [
+    *rows,
+    measure.row("read TFRecord", times["TFRecord"], "steps/s", "tf.data, whole episodes", times["tf.data"]),
+  ]
 
 
 def _tfds(folder: Path, count: int = 2) -> Callable[[], float]:

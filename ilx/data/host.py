@@ -44,7 +44,11 @@ def batches(
   if not 0 <= index < count or batch_size % count:
     raise ValueError(f"batch_size={batch_size} and host {index} of {count}: every host must get as many items")
   mine = slice(index * batch_size // count, (index + 1) * batch_size // count)
+  rows = np.asarray(episodes.rows)
+  ahead = sampling.positions_many(key, episodes, start, _AT_ONCE, batch_size)
   while True:
-    for rows in sampling.draw_many(key, episodes, start, _AT_ONCE, batch_size):
-      yield jax.tree.map(np.ascontiguousarray, view.take(episodes, rows[mine]))
-      start += 1
+    start += _AT_ONCE
+    # The next ones are drawn while these are gathered.
+    drawn, ahead = rows[np.asarray(ahead)], sampling.positions_many(key, episodes, start, _AT_ONCE, batch_size)
+    for batch in drawn:
+      yield view.take(episodes, batch[mine])
