@@ -174,12 +174,13 @@ class Images:
     flat = rows.reshape(-1) % max(1, len(self))
     # A window asks for each picture as often as it shows it; each is decoded once.
     wanted, places = np.unique(flat, return_inverse=True)
+    once = len(wanted) == len(flat)
+    if once:
+      wanted = flat
     self.check(wanted)
     found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
     self.decode(wanted, found)
-    if len(wanted) == len(flat) and np.array_equal(places, np.arange(len(flat))):
-      return found.reshape(*rows.shape, *self.shape[1:])
-    return found[places].reshape(*rows.shape, *self.shape[1:])
+    return (found if once else found[places]).reshape(*rows.shape, *self.shape[1:])
 
   def check(self, rows: np.ndarray) -> None:
     """Before memory is taken: whether the pictures ``rows`` can be as large as their shape says.
