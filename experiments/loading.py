@@ -14,7 +14,7 @@ import ilx
 from experiments import choosing
 from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
-from ilx.data.mixing import differences
+from ilx.data.mixing import differences, layout
 from ilx.data.rlds import Info, Selection
 from ilx.training import tiers
 
@@ -166,10 +166,7 @@ def _joined(specs: Mapping[str, ilx.Spec]) -> ilx.Spec:
 
 
 def _observation(spec: ilx.Spec) -> dict[str, str]:
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape)}"
-    for path, leaf in jax.tree_util.tree_leaves_with_path({"observation": spec.observation})
-  }
+  return layout({"observation": spec.observation})
 
 
 def _layout(spec: ilx.Spec) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ilx.data.indexing import rows_at
+
 # Below this many, handing pictures to threads costs more than it gains.
 _ALONE = 4
 _UINT8 = np.dtype(np.uint8)
@@ -164,14 +166,8 @@ class Images:
     return Images(self.data, self.offsets[start : stop + 1], self.shape[1:])
 
   def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-    if isinstance(index, slice):
-      index = np.arange(*index.indices(len(self)))
-    rows = np.asarray(index)
-    if rows.dtype == bool:
-      rows = np.flatnonzero(rows)
-    if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
-      raise IndexError(f"images: index {rows.min()} to {rows.max()} in {len(self)} pictures")
-    flat = rows.reshape(-1) % max(1, len(self))
+    rows = rows_at(index, len(self), ("images", "pictures"))
+    flat = rows.reshape(-1)
     # A window asks for each picture as often as it shows it; each is decoded once.
     wanted, places = np.unique(flat, return_inverse=True)
     once = len(wanted) == len(flat)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
+from ilx.data.indexing import rows_at
 from ilx.types import Tree
 
 
@@ -38,14 +39,7 @@ class Chain:
     return sum(part.nbytes for part in self.parts)
 
   def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-    if isinstance(index, slice):
-      index = np.arange(*index.indices(len(self)))
-    rows = np.asarray(index)
-    if rows.dtype == bool:
-      rows = np.flatnonzero(rows)
-    if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
-      raise IndexError(f"chain: index {rows.min()} to {rows.max()} in {len(self)} rows")
-    rows = rows % max(1, len(self))
+    rows = rows_at(index, len(self), ("chain", "rows"))
     part_of = np.searchsorted(self._offsets, rows, side="right") - 1
     found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
     for number in np.unique(part_of):
@@ -75,7 +69,7 @@ def mixture(datasets: Mapping[str, Episodes], weights: Mapping[str, float] | Non
     raise ValueError("mixture: no datasets")
   if other := [name for name, episodes in datasets.items() if not isinstance(episodes, Episodes)]:
     raise TypeError(f"mixture: {other[0]!r} is no Episodes; of streams make one with ilx.data.stream.mixture")
-  if found := differences({name: _layout(episodes) for name, episodes in datasets.items()}):
+  if found := differences({name: layout(_columns(x), batch_axes=1) for name, x in datasets.items()}):
     raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   parts = list(datasets.values())
   offsets = np.cumsum([0, *(part.num_steps for part in parts)])
@@ -125,10 +119,13 @@ def differences(layouts: Mapping[str, Mapping[str, str]]) -> list[str]:
   return lines
 
 
-def _layout(episodes: Episodes) -> dict[str, str]:
-  columns: dict[str, Tree] = {"observation": episodes.observation, "action": episodes.action, "extras": episodes.extras}
-  leaves = jax.tree_util.tree_leaves_with_path(columns)
+def layout(tree: Tree, *, batch_axes: int = 0) -> dict[str, str]:
+  """The dtype and shape of every leaf by name, without its first ``batch_axes`` axes; see ``differences``."""
   return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape[1:])}"
-    for path, leaf in leaves
+    jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)} {list(leaf.shape[batch_axes:])}"
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
+
+
+def _columns(episodes: Episodes) -> dict[str, Tree]:
+  return {"observation": episodes.observation, "action": episodes.action, "extras": episodes.extras}

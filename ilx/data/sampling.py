@@ -69,16 +69,11 @@ def _many(key: jax.Array, table: Table | None, num_rows: Array, start: Array, co
   return jax.vmap(lambda key: positions(key, table, num_rows, batch_size))(keys)
 
 
-def draw_many(key: jax.Array, episodes: "Episodes", start: int, count: int, batch_size: int) -> np.ndarray:
-  """int32 ``[count, batch_size]``, the rows of batches ``start`` to ``start + count - 1`` for data on the host.
-
-  Batch ``i`` is ``draw(fold_in(key, i), ...)`` to the bit.
-  """
-  return np.asarray(episodes.rows)[np.asarray(positions_many(key, episodes, start, count, batch_size))]
-
-
 def positions_many(key: jax.Array, episodes: "Episodes", start: int, count: int, batch_size: int) -> jax.Array:
-  """As ``draw_many``, the places in ``rows``; returns before they are computed."""
+  """int32 ``[count, batch_size]`` places in ``rows`` for batches ``start`` to ``start + count - 1``, on the host.
+
+  Batch ``i`` is ``positions`` with ``fold_in(key, i)``, to the bit. Returns before they are computed.
+  """
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
     key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
     table = None if episodes.table is None else Table(*map(np.asarray, episodes.table))

@@ -22,7 +22,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from ilx.data import index as index_lib
@@ -30,7 +29,7 @@ from ilx.data import rlds, sampling, splits
 from ilx.data.dividing import check_hosts, default_streams
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
-from ilx.data.mixing import check_shares, differences
+from ilx.data.mixing import check_shares, differences, layout
 from ilx.data.reading import Batches, Reader, is_small
 from ilx.data.rlds import EVERYTHING, Info, Selection
 from ilx.data.schedule import Schedule
@@ -208,17 +207,15 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
   if not streams or any(len(stream.sources) != 1 for stream in streams.values()):
     raise ValueError("mixture: expected streams of one dataset each")
   sources = tuple(stream.sources[0] for stream in streams.values())
-  if found := differences({name: _layout(stream.sources[0].index) for name, stream in streams.items()}):
+  indices = {name: stream.sources[0].index for name, stream in streams.items()}
+  if found := differences(
+    {name: layout({"observation": x.observation, "action": x.action}) for name, x in indices.items()}
+  ):
     raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   if weights is None:
     return Stream(sources)
   shares = check_shares(streams, weights)
   return Stream(sources, tuple(shares[name] for name in streams))
-
-
-def _layout(index: Index) -> dict[str, str]:
-  leaves = jax.tree_util.tree_leaves_with_path({"observation": index.observation, "action": index.action})
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype} {list(x.shape)}" for path, x in leaves}
 
 
 def _join(a: Index, b: Index) -> Index:

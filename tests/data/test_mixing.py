@@ -26,7 +26,7 @@ def _episodes(offset: int, lengths: tuple[int, ...], size: int = 2, dtype=np.flo
 
 
 def _share(episodes, number=100_000):
-  rows = sampling.draw_many(jax.random.key(0), episodes, 0, 4, number // 4)
+  rows = np.asarray(episodes.rows)[sampling.positions_many(jax.random.key(0), episodes, 0, 4, number // 4)]
   return np.mean(np.asarray(episodes.action)[rows] >= 1000)
 
 
@@ -65,7 +65,9 @@ def test_shares_go_by_name():
 def test_a_mixture_of_mixtures_keeps_the_inner_shares():
   inner = mixture({"a": _episodes(0, (5,)), "b": _episodes(1000, (30,))}, {"a": 1, "b": 1})
   outer = mixture({"inner": inner, "c": _episodes(5000, (10,))}, {"inner": 1, "c": 1})
-  drawn = np.asarray(outer.action)[sampling.draw_many(jax.random.key(1), outer, 0, 1, 50_000)]
+  drawn = np.asarray(outer.action)[
+    np.asarray(outer.rows)[sampling.positions_many(jax.random.key(1), outer, 0, 1, 50_000)]
+  ]
   assert abs(np.mean(drawn < 1000) - 0.25) < 0.01 and abs(np.mean(drawn >= 5000) - 0.5) < 0.01
 
 
@@ -85,7 +87,7 @@ def test_weights_within_a_dataset_stay():
   b = sampling.weighted(_episodes(1000, (10, 10)), np.array([3.0, 1.0]))
   both = mixture({"a": a, "b": b}, {"a": 1, "b": 1})
   assert abs(_share(both) - 0.5) < 0.01
-  drawn = np.asarray(both.action)[sampling.draw_many(jax.random.key(1), both, 0, 1, 50_000)]
+  drawn = np.asarray(both.action)[np.asarray(both.rows)[sampling.positions_many(jax.random.key(1), both, 0, 1, 50_000)]]
   assert drawn.min() == 6
   assert abs(np.mean(drawn >= 1011) - 0.125) < 0.01
 

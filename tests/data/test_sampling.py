@@ -30,7 +30,7 @@ def _episodes(lengths=(1, 4, 10, 25), returns=(5, 1, 9, 3)):
 
 
 def _counts(episodes, number=200_000):
-  rows = sampling.draw_many(jax.random.key(0), episodes, 0, 8, number // 8)
+  rows = np.asarray(episodes.rows)[sampling.positions_many(jax.random.key(0), episodes, 0, 8, number // 8)]
   return np.bincount(rows.reshape(-1), minlength=episodes.num_steps)
 
 

@@ -318,7 +318,7 @@ def test_shares_are_those_of_data_in_memory(tmp_path, view, shares):
   drawn = take(stream.mixture(streams, shares).batches(view, 32, seed=0), 400)
   episodes = {name: sampling.weighted(load(path), weights[name]) for name, path in paths.items()}
   prepared = view.prepare(mixture(episodes, shares))
-  rows = sampling.draw_many(jax.random.key(0), prepared, 0, 4, 5000)
+  rows = np.asarray(prepared.rows)[sampling.positions_many(jax.random.key(0), prepared, 0, 4, 5000)]
   expected = np.asarray(prepared.observation)[rows.ravel(), 0]
   found = np.concatenate([view_episodes(batch) for batch in drawn])
   edges = [10, 20, 100, 104, 108, 112, 200]
