@@ -225,11 +225,12 @@ def test_no_more_is_held_than_what_streams_use_and_have_read(tmp_path):
   opened = stream.open(write(tmp_path, [5] * 64))
   with opened.batches(Transitions(), 8, seed=0, streams=4, threads=1) as batches:
     reader, held = batches._reader, []
-    for _ in range(300):  # 7 epochs
+    for _ in range(300):  # 7 epochs, 112 blocks
       next(batches)
       held.append((len(reader._blocks.keep(lambda _: True)), len(reader._pieces.keep(lambda _: True))))
-  # Two for each of 4 streams; a group begun reaches into one more each, and the next group is being made.
-  assert max(blocks for blocks, _ in held) <= 16 and max(pieces for _, pieces in held) <= 16
+  # How many are left over, in use and read ahead depends on the threads, up to the capacity: of 8 pieces in use at most
+  # (a group of 8 items a stream reaches into two), twice as many, and one more for each of 4 streams.
+  assert max(blocks for blocks, _ in held) <= 20 and max(pieces for _, pieces in held) <= 20
   assert min(blocks for blocks, _ in held[10:]) <= 9
 
 
