@@ -9,15 +9,20 @@ import optax
 
 import ilx
 
-# Fields of the section that are not arguments of the constructor.
-_OPTIMIZER_FIELDS = ("learning_rate", "schedule")
+# Fields of the section that are not arguments of the constructor but make its optimizers, with their defaults.
+_OPTIMIZER = {"learning_rate": 3e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "gradient_clip": 0.0}
 
 
 def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int = 0) -> ilx.Agent:
-  """The agent ``config["name"]`` with Adam and the other fields as its hyper-parameters; empty strings mean defaults.
+  """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
+
+  The optimizer is Adam. Of agents that learn values too, with an argument ``policy_optimizer``, the schedule is for the
+  policy alone.
 
   Args:
-    config: the section.
+    config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
+      ``warmup``, updates in which it rises from zero; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
+      largest global norm, 0 for none; every other field is an argument of the constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
@@ -29,19 +34,33 @@ def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int
   name = fields.pop("name")
   _check(name, ilx.agents.__all__, "config.agent.name")
   constructor = getattr(ilx.agents, name)
-  learning_rate, schedule = (fields.pop(field) for field in _OPTIMIZER_FIELDS)
-  _check(schedule, ("constant", "cosine"), "config.agent.schedule")
-  if schedule == "cosine":
-    learning_rate = optax.cosine_decay_schedule(learning_rate, steps)
+  options = {field: fields.pop(field, default) for field, default in _OPTIMIZER.items()}
+  _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
   arguments = [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
   for field in fields:
-    _check(field, arguments, "config.agent")
+    _check(field, [*arguments, *_OPTIMIZER], "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
   if frame_stack:
     if "frame_stack" not in arguments:
       raise ValueError(f"config.frame_stack={frame_stack}: the agent {name!r} does not stack frames; set it to 0")
     fields["frame_stack"] = frame_stack
-  return constructor(spec, optimizer=optax.adam(learning_rate), **fields)
+  if "policy_optimizer" in arguments:
+    fields["policy_optimizer"] = _optimizer(steps, **options)
+    options["schedule"] = "constant"
+  return constructor(spec, optimizer=_optimizer(steps, **options), **fields)
+
+
+def _optimizer(
+  steps: int, learning_rate: float, schedule: str, warmup: int, weight_decay: float, gradient_clip: float
+) -> optax.GradientTransformation:
+  rate: optax.ScalarOrSchedule = learning_rate
+  if schedule == "cosine":
+    rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
+  if warmup:
+    constant = rate if callable(rate) else optax.constant_schedule(rate)
+    rate = optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), constant], [warmup])
+  adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
+  return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
 
 
 def _check(given: str, known: Any, what: str) -> None:

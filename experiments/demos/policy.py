@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ilx.agents.bc import Params, bc
+from ilx.agents.bc import bc
+from ilx.agents.policies import Params
 from ilx.evaluation import rollout
 from ilx.networks import heads, mlp, scaling
 from ilx.types import Agent, Continuous, Discrete, Spec

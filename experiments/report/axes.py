@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from experiments.report import text
 
+# The least that a logarithmic axis shows: ratios of smaller numbers overflow.
+_TINY = 1e-150
+
 
 class Axis(NamedTuple):
   """A scale from data to per cent of the chart's width or height.
@@ -24,7 +27,7 @@ class Axis(NamedTuple):
   def percent(self, value: float) -> float:
     """Where ``value`` lies, 0 at ``low`` and 100 at ``high``, clipped to a little outside."""
     if self.log:
-      share = math.log(max(value, 1e-300) / self.low) / math.log(self.high / self.low)
+      share = math.log(max(value, _TINY) / self.low) / math.log(self.high / self.low)
     else:
       share = (value - self.low) / (self.high - self.low)
     return min(max(100 * share, -1.0), 101.0)
@@ -51,7 +54,7 @@ def tight(low: float, high: float, count: int = 5) -> Axis:
 
 def logarithmic(values: Iterable[float]) -> Axis:
   """A logarithmic axis around positive ``values`` with ticks at powers of ten."""
-  finite = [v for v in values if math.isfinite(v) and v > 0]
+  finite = [max(v, _TINY) for v in values if math.isfinite(v) and v > 0]
   first, last = math.floor(math.log10(min(finite))), math.ceil(math.log10(max(finite)))
   last = max(last, first + 1)
   stride = max(1, math.ceil((last - first) / 5))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import distributions
+from ilx.types import Continuous, Discrete, Tree
 
 
 class DeterministicHead(nn.Module):
@@ -48,11 +49,43 @@ class CategoricalHead(nn.Module):
     return distributions.Categorical(nn.Dense(self.num_actions, name="logits")(x))
 
 
+HEADS = ("deterministic", "tanh_gaussian", "categorical")
+
+
+def make(action: Continuous | Discrete, head: str | None = None) -> nn.Module:
+  """The head for actions of a spec.
+
+  Args:
+    action: what the head is to choose.
+    head: one of ``HEADS``; by default "deterministic" for continuous actions, "categorical" for discrete ones.
+
+  Raises:
+    ValueError: for a head that is unknown or does not fit the actions.
+  """
+  discrete = isinstance(action, Discrete)
+  head = head or ("categorical" if discrete else "deterministic")
+  if head not in HEADS:
+    raise ValueError(f"head is {head!r}; choose one of {', '.join(HEADS)}")
+  if discrete != (head == "categorical"):
+    raise ValueError(f"head {head!r} does not fit the actions of the spec, {action}")
+  if discrete:
+    return CategoricalHead(action.num_actions)
+  return TanhGaussianHead(action.size) if head == "tanh_gaussian" else DeterministicHead(action.size)
+
+
 class Policy(nn.Module):
-  """A torso followed by a head: observation features ``[..., F]`` to a distribution."""
+  """A torso followed by a head: standardised observations ``[..., O]`` to a distribution.
+
+  Attributes:
+    torso: features ``[..., F]`` to features.
+    head: features to a distribution.
+    encoder: a tree of observations to features; None where observations are one array ``[..., F]``.
+  """
 
   torso: nn.Module
   head: nn.Module
+  encoder: nn.Module | None = None
 
-  def __call__(self, observation: jax.Array) -> Any:
-    return self.head(self.torso(observation))
+  def __call__(self, observation: Tree) -> Any:
+    features = observation if self.encoder is None else self.encoder(observation)
+    return self.head(self.torso(features))

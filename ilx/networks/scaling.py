@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ilx.types import Array, Continuous, Discrete, Spec, Statistics, Tree
+from ilx.networks import encoders
+from ilx.types import Array, Continuous, Discrete, Spec, Tree
 
 # A dimension that hardly varied in the data says nothing about its scale. Without a floor on the standard deviation a
 # small drift at play time becomes an enormous input; without the limit a dimension just above the floor still can.
@@ -20,8 +21,8 @@ class ObservationScale(NamedTuple):
   """Standardisation of an observation tree.
 
   Attributes:
-    mean: float32 ``[O]``.
-    std: float32 ``[O]``, floored.
+    mean: float32 ``[O]``; of pictures one number for all pixels.
+    std: float32 ``[O]``, floored; likewise.
   """
 
   mean: Tree
@@ -40,13 +41,23 @@ class ActionScale(NamedTuple):
   high: Array
 
 
-def observation_scale(statistics: Statistics | None) -> ObservationScale | None:
-  """Mean and floored standard deviation from dataset statistics; None (no scaling) for None."""
-  if statistics is None:
+def observation_scale(spec: Spec) -> ObservationScale | None:
+  """Mean and floored standard deviation from the spec's statistics; None (no scaling) without them.
+
+  Pictures are not standardised by pixel, since a pixel that hardly varied would rule all others: they are divided by
+  255, which here is a mean of 0 and a standard deviation of 255.
+  """
+  if spec.statistics is None:
     return None
+
+  def constant(leaf: jax.ShapeDtypeStruct, x: Array, picture: float) -> jax.Array:
+    return jnp.full((), picture) if encoders.is_picture(leaf) else jnp.array(x, jnp.float32)
+
   return ObservationScale(
-    mean=jax.tree.map(lambda x: jnp.array(x, jnp.float32), statistics.mean),
-    std=jax.tree.map(lambda x: jnp.maximum(jnp.asarray(x, jnp.float32), _STD_FLOOR), statistics.std),
+    mean=jax.tree.map(lambda leaf, x: constant(leaf, x, 0.0), spec.observation, spec.statistics.mean),
+    std=jax.tree.map(
+      lambda leaf, x: jnp.maximum(constant(leaf, x, 255.0), _STD_FLOOR), spec.observation, spec.statistics.std
+    ),
   )
 
 
@@ -58,32 +69,19 @@ def action_scale(action: Continuous | Discrete) -> ActionScale | None:
   return ActionScale(low=jnp.array(action.low), high=jnp.array(action.high))
 
 
-def features(scale: ObservationScale | None, observation: Tree, spec: Spec) -> jax.Array:
-  """Standardised observation as one flat feature axis.
+def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
+  """A float32 tree ``[..., O]`` of standardised leaves; uint8 stays what it is until here.
 
-  Args:
-    scale: from `observation_scale`. Without it uint8 leaves (images) are divided by 255, others left alone.
-    observation: leaves ``[..., *shape]``, where ``shape`` is the leaf's in ``spec``.
-    spec: says which axes are an observation's own and which are batch axes.
-
-  Returns:
-    float32 ``[..., F]``, F the number of elements of one observation.
+  Without a scale uint8 leaves are divided by 255 and others left alone.
   """
   if scale is None:
-    observation = jax.tree.map(lambda x: x / 255.0 if x.dtype == jnp.uint8 else x, observation)
-  else:
-    observation = jax.tree.map(
-      lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -_LIMIT, _LIMIT),
-      observation,
-      scale.mean,
-      scale.std,
-    )
-
-  def flat(x: jax.Array, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    batch = x.shape[: x.ndim - len(leaf.shape)]
-    return x.astype(jnp.float32).reshape(*batch, -1)
-
-  return jnp.concatenate(jax.tree.leaves(jax.tree.map(flat, observation, spec.observation)), axis=-1)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0), observation)
+  return jax.tree.map(
+    lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -_LIMIT, _LIMIT),
+    observation,
+    scale.mean,
+    scale.std,
+  )
 
 
 def to_unit(scale: ActionScale | None, action: Array) -> Array:

@@ -147,8 +147,8 @@ def test_any_network_with_init_and_apply():
     def __init__(self, inner):
       self.init, self.inner = inner.init, inner
 
-    def apply(self, variables, features):
-      return self.inner.apply(variables, 0.5 * features)
+    def apply(self, variables, observation):
+      return self.inner.apply(variables, 0.5 * observation)
 
   network = Scaled(heads.Policy(mlp.MLP((8,)), heads.DeterministicHead(3)))
   agent = bc(testing.continuous_spec(), network=network)

@@ -20,24 +20,27 @@ def test_discrete_actions_pass_unchanged():
   np.testing.assert_array_equal(scaling.to_unit(None, jnp.array([2])), [2])
 
 
-def test_features_of_a_tree_keep_batch_axes():
-  observation = {"a": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((), jnp.float32)}
-  spec = Spec(observation, Discrete(2))
-  values = {"a": jnp.arange(24.0).reshape(4, 2, 3), "b": jnp.full((4,), 9.0)}
-  found = scaling.features(None, values, spec)
-  assert found.shape == (4, 7)
-  np.testing.assert_array_equal(found[0], [0, 1, 2, 3, 4, 5, 9])
-  assert scaling.features(None, jax.tree.map(lambda x: x[0], values), spec).shape == (7,)
-
-
-def test_images_are_scaled_to_one_without_statistics():
-  spec = Spec(jax.ShapeDtypeStruct((2, 2, 1), jnp.uint8), Discrete(2))
-  found = scaling.features(None, jnp.full((5, 2, 2, 1), 255, jnp.uint8), spec)
-  np.testing.assert_allclose(found, np.ones((5, 4)))
+def test_bytes_are_scaled_to_one_without_statistics():
+  found = scaling.standardise(None, {"a": jnp.full((5, 2, 2, 1), 255, jnp.uint8), "b": jnp.full((5,), 7)})
+  np.testing.assert_allclose(found["a"], np.ones((5, 2, 2, 1)))
+  np.testing.assert_allclose(found["b"], np.full(5, 7.0))
+  assert found["b"].dtype == jnp.float32
 
 
 def test_standardisation():
   statistics = Statistics(2, mean=np.array([1.0, 2.0]), std=np.array([2.0, 4.0]), min=None, max=None)
   spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2), statistics)
-  scale = scaling.observation_scale(statistics)
-  np.testing.assert_allclose(scaling.features(scale, jnp.array([[3.0, -2.0]]), spec), [[1.0, -1.0]])
+  scale = scaling.observation_scale(spec)
+  np.testing.assert_allclose(scaling.standardise(scale, jnp.array([[3.0, -2.0]])), [[1.0, -1.0]])
+
+
+def test_pictures_are_scaled_to_one_whatever_their_statistics():
+  ones = np.ones((16, 16))
+  statistics = Statistics(
+    2, mean={"a": 200 * ones, "b": np.ones(2)}, std={"a": 0 * ones, "b": np.ones(2)}, min=0, max=0
+  )
+  leaves = {"a": jax.ShapeDtypeStruct((16, 16), jnp.uint8), "b": jax.ShapeDtypeStruct((2,), jnp.uint8)}
+  scale = scaling.observation_scale(Spec(leaves, Discrete(2), statistics))
+  found = scaling.standardise(scale, {"a": jnp.full((3, 16, 16), 255, jnp.uint8), "b": jnp.zeros((3, 2), jnp.uint8)})
+  np.testing.assert_allclose(found["a"], np.ones((3, 16, 16)))
+  np.testing.assert_allclose(found["b"], -np.ones((3, 2)))

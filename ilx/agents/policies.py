@@ -1,0 +1,100 @@
+"""What agents without memory share: a policy's params, how it is made and how it acts."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilx.networks import encoders, heads, mlp, scaling
+from ilx.networks.distributions import Distribution
+from ilx.types import Spec, Step, Tree
+
+# Numbers in one observation, from which on flattening pictures is warned of.
+_MANY = 50_000
+
+
+class Params(NamedTuple):
+  """All that play needs.
+
+  Attributes:
+    network: the policy network's variables: what is learnt.
+    observation: standardisation of observations, or None.
+    action: bounds of continuous actions, or None.
+  """
+
+  network: Any
+  observation: scaling.ObservationScale | None
+  action: scaling.ActionScale | None
+
+
+def make(
+  spec: Spec,
+  *,
+  head: str | None = None,
+  hidden: Sequence[int] = (256, 256),
+  encoder: str = "flat",
+  layer_norm: bool = False,
+) -> heads.Policy:
+  """The policy network of a spec: an encoder, an MLP, a head.
+
+  Args:
+    spec: of the task.
+    head: see ``heads.make``.
+    hidden: widths of the MLP.
+    encoder: of pictures, see ``encoders.make``.
+    layer_norm: within the MLP.
+
+  Raises:
+    ValueError: where head or encoder are unknown or do not fit, and for observations that are no numbers.
+
+  Warns:
+    UserWarning: where an MLP would have to look at very many numbers.
+  """
+  numbers = check_observation(spec)
+  if encoder == "flat" and numbers > _MANY:
+    warnings.warn(
+      f"an observation has {numbers:,} numbers, which the MLP sees as one flat row: it will learn slowly and "
+      "generalise badly; choose fewer or smaller pictures, or an encoder",
+      stacklevel=4,
+    )
+  torso = mlp.MLP(tuple(hidden), layer_norm=layer_norm)
+  return heads.Policy(torso, heads.make(spec.action, head), encoders.make(spec.observation, encoder))
+
+
+def check_observation(spec: Spec) -> int:
+  """How many numbers an observation has; raises ValueError where it has none, or leaves that are no numbers."""
+  numbers = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
+    name = "/".join(["observation", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
+    if np.dtype(leaf.dtype).kind not in "fiub":
+      raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
+    numbers += math.prod(leaf.shape)
+  if not numbers:
+    raise ValueError("the observation has no numbers")
+  return numbers
+
+
+def init(network: Any, spec: Spec, key: jax.Array, observation: Tree) -> Params:
+  """Fresh params; of the batch of observations ``[B, O]`` only shapes and dtypes are used."""
+  scale = scaling.observation_scale(spec)
+  one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), observation)
+  return Params(
+    network=network.init(key, scaling.standardise(scale, one)),
+    observation=scale,
+    action=scaling.action_scale(spec.action),
+  )
+
+
+def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[jax.Array, Tree]]:
+  """``Agent.act`` of a policy without memory."""
+
+  def act(params: Params, carry: Tree, step: Step, key: jax.Array | None) -> tuple[jax.Array, Tree]:
+    dist: Distribution = network.apply(params.network, scaling.standardise(params.observation, step.observation))
+    action = dist.mode() if key is None else dist.sample(key)
+    return scaling.from_unit(params.action, action), carry
+
+  return act
