@@ -1,8 +1,9 @@
 """Action distributions: small pytrees with ``mode``, ``sample`` and ``log_prob``.
 
-Only what policies need, so that no probability library has to be installed. Continuous ones live in
-``(-1, 1)``; agents map that interval to the environment's action bounds. Leading axes are batch axes
-everywhere: parameters ``[..., A]``, log-probabilities ``[...]``.
+Only what policies need, so that no probability library has to be installed. The modes of continuous ones lie in
+``[-1, 1]``, an interval that agents map to the environment's action bounds; samples beyond it (of densities with
+unbounded support) are then moved onto the bounds. Leading axes are batch axes everywhere: parameters ``[..., A]``,
+log-probabilities ``[...]``.
 """
 
 import math
@@ -57,6 +58,30 @@ class Deterministic:
 
 
 @struct.dataclass
+class Normal:
+  """A diagonal Gaussian ``N(mean, exp(log_std)^2)`` over the whole of ``R^A``, wherever its mean lies.
+
+  ``log_std`` is ``[..., A]`` or broadcasts to it, such as ``[A]`` where it depends on no observation.
+  """
+
+  mean: jax.Array
+  log_std: jax.Array
+
+  def mode(self) -> jax.Array:
+    """The mean: ``[..., A]``."""
+    return self.mean
+
+  def sample(self, key: jax.Array) -> jax.Array:
+    """``[..., A]``, unbounded."""
+    return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+  def log_prob(self, action: jax.Array) -> jax.Array:
+    """``[...]``."""
+    z = (action - self.mean) * jnp.exp(-self.log_std)
+    return jnp.sum(-0.5 * jnp.square(z) - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
+
+
+@struct.dataclass
 class TanhNormal:
   """``tanh(x)`` of a diagonal Gaussian ``x ~ N(mean, exp(log_std)^2)``.
 
@@ -85,11 +110,9 @@ class TanhNormal:
     return jnp.tanh(x), self._log_prob_of_unsquashed(x)
 
   def _log_prob_of_unsquashed(self, x: jax.Array) -> jax.Array:
-    z = (x - self.mean) * jnp.exp(-self.log_std)
-    gaussian = -0.5 * jnp.square(z) - self.log_std - 0.5 * math.log(2 * math.pi)
     # log(1 - tanh(x)^2), in a form that does not underflow.
     log_det = 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
-    return jnp.sum(gaussian - log_det, axis=-1)
+    return Normal(self.mean, self.log_std).log_prob(x) - jnp.sum(log_det, axis=-1)
 
 
 @struct.dataclass

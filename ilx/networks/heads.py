@@ -20,6 +20,28 @@ class DeterministicHead(nn.Module):
     return distributions.Deterministic(jnp.tanh(nn.Dense(self.action_size, name="mean")(x)))
 
 
+class GaussianHead(nn.Module):
+  """Gaussian with a mean in ``(-1, 1)``, and a log standard deviation that is one parameter per action dimension.
+
+  The density is not squashed: samples beyond the bounds are for the caller to clip. The policy of IQL (Kostrikov et
+  al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning").
+
+  Attributes:
+    action_size: number of action dimensions, A.
+    log_std_min, log_std_max: the log standard deviation, 0 at first, is clipped to this interval.
+  """
+
+  action_size: int
+  log_std_min: float = -5.0
+  log_std_max: float = 2.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> distributions.Normal:
+    mean = jnp.tanh(nn.Dense(self.action_size, name="mean")(x))
+    log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
+    return distributions.Normal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
+
+
 class TanhGaussianHead(nn.Module):
   """Squashed Gaussian whose mean and log standard deviation both depend on the features.
 
@@ -49,7 +71,8 @@ class CategoricalHead(nn.Module):
     return distributions.Categorical(nn.Dense(self.num_actions, name="logits")(x))
 
 
-HEADS = ("deterministic", "tanh_gaussian", "categorical")
+HEADS = ("deterministic", "gaussian", "tanh_gaussian", "categorical")
+_CONTINUOUS = {"deterministic": DeterministicHead, "gaussian": GaussianHead, "tanh_gaussian": TanhGaussianHead}
 
 
 def make(action: Continuous | Discrete, head: str | None = None) -> nn.Module:
@@ -70,7 +93,7 @@ def make(action: Continuous | Discrete, head: str | None = None) -> nn.Module:
     raise ValueError(f"head {head!r} does not fit the actions of the spec, {action}")
   if discrete:
     return CategoricalHead(action.num_actions)
-  return TanhGaussianHead(action.size) if head == "tanh_gaussian" else DeterministicHead(action.size)
+  return _CONTINUOUS[head](action.size)
 
 
 class Policy(nn.Module):

@@ -22,6 +22,13 @@ class TestDeterministic(testing.AgentConformance):
     return bc(self.spec, hidden=(32, 32))
 
 
+class TestGaussian(testing.AgentConformance):
+  spec = testing.continuous_spec()
+
+  def make(self):
+    return bc(self.spec, head="gaussian", hidden=(32, 32))
+
+
 class TestTanhGaussian(testing.AgentConformance):
   spec = testing.continuous_spec()
 
@@ -130,7 +137,7 @@ def test_actions_beyond_the_bounds_are_learnt_as_the_bounds():
   assert inside["loss"] == outside["loss"]
 
 
-@pytest.mark.parametrize("head", ["deterministic", "tanh_gaussian"])
+@pytest.mark.parametrize("head", ["deterministic", "gaussian", "tanh_gaussian"])
 def test_clones_a_simple_policy(head):
   spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), Continuous(-2 * np.ones(2), 2 * np.ones(2)))
   agent = bc(spec, head=head, hidden=(64,), optimizer=optax.adam(3e-3))
@@ -160,7 +167,7 @@ def test_any_network_with_init_and_apply():
 @pytest.mark.parametrize(
   ("spec", "head", "message"),
   [
-    (testing.continuous_spec(), "gaussian", "choose one of deterministic, tanh_gaussian, categorical"),
+    (testing.continuous_spec(), "softmax", "choose one of deterministic, gaussian, tanh_gaussian, categorical"),
     (testing.continuous_spec(), "categorical", "does not fit"),
     (testing.discrete_spec(), "deterministic", "does not fit"),
   ],

@@ -14,6 +14,17 @@ def test_deterministic():
   np.testing.assert_allclose(dist.log_prob(jnp.array([[0.5, 0.5]])), [-0.5])
 
 
+def test_normal_against_scipy():
+  mean, log_std, action = np.array([0.3, -0.2]), np.array([-0.5, 0.1]), np.array([[0.6, -0.9], [1.0, 1.0]])
+  dist = distributions.Normal(jnp.array([mean, mean]), jnp.array(log_std))
+  expected = stats.norm.logpdf(action, mean, np.exp(log_std)).sum(-1)
+  np.testing.assert_allclose(dist.log_prob(jnp.array(action)), expected, rtol=1e-5)
+  np.testing.assert_array_equal(dist.mode(), dist.mean)
+  many = distributions.Normal(jnp.full((20_000, 2), mean), jnp.array(log_std)).sample(jax.random.key(0))
+  np.testing.assert_allclose(many.mean(0), mean, atol=0.03)
+  np.testing.assert_allclose(many.std(0), np.exp(log_std), atol=0.03)
+
+
 def test_tanh_normal_log_prob_by_change_of_variables():
   mean, log_std, action = np.array([0.3, -0.2]), np.array([-0.5, 0.1]), np.array([0.6, -0.9])
   x = np.arctanh(action)

@@ -21,6 +21,17 @@ def test_log_std_is_clipped():
   np.testing.assert_array_equal(head.apply(variables, jnp.zeros(3)).log_std, [-1.0, 0.5])
 
 
+def test_gaussian_has_a_squashed_mean_and_one_clipped_log_std_for_all_features():
+  head = heads.GaussianHead(2)
+  variables = head.init(jax.random.key(0), jnp.zeros(1))
+  np.testing.assert_array_equal(variables["params"]["log_std"], [0.0, 0.0])
+  variables["params"]["mean"]["kernel"] = jnp.array([[1.0, -3.0]])
+  variables["params"]["log_std"] = jnp.array([-100.0, 100.0])
+  dist = head.apply(variables, jnp.array([[0.5], [2.0]]))
+  np.testing.assert_allclose(dist.mode(), np.tanh([[0.5, -1.5], [2.0, -6.0]]), rtol=1e-5)
+  np.testing.assert_array_equal(dist.log_std, [-5.0, 2.0])
+
+
 def test_mlp_by_hand():
   torso = mlp.MLP((2,))
   variables = {"params": {"Dense_0": {"kernel": jnp.array([[1.0, -1.0]]), "bias": jnp.array([0.5, 0.5])}}}
