@@ -45,6 +45,9 @@ class Transition(NamedTuple):
     discount: float32 ``[B]``, 0 where ``next_observation`` is terminal and 1 elsewhere (a time limit
       is not terminal), times the dataset's own discount. Agents multiply it by their gamma.
     next_observation: ``[B, O]``.
+    next_action: what the data did at ``next_observation``, like ``action``; None where the view was not asked for it.
+      Where ``next_is_last`` there is none, and the episode's last action, a legal one, stands in its place.
+    next_is_last: bool ``[B]``, true where ``next_observation`` is its episode's last; None as ``next_action`` is.
   """
 
   observation: Tree
@@ -52,6 +55,8 @@ class Transition(NamedTuple):
   reward: Array
   discount: Array
   next_observation: Tree
+  next_action: Array | None = None
+  next_is_last: Array | None = None
 
 
 class Window(NamedTuple):

@@ -26,7 +26,7 @@ def transitions(episodes: Episodes, rows: Array) -> Transition:
   )
 
 
-_REWARD, _DISCOUNT = "n_step_reward", "n_step_discount"
+_REWARD, _DISCOUNT, _IS_LAST = "n_step_reward", "n_step_discount", "is_last_step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,13 @@ class Transitions:
     discount: g, the agent's; counts for ``n_step`` above 1 only.
     frame_stack: above 0, observations ``[B, frame_stack, O]``: the step's and the ones before it, newest last; the
       episode's first repeated where there are none. 0: observations as they are.
+    next_action: also give ``Transition.next_action`` and ``next_is_last``, the data's at the next observation.
   """
 
   n_step: int = 1
   discount: float = 1.0
   frame_stack: int = 0
+  next_action: bool = False
 
   def __post_init__(self):
     if self.n_step < 1 or not 0 <= self.discount <= 1 or self.frame_stack < 0:
@@ -58,31 +60,46 @@ class Transitions:
     return np.arange(length)
 
   def prepare(self, episodes: Episodes) -> Episodes:
-    """Adds the columns of n-step rewards and discounts; for single steps there is nothing to prepare."""
-    if self.n_step == 1:
+    """Adds the columns of n-step rewards and discounts and of last steps, where they are needed."""
+    if self.n_step == 1 and not self.next_action:
       return episodes
-    reward, discount = n_step_sums(episodes, self.n_step, self.discount)
-    return episodes.replace(extras={**episodes.extras, _REWARD: reward, _DISCOUNT: discount})
+    extras = dict(episodes.extras)
+    if self.n_step > 1:
+      extras[_REWARD], extras[_DISCOUNT] = n_step_sums(episodes, self.n_step, self.discount)
+    if self.next_action:
+      extras[_IS_LAST] = np.zeros(episodes.num_steps, bool)
+      extras[_IS_LAST][np.asarray(episodes.starts)[1:] - 1] = True
+    return episodes.replace(extras=extras)
 
   def take(self, episodes: Episodes, rows: Array) -> Transition:
     """The transitions that begin at ``rows``: leaves ``[B, ...]``."""
+    needed = ((_REWARD,) if self.n_step > 1 else ()) + ((_IS_LAST,) if self.next_action else ())
+    if any(name not in episodes.extras for name in needed):
+      raise ValueError("Transitions: the episodes are not prepared; pass them through view.prepare first")
     if self.n_step == 1 and not self.frame_stack:
-      return transitions(episodes, rows)
+      return self._with_next_action(transitions(episodes, rows), episodes, rows + 1)
     first, last = bounds(episodes, rows)
     after = _namespace(rows).minimum(rows + self.n_step, last)
     if self.n_step == 1:
       reward, discount = episodes.reward[rows], episodes.discount[rows] * ~episodes.is_terminal[after]
-    elif _REWARD in episodes.extras:
-      reward, discount = episodes.extras[_REWARD][rows], episodes.extras[_DISCOUNT][rows]
     else:
-      raise ValueError("Transitions: the episodes are not prepared; pass them through view.prepare first")
-    return Transition(
+      reward, discount = episodes.extras[_REWARD][rows], episodes.extras[_DISCOUNT][rows]
+    batch = Transition(
       observation=observe(episodes, rows, first, self.frame_stack),
       action=jax.tree.map(lambda x: x[rows], episodes.action),
       reward=reward,
       discount=discount,
       next_observation=observe(episodes, after, first, self.frame_stack),
     )
+    return self._with_next_action(batch, episodes, after)
+
+  def _with_next_action(self, batch: Transition, episodes: Episodes, after: Array) -> Transition:
+    if not self.next_action:
+      return batch
+    is_last = episodes.extras[_IS_LAST][after]
+    # The row of a last step has an action without meaning, which may be anything; the row before it has a real one.
+    rows = after - is_last.astype(after.dtype)
+    return batch._replace(next_action=jax.tree.map(lambda x: x[rows], episodes.action), next_is_last=is_last)
 
   def sample(self, key: jax.Array, episodes: Episodes, batch_size: int) -> Transition:
     """``[batch_size, ...]``; pure, for episodes on the device."""
