@@ -13,7 +13,22 @@ import ilx
 _OPTIMIZER = {"learning_rate": 3e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "gradient_clip": 0.0}
 
 
-def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int = 0) -> ilx.Agent:
+# Of a field that a config leaves to the data (None), the value that the returns in the data give.
+_OF_DATA = {
+  # Kostrikov et al. 2021, appendix B: locomotion's rewards are divided by the range of the returns.
+  "reward_scale": lambda low, high: 1000.0 / (high - low) if high > low else 1.0,
+  # The best that was seen.
+  "target_return": lambda low, high: high,
+}
+
+
+def make(
+  config: Mapping[str, Any],
+  spec: ilx.Spec,
+  steps: int,
+  frame_stack: int = 0,
+  facts: Mapping[str, Any] | None = None,
+) -> ilx.Agent:
   """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
 
   The optimizer is Adam. Of agents that learn values too, with an argument ``policy_optimizer``, the schedule is for the
@@ -26,6 +41,8 @@ def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
+    facts: on the data (``loading.Data.facts``), for the fields ``reward_scale`` and ``target_return`` where they are
+      None.
 
   Raises:
     ValueError: for an unknown agent or field, naming the nearest valid one.
@@ -40,6 +57,11 @@ def make(config: Mapping[str, Any], spec: ilx.Spec, steps: int, frame_stack: int
   for field in fields:
     _check(field, [*arguments, *_OPTIMIZER], "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
+  for field in [field for field in _OF_DATA if fields.get(field, 0) is None]:
+    low, high = ((facts or {}).get(f"data_return_{end}") for end in ("min", "max"))
+    if low is None or high is None:
+      raise ValueError(f"config.agent.{field}: the data have no rewards that would give it; set it to a number")
+    fields[field] = _OF_DATA[field](low, high)
   if frame_stack:
     if "frame_stack" not in arguments:
       raise ValueError(f"config.frame_stack={frame_stack}: the agent {name!r} does not stack frames; set it to 0")

@@ -214,8 +214,9 @@ def _facts(
   returns = [found.episode_return[which] for found, which in zip(indices, used, strict=True)]
 
   def counts(length: np.ndarray, earned: np.ndarray) -> dict[str, Any]:
-    mean = None if made_up else float(earned.mean())
-    return {"data_episodes": len(length), "data_transitions": int(length.sum()), "data_return": mean}
+    found = {"data_return": earned.mean(), "data_return_min": earned.min(), "data_return_max": earned.max()}
+    found = {name: None if made_up else float(value) for name, value in found.items()}
+    return {"data_episodes": len(length), "data_transitions": int(length.sum()), **found}
 
   of_each = [
     {"dataset": part.name, "share": part.share, **counts(*pair)}

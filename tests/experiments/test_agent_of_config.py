@@ -1,0 +1,73 @@
+"""From a config's ``agent`` section to an agent: optimizers, and what is left to the data."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ilx
+from experiments import agents
+from ilx import testing
+
+SPEC = testing.continuous_spec()
+
+
+@pytest.fixture
+def given(monkeypatch):
+  """What the constructor is called with."""
+  found = {}
+
+  def fake(spec, *, reward_scale=1.0, target_return=None, policy_optimizer=None, optimizer=None):
+    found.update(locals())
+    return found
+
+  monkeypatch.setattr(ilx.agents, "bc", fake)
+  return found
+
+
+def rates(optimizer, steps, gradient=2.0):
+  """The sizes of Adam's steps under a constant gradient: the learning rate of each."""
+  params, found = jnp.ones(()), []
+  state = optimizer.init(params)
+  for _ in range(steps):
+    updates, state = optimizer.update(jnp.full((), gradient), state, params)
+    found.append(-float(updates))
+  return np.array(found)
+
+
+def test_the_policy_alone_is_scheduled_where_values_are_learnt_too(given):
+  agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine"}, SPEC, 4)
+  cosine = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4))
+  np.testing.assert_allclose(rates(given["policy_optimizer"], 5), cosine, atol=1e-6)
+  np.testing.assert_allclose(rates(given["optimizer"], 5), np.full(5, 0.1), rtol=1e-5)
+
+
+def test_warmup_comes_before_the_schedule(given):
+  agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 2}, SPEC, 6)
+  expected = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
+  np.testing.assert_allclose(rates(given["policy_optimizer"], 6), expected, atol=1e-6)
+
+
+def test_weight_decay_is_decoupled_and_the_gradient_clipped(given):
+  section = {"name": "bc", "learning_rate": 0.1, "weight_decay": 0.5, "gradient_clip": 1e-6}
+  agents.make(section, SPEC, 4)
+  # A gradient of 2 is clipped to 1e-6, of which Adam's epsilon (1e-8) takes a hundredth; the decay adds 0.1 * 0.5 * 1.
+  np.testing.assert_allclose(rates(given["optimizer"], 1), [0.1 / 1.01 + 0.05], rtol=1e-4)
+
+
+def test_what_is_left_to_the_data(given):
+  facts = {"data_return_min": -100.0, "data_return_max": 300.0}
+  section = {"name": "bc", "reward_scale": None, "target_return": None}
+  agents.make(section, SPEC, 4, facts=facts)
+  assert given["reward_scale"] == 2.5
+  assert given["target_return"] == 300.0
+  agents.make({"name": "bc", "reward_scale": 3.0}, SPEC, 4, facts=facts)
+  assert given["reward_scale"] == 3.0
+  # All returns alike: nothing to divide by.
+  agents.make(section, SPEC, 4, facts={"data_return_min": 5.0, "data_return_max": 5.0})
+  assert given["reward_scale"] == 1.0
+
+
+def test_data_without_rewards_leave_nothing_to_take(given):
+  facts = {"data_return_min": None, "data_return_max": None}
+  with pytest.raises(ValueError, match=r"config.agent.target_return: the data have no rewards .* set it to a number"):
+    agents.make({"name": "bc", "target_return": None}, SPEC, 4, facts=facts)
