@@ -37,14 +37,14 @@ def rates(optimizer, steps, gradient=2.0):
 def test_the_policy_alone_is_scheduled_where_values_are_learnt_too(given):
   agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine"}, SPEC, 4)
   cosine = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4))
-  np.testing.assert_allclose(rates(given["policy_optimizer"], 5), cosine, atol=1e-6)
-  np.testing.assert_allclose(rates(given["optimizer"], 5), np.full(5, 0.1), rtol=1e-5)
+  np.testing.assert_allclose(rates(given["policy_optimizer"], 5), cosine, atol=1e-5)
+  np.testing.assert_allclose(rates(given["optimizer"], 5), np.full(5, 0.1), rtol=1e-4)
 
 
 def test_warmup_comes_before_the_schedule(given):
   agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 2}, SPEC, 6)
   expected = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
-  np.testing.assert_allclose(rates(given["policy_optimizer"], 6), expected, atol=1e-6)
+  np.testing.assert_allclose(rates(given["policy_optimizer"], 6), expected, atol=1e-5)
 
 
 def test_weight_decay_is_decoupled_and_the_gradient_clipped(given):
