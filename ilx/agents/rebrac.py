@@ -43,8 +43,8 @@ def rebrac(
   An update follows the authors' implementation: both Q; then, in the first and every ``policy_delay``-th update after
   it, the policy by the new Q, and all targets, the target policy moving towards the policy *before* its step.
 
-  The data has no action that followed a time limit: there beta_2 counts as 0, and the bootstrap stays. (The authors leave
-  these transitions out.)
+  The data has no action that followed a time limit: there beta_2 counts as 0, and the bootstrap stays. (The authors
+  leave these transitions out.)
 
   Args:
     spec: observations, actions, and the statistics by which observations are standardised if that is asked for.
