@@ -1,0 +1,80 @@
+"""Finished runs, small enough to be kept with the code: returns of every episode, the curve, config, versions.
+
+One JSON file for an agent on a dataset, ``<folder>/<agent>/<dataset>.json``: a list with an entry for every seed.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilx.training import logs
+
+# Fields of a config that do not change what a seed learns or scores.
+_FREE = ("seed", "seeds", "checkpoint_every", "log_every", "evaluation.video")
+
+
+def path(folder: pathlib.Path, agent: str, dataset: str) -> pathlib.Path:
+  """Of the file with the runs of an agent on a dataset."""
+  return folder / agent / f"{dataset}.json"
+
+
+def read(folder: pathlib.Path, agent: str, dataset: str) -> list[dict[str, Any]]:
+  """Its entries by rising seed; an empty list where there are none."""
+  file = path(folder, agent, dataset)
+  return json.loads(file.read_text()) if file.exists() else []
+
+
+def add(folder: pathlib.Path, agent: str, dataset: str, entries: Sequence[Mapping[str, Any]]) -> None:
+  """Adds entries; those of the same seeds are replaced."""
+  by_seed = {entry["seed"]: entry for entry in [*read(folder, agent, dataset), *entries]}
+  file = path(folder, agent, dataset)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  logs.write_json(file, [by_seed[seed] for seed in sorted(by_seed)])
+
+
+def entries(run: pathlib.Path) -> list[dict[str, Any]]:
+  """The entries of a finished run folder, one for each of its seeds."""
+  result, config, where = (json.loads((run / f"{name}.json").read_text()) for name in ("result", "config", "where"))
+  rows = logs.read_jsonl(run / "log.jsonl")
+  several = result.get("per_seed") or [result]
+  found = []
+  for one in several:
+    of_seed = f"/seed{one['seed']}" if len(several) > 1 else ""
+    name = f"eval/return_mean{of_seed}"
+    found.append(
+      {
+        "seed": one["seed"],
+        "env_id": result["env_id"],
+        "returns": [round(x, 4) for x in one["returns"]],
+        "curve": [[row["step"], round(row[name], 4)] for row in rows if name in row],
+        "random_return": result["random_return"],
+        "expert_return": result["expert_return"],
+        "data_return": result["data_return"],
+        "data_episodes": result["data_episodes"],
+        "data_transitions": result["data_transitions"],
+        "steps": result["steps"],
+        "seconds": round(result["seconds"] / len(several), 1),
+        "updates_per_second": round(result["updates_per_second"], 1),
+        "config": comparable(config),
+        "versions": result["versions"],
+        "devices": result["devices"],
+        "git_commit": result["git_commit"],
+        **where,
+      }
+    )
+  return found
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of a config, flat, that decide what a seed learns and scores."""
+  flat = flatten(logs.jsonable(config))
+  return {name: value for name, value in sorted(flat.items()) if name not in _FREE}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested fields by their names joined with dots."""
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+  return flat

@@ -1,0 +1,227 @@
+"""The page of results, from the archive alone."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import ilx
+from experiments.report import text
+from experiments.results import archive, suite
+from experiments.results.suite import Task
+
+NONE = "\N{EN DASH}"
+RESAMPLES = 5000
+
+PAGE = """# Results
+
+Written by one command from the runs in `runs/` (every episode's return, the config, the versions):
+
+    {command}
+
+Without `--page_only` it first runs what is missing, and goes on where it was interrupted.
+
+Scores are normalised, 0 for uniformly random actions and 100 for the expert (built-in tasks: the mode of the policy
+that made the expert data; recordings of others: see `suite.py`). Scored is the last checkpoint, never the best on the
+way, by the policy's mode, 100 episodes for every seed. A number is the mean over seeds and episodes, in brackets its
+95 % interval (bootstrap over seeds and episodes, `ilx.evaluation.summary`). Hyper-parameters are the papers', the same
+for all tasks where the paper does so (`experiments/configs`, `suite.fields`); nothing was tuned here. `bc10` is
+behaviour cloning of the episodes with the highest returns that make up 10 % of the transitions. "Data" is the mean
+return of the data.
+
+{aggregates}
+## Normalised scores
+
+{scores}
+
+## Returns
+
+{returns}
+
+## On the way
+
+Normalised score after a quarter, half, three quarters (10 episodes for every seed) and all updates (100 episodes): has
+the curve flattened?
+
+{curves}
+
+## Updates and minutes
+
+Updates of every run, and minutes it took, evaluations included, on the machines below.
+
+{costs}
+
+## Made with
+
+{provenance}
+"""
+
+
+class Cell(NamedTuple):
+  """One agent on one task.
+
+  Attributes:
+    agent, task: which.
+    entries: of the archive, one for each seed.
+  """
+
+  agent: str
+  task: Task
+  entries: list[dict[str, Any]]
+
+  @property
+  def returns(self) -> np.ndarray:
+    """``[seeds, episodes]``."""
+    return np.array([entry["returns"] for entry in self.entries])
+
+  def normalized(self, returns: Any) -> np.ndarray:
+    """``returns`` as scores."""
+    first = self.entries[0]
+    expert = first["expert_return"] if self.task.expert_return is None else self.task.expert_return
+    return np.asarray(ilx.evaluation.normalized(np.asarray(returns), first["random_return"], expert))
+
+
+def page(folder: pathlib.Path, command: str) -> str:
+  """The Markdown page of all that the archive has."""
+  cells = [
+    Cell(agent, task, entries)
+    for task in suite.TASKS.values()
+    for agent in (*suite.AGENTS, *suite.TRANSFORMERS[1:])
+    if (entries := archive.read(folder, agent, task.dataset))
+  ]
+  if not cells:
+    raise ValueError(f"{folder} has no finished run")
+  agents = list(dict.fromkeys(sorted((cell.agent for cell in cells), key=[*suite.AGENTS, *suite.TRANSFORMERS].index)))
+  table = _Table(cells, agents)
+  return PAGE.format(
+    command=command,
+    aggregates=_aggregates(cells, agents),
+    scores=table.of(_score, data=lambda cell: f"{float(cell.normalized(cell.entries[0]['data_return'])):.1f}"),
+    returns=table.of(_return, data=lambda cell: _plain(cell.entries[0]["data_return"])),
+    curves=table.of(_curve),
+    costs=table.of(_cost),
+    provenance=_provenance(cells),
+  )
+
+
+class _Table:
+  """Tasks in rows, agents in columns."""
+
+  def __init__(self, cells: Sequence[Cell], agents: Sequence[str]):
+    self._cells = {(cell.task.dataset, cell.agent): cell for cell in cells}
+    self._agents = agents
+    self._names = list(dict.fromkeys(cell.task.dataset for cell in cells))
+
+  def of(self, show: Callable[[Cell], str], data: Callable[[Cell], str] | None = None) -> str:
+    """The table whose entries ``show`` makes; ``data`` adds a column on the data."""
+    rows = []
+    for name in self._names:
+      found = [self._cells.get((name, agent)) for agent in self._agents]
+      about = [data(next(cell for cell in found if cell))] if data else []
+      rows.append([f"`{name}`", *about, *(show(cell) if cell else NONE for cell in found)])
+    return _markdown(["dataset", *(["data"] if data else []), *self._agents], rows)
+
+
+def _score(cell: Cell) -> str:
+  summary = ilx.evaluation.summary(cell.normalized(cell.returns))
+  low, high = summary["mean_ci95"]
+  few = f" ({len(cell.entries)} seeds)" if len(cell.entries) < 5 else ""
+  return f"**{summary['mean']:.1f}** [{low:.1f}, {high:.1f}]{few}"
+
+
+def _return(cell: Cell) -> str:
+  return _plain(float(cell.returns.mean()))
+
+
+def _plain(value: float) -> str:
+  return text.fixed(value, text.decimals_for([value]), "-")
+
+
+def _curve(cell: Cell) -> str:
+  curves = [entry["curve"] for entry in cell.entries]
+  if len({len(curve) for curve in curves}) != 1:
+    return NONE
+  means = cell.normalized(np.mean([[value for _, value in curve] for curve in curves], axis=0))
+  return ", ".join(f"{mean:.0f}" for mean in means)
+
+
+def _cost(cell: Cell) -> str:
+  minutes = np.mean([entry["seconds"] for entry in cell.entries]) / 60
+  steps = sorted({entry["steps"] for entry in cell.entries})
+  return f"{' and '.join(f'{n:,}' for n in steps)}; {minutes:.1f} min"
+
+
+def _aggregates(cells: Sequence[Cell], agents: Sequence[str]) -> str:
+  """For every group of tasks: mean and IQM over the tasks that all its agents have."""
+  parts = []
+  for group in dict.fromkeys(cell.task.group for cell in cells):
+    mine = [cell for cell in cells if cell.task.group == group]
+    tasks = {agent: {cell.task.dataset for cell in mine if cell.agent == agent} for agent in agents}
+    several = [agent for agent in agents if tasks[agent]]
+    common = set.intersection(*(tasks[agent] for agent in several))
+    if len(common) < 2:
+      continue
+    rows = []
+    for agent in several:
+      chosen = [cell for cell in mine if cell.agent == agent and cell.task.dataset in common]
+      seeds = [cell.normalized(cell.returns.mean(axis=1)) for cell in chosen]
+      mean, (low, high), iqm, (iqm_low, iqm_high) = over_tasks(seeds)
+      rows.append([agent, f"{mean:.1f} [{low:.1f}, {high:.1f}]", f"**{iqm:.1f}** [{iqm_low:.1f}, {iqm_high:.1f}]"])
+    names = ", ".join(name for name in suite.TASKS if name in common)
+    parts.append(
+      f"## Over the tasks: {group}\n\nMean and interquartile mean (of seeds and tasks together; 95 % intervals by a "
+      f"bootstrap of the seeds of every task: Agarwal et al. 2021) over the {len(common)} tasks that all these agents "
+      f"have: {names}.\n\n" + _markdown(["agent", "mean", "IQM"], rows) + "\n"
+    )
+  return "\n".join(parts)
+
+
+def over_tasks(
+  scores: Sequence[np.ndarray], seed: int = 0
+) -> tuple[float, tuple[float, float], float, tuple[float, float]]:
+  """Mean and IQM over tasks with 95 % intervals.
+
+  Args:
+    scores: for every task the scores of its seeds, ``[seeds]``.
+    seed: of the resampling.
+
+  Returns:
+    Mean, its interval, IQM, its interval; every task counts alike in the mean, every run in the IQM.
+  """
+  rng = np.random.default_rng(seed)
+  drawn = [task[rng.integers(len(task), size=(RESAMPLES, len(task)))] for task in map(np.asarray, scores)]
+  means = np.mean([x.mean(axis=1) for x in drawn], axis=0)
+  iqms = ilx.evaluation.iqm(np.concatenate(drawn, axis=1), axis=1)
+  mean, iqm = np.mean([np.mean(task) for task in scores]), ilx.evaluation.iqm(np.concatenate(scores))
+  return float(mean), _interval(means), float(iqm), _interval(iqms)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+  low, high = np.percentile(values, (2.5, 97.5))
+  return float(low), float(high)
+
+
+def _provenance(cells: Sequence[Cell]) -> str:
+  entries = [entry for cell in cells for entry in cell.entries]
+
+  def several(values: Iterable[Any]) -> str:
+    return ", ".join(sorted({str(value) for value in values}))
+
+  names = dict.fromkeys(name for entry in entries for name in entry["versions"])
+  rows = [
+    ["runs", f"{len(entries):,}, {sum(entry['seconds'] for entry in entries) / 3600:.1f} hours"],
+    ["seeds", several(entry["seed"] for entry in entries)],
+    ["environments", several(entry["env_id"] for entry in entries)],
+    ["machines", several(f"{entry['cpu']}, {entry['cores']} core(s) a run" for entry in entries)],
+    ["devices", several(device for entry in entries for device in entry["devices"])],
+    ["dates", several(entry["date"] for entry in entries)],
+    ["commits", several(str(entry["git_commit"])[:12] for entry in entries)],
+    *([name, several(entry["versions"].get(name) for entry in entries)] for name in names),
+  ]
+  return _markdown(["", ""], rows)
+
+
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  lines = [heads, ["---"] * len(heads), *rows]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,143 @@
+"""The table of results: what is run, what is kept, what the page says."""
+
+import json
+import pathlib
+import subprocess
+import types
+
+import numpy as np
+import pytest
+
+from experiments.results import archive, page, runs, suite
+from ilx.training import logs
+
+TASK = suite.TASKS["hopper-medium"]
+
+
+def run(agent="bc", seeds=(0,), steps=40):
+  return runs.Run(agent, TASK, seeds, steps)
+
+
+class Trainings:
+  """Stands for `subprocess.run`: leaves the folder that a training run leaves."""
+
+  def __init__(self, fail=()):
+    self.calls, self.fail = [], fail
+
+  def __call__(self, words, env, stdout, stderr, check):
+    folder = pathlib.Path(next(word for word in words if word.startswith("--workdir=")).removeprefix("--workdir="))
+    self.calls.append(folder.name)
+    if folder.name in self.fail:
+      stdout.write("error: the disk is full\n")
+      return types.SimpleNamespace(returncode=1)
+    given = dict(word.removeprefix("--config.").split("=", 1) for word in words if word.startswith("--config."))
+    name = next(word for word in words if word.startswith("--config=")).rpartition("/")[2].removesuffix(".py")
+    this = run(
+      name, steps=int(given["steps"]), seeds=tuple(int(given["seed"]) + i for i in range(int(given.get("seeds", 1))))
+    )
+    config = runs.importlib.import_module(f"experiments.configs.{name}").get_config()
+    config.update_from_flattened_dict(runs.overrides(this))
+    folder.mkdir(parents=True)
+    logs.write_json(folder / "config.json", config.to_dict())
+    per_seed = [{"seed": seed, "returns": [100.0 + seed, 102.0 + seed]} for seed in this.seeds]
+    result = {
+      "env_id": "Hopper-v5",
+      "random_return": 0.0,
+      "expert_return": 200.0,
+      "data_return": 50.0,
+      "data_episodes": 7,
+      "data_transitions": 700,
+      "steps": this.steps,
+      "seconds": 60.0,
+      "updates_per_second": 12.0,
+      "versions": {"jax": "0.10.2"},
+      "devices": ["cpu: cpu"],
+      "git_commit": "0123456789abcdef",
+      **per_seed[0],
+      **({"per_seed": per_seed} if len(per_seed) > 1 else {}),
+    }
+    logs.write_json(folder / "result.json", result)
+    names = [f"eval/return_mean/seed{seed}" for seed in this.seeds] if len(per_seed) > 1 else ["eval/return_mean"]
+    rows = [{"step": step, **dict.fromkeys(names, float(step))} for step in (10, 40)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return types.SimpleNamespace(returncode=0)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+  found = Trainings()
+  monkeypatch.setattr(subprocess, "run", found)
+  return found
+
+
+def test_what_is_finished_is_kept_and_not_missing(tmp_path, trainings):
+  folder = tmp_path / "archive"
+  assert runs.missing(run(seeds=(0, 1)), folder) == (0, 1)
+  assert runs.finish([run(), run(seeds=(1,))], tmp_path / "runs", folder, jobs=2) == []
+  assert sorted(trainings.calls) == ["bc-hopper-medium-seed0", "bc-hopper-medium-seed1"]
+  assert runs.missing(run(seeds=(0, 1, 2)), folder) == (2,)
+  first, second = archive.read(folder, "bc", "hopper-medium")
+  assert (first["seed"], second["seed"]) == (0, 1)
+  assert second["returns"] == [101.0, 103.0]
+  assert first["curve"] == [[10, 10.0], [40, 40.0]]
+  assert first["config"]["steps"] == 40 and "seed" not in first["config"]
+
+
+def test_another_config_is_missing(tmp_path, trainings):
+  runs.finish([run()], tmp_path / "runs", tmp_path / "archive", jobs=1)
+  assert runs.missing(run(steps=80), tmp_path / "archive") == (0,)
+
+
+def test_seeds_of_one_program_are_entries_of_their_own(tmp_path, trainings):
+  runs.finish([run(seeds=(0, 1, 2))], tmp_path / "runs", tmp_path / "archive", jobs=1)
+  entries = archive.read(tmp_path / "archive", "bc", "hopper-medium")
+  assert [entry["seed"] for entry in entries] == [0, 1, 2]
+  assert [entry["returns"][0] for entry in entries] == [100.0, 101.0, 102.0]
+  assert [entry["seconds"] for entry in entries] == [20.0] * 3
+  assert runs.missing(run(seeds=(1,)), tmp_path / "archive") == ()
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(tmp_path, trainings):
+  trainings.fail = ("bc-hopper-medium-seed0",)
+  failures = runs.finish([run(), run(seeds=(1,))], tmp_path / "runs", tmp_path / "archive", jobs=1)
+  assert len(failures) == 1 and "seed0: exit status 1: error: the disk is full" in failures[0]
+  assert runs.missing(run(seeds=(0, 1)), tmp_path / "archive") == (0,)
+
+
+def test_the_page_has_scores_returns_and_aggregates(tmp_path, trainings):
+  folder = tmp_path / "archive"
+  runs.finish([run(seeds=(seed,)) for seed in range(5)], tmp_path / "runs", folder, jobs=1)
+  text = page.page(folder, "python -m this")
+  lines = [line for line in text.splitlines() if line.startswith("| `hopper-medium`")]
+  # Returns 100 to 104 and 102 to 106, of 200.
+  assert lines[0].startswith("| `hopper-medium` | 25.0 | **51.5** [5")
+  assert "| `hopper-medium` | 50 | 103.0 |" in lines[1] or "| 50 | 103 |" in lines[1]
+  assert "| 5, 20 |" in lines[2]
+  assert "40; 1.0 min" in lines[3]
+  assert "python -m this" in text and "0123456789ab" in text
+
+
+def test_over_tasks_by_hand():
+  same = [np.array([10.0, 10.0]), np.array([30.0, 30.0])]
+  mean, interval, iqm, iqm_interval = page.over_tasks(same)
+  assert (mean, interval) == (20.0, (20.0, 20.0))
+  assert (iqm, iqm_interval) == (20.0, (20.0, 20.0))
+  # Eight runs: the two lowest and the two highest are left out of the IQM.
+  mean, _, iqm, (low, high) = page.over_tasks([np.array([0.0, 1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0, 700.0])])
+  assert mean == (1.5 + 715 / 4) / 2
+  assert iqm == np.mean([2.0, 3.0, 4.0, 5.0])
+  assert low < iqm < high
+
+
+def test_agents_that_cannot_act_there_are_left_out():
+  agents = [agent for agent, _ in suite.cells(("bc", "td3_bc", "iql"), ("lunarlander-medium-expert",))]
+  assert agents == ["bc", "iql"]
+
+
+@pytest.mark.parametrize(
+  ("agents", "datasets", "message"),
+  [(("iq",), ("hopper-medium",), "--agents: no 'iq'"), (("bc",), ("x",), "--datasets")],
+)
+def test_unknown_names_are_refused(agents, datasets, message):
+  with pytest.raises(ValueError, match=message):
+    suite.cells(agents, datasets)
