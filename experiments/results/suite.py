@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from experiments.configs import rebrac
 from experiments.results.recordings import Recording
 
 # Config files, in the order of the columns.
@@ -68,10 +69,7 @@ def fields(agent: str, task: Task) -> Mapping[str, Any]:
   """What the paper sets by task, as fields of the config; nothing is tuned here."""
   found: dict[str, Any] = {"dataset": task.dataset, "split": "train"}
   if agent == "rebrac":
-    from experiments.configs import rebrac
-
-    actor, critic = rebrac.PAPER[task.dataset]
-    found |= {"agent.actor_bc_coef": actor, "agent.critic_bc_coef": critic}
+    found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
   if agent == "iql" and task.group == "mazes":
     # Kostrikov et al. 2021, section 5: the values for antmaze.
     found |= {"agent.expectile": 0.9, "agent.temperature": 10.0, "agent.reward_shift": -1.0}
