@@ -1,12 +1,15 @@
 """The built-in datasets: a shipped policy plays in EnvPool and is recorded as RLDS.
 
 Named ``<env>-<quality>``: random, medium, expert, or medium-expert, which is the other two, shuffled together. Actions
-are sampled from the policy. Every policy gives about 100,000 transitions in whole episodes. What is recorded follows
-bit for bit from the name and ``SEED`` on one platform, whatever the number of cores, processes and devices.
+are sampled from the policy. Every policy gives about 100,000 transitions in whole episodes. medium-replay is the
+training run that led to the medium policy, rebuilt from snapshots (``replay.py``): as many transitions as the run made
+until then, in its order. What is recorded follows bit for bit from the name and ``SEED`` on one platform, whatever the
+number of cores, processes and devices.
 """
 
 import difflib
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +21,7 @@ import jax
 import numpy as np
 from rich import progress
 
-from experiments.demos import policy
+from experiments.demos import policy, replay
 from ilx import data
 from ilx.evaluation import environments, rollout
 from ilx.types import Continuous
@@ -30,7 +33,8 @@ ENVIRONMENTS = {
   "cartpole": "CartPole-v1",
   "lunarlander": "LunarLander-v3",
 }
-QUALITIES = ("random", "medium", "expert", "medium-expert")
+REPLAY = "medium-replay"
+QUALITIES = ("random", "medium", REPLAY, "medium-expert", "expert")
 NAMES = tuple(f"{env}-{quality}" for env in ENVIRONMENTS for quality in QUALITIES)
 REFERENCES = pathlib.Path(__file__).parent / "references.json"
 
@@ -40,6 +44,9 @@ SEED = 0
 ROUNDS = 4
 NUM_ENVS = 25
 STEPS_PER_ROUND = 25_000
+
+# Makes the episodes of one round; reports the share that is done.
+Round = Callable[[Callable[[float], None]], list[rollout.Episode]]
 
 
 def references() -> dict[str, dict[str, Any]]:
@@ -55,7 +62,7 @@ def build(name: str, root: str | os.PathLike | None = None, *, rounds: int = ROU
   Args:
     name: one of ``NAMES``.
     root: the folder of datasets; by default ``ilx.data.root()``.
-    rounds: of about 25,000 transitions by every policy.
+    rounds: of about 25,000 transitions by every policy; a replay has ``rounds`` quarters of its run's transitions.
 
   Raises:
     ValueError: for an unknown name, and where the folder holds a recording of other policies.
@@ -86,24 +93,22 @@ def _checked(folder: pathlib.Path, name: str) -> pathlib.Path:
 def _fingerprints(name: str) -> dict[str, int]:
   """CRC-32 of the weight files behind a dataset."""
   env, quality = name.split("-", 1)
-  shipped = [f"{env}-{q}" for q in quality.split("-") if q != "random"]
+  shipped = [f"{env}-{q}" for q in _parts(quality) if q != "random"]
   return {policy_name: zlib.crc32(policy.path(policy_name).read_bytes()) for policy_name in shipped}
 
 
+def _parts(quality: str) -> list[str]:
+  """The weight files of a quality."""
+  return ["medium", REPLAY] if quality == REPLAY else quality.split("-")
+
+
 def _build(name: str, root: pathlib.Path, rounds: int) -> None:
-  env, quality = name.split("-", 1)
-  qualities = quality.split("-")
   with data.Recorder(root, name=name, version=VERSION, metadata=_metadata(name)) as recorder, _bar() as bar:
     finished = _Finished(recorder)
-    task = bar.add_task(name, total=rounds * len(qualities))
-    for index in range(len(finished.returns), rounds):
-      episodes: list[rollout.Episode] = []
-      for part, q in enumerate(qualities):
-        before = index * len(qualities) + part
-        _play(env, q, index, episodes, lambda share, before=before: bar.update(task, completed=before + share))
-      if len(qualities) > 1:
-        order = np.random.default_rng(_seed(name, index)).permutation(len(episodes))
-        episodes = [episodes[i] for i in order]
+    makers = _rounds(name, rounds)
+    task = bar.add_task(name, total=len(makers))
+    for index in range(len(finished.returns), len(makers)):
+      episodes = makers[index](lambda share, index=index: bar.update(task, completed=index + share))
       # A build that was killed within this round has recorded its first episodes.
       for episode in episodes[recorder.num_episodes - finished.num_episodes :]:
         recorder.add(data.episode(episode.observation, episode.action, episode.reward, terminal=episode.is_terminal))
@@ -112,27 +117,64 @@ def _build(name: str, root: pathlib.Path, rounds: int) -> None:
     recorder.metadata.update(data_return=float(returns.mean()), data_return_std=float(returns.std()))
 
 
-def _play(
-  env: str, quality: str, index: int, episodes: list[rollout.Episode], progress: Callable[[float], None]
-) -> None:
-  """Appends the episodes of one policy's round."""
+def _rounds(name: str, rounds: int) -> list[Round]:
+  """How each round is made; a build that was killed makes those again that it had not recorded whole."""
+  env, quality = name.split("-", 1)
+  if quality == REPLAY:
+    segments = replay.segments(env, references()[ENVIRONMENTS[env]]["random_length"])
+    return [functools.partial(_segment, name, i, x, rounds / ROUNDS) for i, x in enumerate(segments)]
+  return [functools.partial(_shuffled, name, index) for index in range(rounds)]
+
+
+def _segment(
+  name: str, index: int, segment: replay.Segment, scale: float, progress: Callable[[float], None]
+) -> list[rollout.Episode]:
+  """The episodes of one stretch of a training run."""
+  env_id = ENVIRONMENTS[name.split("-")[0]]
+  act = policy.uniform(environments.spec(env_id).action) if segment.weights is None else policy.forward(segment.weights)
+  count = max(1, round(scale * segment.env_steps / segment.length))
+  return _record(env_id, act, _seed(name, index), count, progress)
+
+
+def _shuffled(name: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+  """One round of every policy of a dataset."""
+  env, quality = name.split("-", 1)
+  qualities, episodes = quality.split("-"), []
+  for part, q in enumerate(qualities):
+    episodes += _play(env, q, index, lambda share, part=part: progress((part + share) / len(qualities)))
+  if len(qualities) > 1:
+    order = np.random.default_rng(_seed(name, index)).permutation(len(episodes))
+    episodes = [episodes[i] for i in order]
+  return episodes
+
+
+def _play(env: str, quality: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+  """The episodes of one policy's round."""
   env_id = ENVIRONMENTS[env]
-  action = environments.spec(env_id).action
   if quality == "random":
-    act, length = policy.uniform(action), references()[env_id]["random_length"]
+    act, length = policy.uniform(environments.spec(env_id).action), references()[env_id]["random_length"]
   else:
     shipped = policy.load(f"{env}-{quality}")
     act, length = policy.forward(shipped.weights), shipped.metadata["scores"]["sample"]["length_mean"]
-  seed = _seed(f"{env}-{quality}", index)
+  count = NUM_ENVS * max(1, round(STEPS_PER_ROUND / (NUM_ENVS * length)))
+  return _record(env_id, act, _seed(f"{env}-{quality}", index), count, progress)
+
+
+def _record(
+  env_id: str, act: policy.Forward, seed: int, count: int, progress: Callable[[float], None]
+) -> list[rollout.Episode]:
+  """``count`` episodes with sampled actions, every slot playing its share."""
+  episodes: list[rollout.Episode] = []
   rollout.play(
-    policy.player(act, action),
+    policy.player(act, environments.spec(env_id).action),
     (),
-    environments.make(env_id, NUM_ENVS, seed),
-    episodes=NUM_ENVS * max(1, round(STEPS_PER_ROUND / (NUM_ENVS * length))),
+    environments.make(env_id, min(NUM_ENVS, count), seed),
+    episodes=count,
     key=jax.random.key(seed, impl="threefry2x32"),
     on_episode=lambda _, episode: episodes.append(episode),
     progress=progress,
   )
+  return episodes
 
 
 class _Finished:
@@ -178,7 +220,7 @@ def _metadata(name: str) -> dict[str, Any]:
     "env_id": env_id,
     "env_kwargs": {},
     **bounds,
-    "policy": [f"{env}-{q}" for q in quality.split("-")],
+    "policy": [f"{env}-{q}" for q in _parts(quality)],
     "weights": _fingerprints(name),
     "actions": "sampled",
     "seed": SEED,

@@ -7,6 +7,11 @@ The expert is the best of the three snapshots that scored best in training, re-s
 sampled actions are a third to a half of the way from random to expert, after D4RL (Fu et al. 2020), and whose most
 likely ones are no worse. The scores that are kept come from 100 episodes that chose nothing. Run
 `python -m experiments.demos.summarise` afterwards.
+
+    python -m experiments.demos.export --workdir=runs/experts/HalfCheetah-v5 --replay
+
+Writes `<env>-medium-replay.npz` alone: snapshots of the run on its way to the medium policy that ships (`replay.py`).
+The run may be one that stopped there and kept more snapshots; it must have arrived at the very same policy.
 """
 
 import json
@@ -18,12 +23,14 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.demos import policy
+from experiments.demos import policy, replay, sac
 from experiments.demos.scores import SCORE_SEED, score
 from ilx.evaluation import environments
+from ilx.types import Discrete
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of a run of experiments.demos.train.", required=True)
+flags.DEFINE_bool("replay", False, "Write only the replay of the way to the medium policy.")
 
 CHOICE_SEED, CHOICE_EPISODES = 20_000, 25
 MEDIUM = 1 / 3, 1 / 2
@@ -92,6 +99,45 @@ def _export(workdir: pathlib.Path, run: dict[str, Any], quality: str, steps: int
   return scores
 
 
+def export_replay(workdir: pathlib.Path, run: dict[str, Any], env_steps: list[int]) -> dict[str, Any]:
+  """Writes the replay file of a run that led to the medium policy that ships; returns its metadata.
+
+  Raises:
+    ValueError: where the run's snapshot is another policy.
+  """
+  env_id = run["env_id"]
+  env, action = short_name(env_id), environments.spec(env_id).action
+  medium = policy.load(f"{env}-medium")
+  last = medium.metadata["env_steps"]
+  file = workdir / f"{last:09d}.npz"
+  same = file.is_file() and all(np.array_equal(x, medium.weights[key]) for key, x in _rounded(file).items())
+  if not same:
+    raise ValueError(f"{file} is not {env}-medium, which the replay must lead to; train with the command that made it")
+  random_steps = 0 if isinstance(action, Discrete) else sac.RANDOM_STEPS
+  chosen = replay.choose(env_steps, random_steps, last)
+  snapshots = []
+  for steps in chosen:
+    with np.load(workdir / f"{steps:09d}.npz", allow_pickle=False) as arrays:
+      snapshots.append(replay.quantise(dict(arrays)))
+  scores = [
+    score(policy.forward(replay.restore(snapshot)), env_id, seed=SCORE_SEED, sample=True, episodes=CHOICE_EPISODES)
+    for snapshot in snapshots
+  ]
+  metadata = {
+    **run,
+    "name": replay.name(env),
+    "env_steps": chosen,
+    "returns": [s["return_mean"] for s in scores],
+    "lengths": [s["length_mean"] for s in scores],
+    "random_steps": random_steps,
+    "medium_env_steps": last,
+  }
+  replay.write(policy.WEIGHTS / f"{replay.name(env)}.npz", snapshots, metadata)
+  told = ", ".join(f"{steps:,}: {value}" for steps, value in zip(chosen, metadata["returns"], strict=True))
+  print(f"{metadata['name']}: snapshots with the return of {CHOICE_EPISODES} episodes, {told}")
+  return metadata
+
+
 def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir)
   if not (workdir / "run.json").is_file():
@@ -99,6 +145,12 @@ def main() -> None:
   run = json.loads((workdir / "run.json").read_text())
   log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
   env_id = run["env_id"]
+  if FLAGS.replay:
+    try:
+      export_replay(workdir, run, [row["env_steps"] for row in log])
+    except (ValueError, FileNotFoundError) as error:
+      sys.exit(f"--workdir: {error}")
+    return
   random_act = policy.uniform(environments.spec(env_id).action)
   random_return = score(random_act, env_id, seed=SCORE_SEED, sample=True)["return_mean"]
   steps = choose_expert(workdir, log, env_id)

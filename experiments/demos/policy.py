@@ -61,11 +61,11 @@ def load(name: str) -> Policy:
   return Policy(weights, metadata)
 
 
-def write_npz(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(file: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
   """Writes ``arrays`` whole or not at all."""
   part = file.with_suffix(".part")
   with open(part, "wb") as stream:
-    np.savez(stream, **arrays)
+    (np.savez_compressed if compressed else np.savez)(stream, **arrays)
   os.replace(part, file)
 
 

@@ -23,6 +23,7 @@ TARGET_RATE = 0.005
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-4
 CRITIC_UPDATES_PER_ACTOR_UPDATE = 2
+RANDOM_STEPS = 10_000
 
 
 class Batch(NamedTuple):
@@ -171,7 +172,7 @@ def train(
   snapshot_every: int,
   num_envs: int = 16,
   env_steps_per_update: int = 2,
-  random_steps: int = 10_000,
+  random_steps: int = RANDOM_STEPS,
   on_step: Callable[[int], None] = lambda step: None,
 ) -> Iterator[tuple[int, Any]]:
   """Trains; yields ``(environment steps so far, actor params)`` every ``snapshot_every`` steps.

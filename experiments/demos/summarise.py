@@ -9,8 +9,9 @@ import pathlib
 from typing import Any
 
 from experiments import cli
-from experiments.demos import datasets, policy
+from experiments.demos import datasets, policy, replay
 from experiments.demos.scores import SCORE_SEED, score
+from ilx import data
 from ilx.evaluation import environments
 
 HERE = pathlib.Path(__file__).parent
@@ -48,6 +49,19 @@ Then, for each workdir, and once for this page:
     python -m experiments.demos.export --workdir=<workdir>
     python -m experiments.demos.summarise
 
+## Replays
+
+`<env>-medium-replay.npz` are up to {snapshots} snapshots of the expert's run from before its medium policy, as int8
+matrices with a scale for each output: half the bytes of float16, and returns that cannot be told apart (Hopper's
+snapshot at 125,008 steps: 548 instead of 549, over 50 episodes). They are written by
+
+    python -m experiments.demos.export --workdir=<workdir> --replay
+
+which checks that the run leads to the medium policy that ships. HalfCheetah's run up to there is short, and was made
+again for more snapshots: its policy at 100,000 steps is the first run's, bit for bit.
+
+    {dense} --workdir=<workdir>
+
 ## Datasets
 
 `python -m experiments.demos.build --name=<env>-<quality>`, or `--all`:
@@ -57,7 +71,15 @@ Then, for each workdir, and once for this page:
 
 About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two, shuffled
 together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on one
-platform, in about 10 seconds of one core for each policy. The first `n` episodes are a fair sample.
+platform, in about 10 seconds of one core for 100,000 transitions. The first `n` episodes are a fair sample, but in
+`medium-replay`, which is in the order of the run: take all of it.
+
+`medium-replay` is the training run that made the medium policy, from its first random action, as D4RL's are. It is
+rebuilt, not the replay buffer itself: the policy is piecewise constant, at every moment the shipped snapshot nearest
+in time, and plays as many transitions as the run made around it, in whole episodes. SAC's first 10,000 actions are
+random; PPO's untrained policy is taken for random, too.
+
+{replays}
 """
 
 
@@ -69,6 +91,23 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 def _interval(score: dict[str, Any]) -> str:
   low, high = score["return_ci95"]
   return f"{score['return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+
+
+def _replay(env: str) -> list[str]:
+  """A row on a replay, which is built for it."""
+  name, metadata = replay.name(env), replay.load(env).metadata
+  folder = datasets.build(name)
+  episodes = data.load(folder)
+  returns, fifth = data.returns(episodes), episodes.num_episodes // 5
+  return [
+    name,
+    ", ".join(f"{steps / 1000:,.0f}" for steps in metadata["env_steps"]),
+    f"{data.lengths(episodes).sum():,}",
+    f"{episodes.num_episodes:,}",
+    f"{returns.mean():,.1f}",
+    f"{returns[-fifth:].mean():,.1f}",
+    f"{returns.max():,.1f}",
+  ]
 
 
 def main() -> None:
@@ -100,6 +139,20 @@ def main() -> None:
     envpool=", ".join(sorted({r["envpool"] for r in references.values()})),
     envs=", ".join(datasets.ENVIRONMENTS),
     qualities=", ".join(datasets.QUALITIES),
+    snapshots=replay.MAX_SNAPSHOTS,
+    dense=replay.load("halfcheetah").metadata["command"],
+    replays=_table(
+      [
+        "dataset",
+        "snapshots, thousand steps",
+        "transitions",
+        "episodes",
+        "mean return",
+        "of the last fifth",
+        "highest",
+      ],
+      [_replay(env) for env in datasets.ENVIRONMENTS],
+    ),
   )
   for path, content in ((datasets.REFERENCES, json.dumps(references, indent=2) + "\n"), (HERE / "README.md", text)):
     part = path.with_suffix(".part")
