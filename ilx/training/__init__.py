@@ -1,6 +1,7 @@
 """Training: large device programs, checkpoints, logs."""
 
 from ilx.training.checkpoint import CheckpointError
+from ilx.training.seeds import one_seed
 from ilx.training.trainer import Interrupted, train
 
-__all__ = ["CheckpointError", "Interrupted", "train"]
+__all__ = ["CheckpointError", "Interrupted", "one_seed", "train"]

@@ -1,13 +1,16 @@
 """Batches from the host to the devices, made ahead while the devices compute."""
 
+import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ilx.training import seeds as seeds_lib
+from ilx.training.seeds import Seeds
 from ilx.types import Tree
 
 # A stack is large enough that a program's start does not count, small enough that three of them do not either.
@@ -15,9 +18,9 @@ _STACK_BYTES, _STACK_BATCHES = 32 << 20, 32
 _AHEAD = 2
 
 
-def capacity(batch: Tree) -> int:
-  """K, the number of batches (or their shapes) that go to the devices at once."""
-  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))
+def capacity(batch: Tree, seeds: int = 1) -> int:
+  """K, the number of batches (of which the shapes are given) that go to the devices at once, of each of ``seeds``."""
+  size = seeds * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))
   return max(1, min(_STACK_BATCHES, _STACK_BYTES // max(1, size)))
 
 
@@ -32,20 +35,34 @@ class Feed:
   """Stacks of batches on the devices, in order; a thread is up to two stacks ahead. A context manager.
 
   Iterating gives ``(stack, n)``: leaves ``[K, B, ...]``, divided among the devices along B, of which the first ``n``
-  batches are meant. What the batches raise is raised here.
+  batches are meant; of many seeds leaves ``[S, K, B, ...]``, divided along S where the seeds are spread. What the
+  batches raise is raised here.
   """
 
-  def __init__(self, batches: Iterator[Tree], counts: Iterable[int], capacity: int, mesh: Mesh):
+  def __init__(
+    self,
+    batches: Sequence[Iterator[Tree]],
+    counts: Iterable[int],
+    capacity: int,
+    mesh: Mesh,
+    seeds: Seeds | None = None,
+  ):
     """Starts the thread.
 
     Args:
-      batches: this host's part of every batch, leaves ``[B / hosts, ...]``.
+      batches: of every seed that this host serves, this host's part of every batch, leaves ``[B / hosts, ...]``; they
+        are closed at the end.
       counts: how many batches each stack is to hold, at most ``capacity``.
       capacity: K.
       mesh: where the batches go.
+      seeds: None where there is one, whose stacks have no axis for it.
     """
-    self._batches, self._counts, self._capacity = batches, counts, capacity
-    self._sharding = NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+    self._batches, self._counts, self._capacity, self._seeds = batches, counts, capacity, seeds
+    if seeds and seeds.spread:
+      where = seeds_lib.partition(seeds)
+    else:
+      where = PartitionSpec(*(None,) * (2 if seeds else 1), ("data", "fsdp"))
+    self._sharding = NamedSharding(mesh, where)
     self._queue: queue.Queue = queue.Queue(_AHEAD)
     self._stopped = threading.Event()
     self._ended = False
@@ -57,25 +74,22 @@ class Feed:
       for count in self._counts:
         if self._stopped.is_set():
           return
-        self._put((self._stack([self._next() for _ in range(count)]), count))
+        self._put((self._stack([[next_batch(batches) for _ in range(count)] for batches in self._batches]), count))
       self._put(None)
     except BaseException as error:
       self._put(error)
 
-  def _next(self) -> Tree:
-    try:
-      return next(self._batches)
-    except StopIteration:
-      raise RuntimeError("the data ended in the middle of training; batches must be endless") from None
+  def _stack(self, batches: list[list[Tree]]) -> Tree:
+    count = len(batches[0])
 
-  def _stack(self, batches: list[Tree]) -> Tree:
     def place(*leaves: np.ndarray) -> jax.Array:
-      stack = np.empty((self._capacity, *leaves[0].shape), leaves[0].dtype)
-      np.stack(leaves, out=stack[: len(leaves)])
-      stack[len(leaves) :] = 0  # never looked at, but the same bits in every run
-      return jax.make_array_from_process_local_data(self._sharding, stack)
+      stack = np.empty((len(batches), self._capacity, *leaves[0].shape), leaves[0].dtype)
+      for seed, own in enumerate(stack):
+        np.stack(leaves[seed * count : (seed + 1) * count], out=own[:count])
+        own[count:] = 0  # never looked at, but the same bits in every run
+      return jax.make_array_from_process_local_data(self._sharding, stack if self._seeds else stack[0])
 
-    return jax.tree.map(place, *batches)
+    return jax.tree.map(place, *itertools.chain.from_iterable(batches))
 
   def _put(self, item: object) -> None:
     while not self._stopped.is_set():
@@ -104,5 +118,14 @@ class Feed:
   def __exit__(self, *args: object) -> None:
     self._stopped.set()
     self._thread.join()
-    if close := getattr(self._batches, "close", None):
-      close()
+    for batches in self._batches:
+      if close := getattr(batches, "close", None):
+        close()
+
+
+def next_batch(batches: Iterator[Tree]) -> Tree:
+  """The next one; raises RuntimeError where there is none."""
+  try:
+    return next(batches)
+  except StopIteration:
+    raise RuntimeError("the data ended in the middle of training; batches must be endless") from None

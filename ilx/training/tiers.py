@@ -1,28 +1,28 @@
 """Where the data is while it is learnt from: on the devices, or on the host, or in files."""
 
 import contextlib
+import itertools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from ilx.data import host
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
 from ilx.training import feed, programs
+from ilx.training import seeds as seeds_lib
+from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree, View
 
 Tier = Literal["auto", "device", "host"]
-
-# (state, length) -> (state, sums of the metrics): the next `length` updates.
-Advance = Callable[[Any, int], tuple[Any, Any]]
 
 
 class Streamed(Protocol):
@@ -39,40 +39,59 @@ class Runner(NamedTuple):
   """Learning from data of one tier.
 
   Attributes:
-    init: ``key -> state``, on the mesh.
-    updates: ``(start, lengths)`` opens the data at update ``start``; what it yields is called with each of ``lengths``.
+    init: the state before the first update, on the mesh.
+    advance: ``(state, length) -> (state, sums of the metrics)``: the next ``length`` updates, lengths as announced.
   """
 
-  init: Callable[[jax.Array], Any]
-  updates: Callable[[int, Iterator[int]], contextlib.AbstractContextManager[Advance]]
+  init: Callable[[], Any]
+  advance: Callable[[Any, int], tuple[Any, Any]]
 
 
+@contextlib.contextmanager
 def open_runner(
-  agent: Agent, data: Episodes | Streamed, *, batch_size: int, seed: int, mesh: Mesh, tier: Tier = "auto"
-) -> Runner:
-  """The runner for the data and the tier.
+  agent: Agent,
+  data: Episodes | Streamed,
+  *,
+  batch_size: int,
+  seed: int,
+  mesh: Mesh,
+  tier: Tier = "auto",
+  seeds: Seeds | None = None,
+  start: int = 0,
+  lengths: Iterable[int] = (),
+) -> Iterator[Runner]:
+  """The runner for the data and the tier, which goes on at update ``start``.
+
+  Args:
+    agent: what learns.
+    data: see ``ilx.train``, as the next ones.
+    batch_size: of each seed.
+    seed: the (first) seed.
+    mesh: where updates are made.
+    tier: where episodes are.
+    seeds: None for one seed, without an axis for it.
+    start: updates already made.
+    lengths: what ``advance`` will be called with, so that batches can be made ahead.
 
   Raises:
     ValueError: where there is nothing to learn from, or the tier does not go with the data.
   """
   if tier not in ("auto", "device", "host"):
     raise ValueError(f"tier={tier!r}: expected 'auto', 'device' or 'host'")
-  hosts = jax.process_index(), jax.process_count()
-  if not isinstance(data, Episodes):
-    if tier == "device":
-      raise ValueError("tier='device': streamed data does not go to the devices as a whole; load it instead")
-    return _fed(
-      agent, lambda start: data.batches(agent.view, batch_size, seed, start=start, host=hosts), batch_size, mesh
-    )
-  if len(data.rows) == 0:
-    raise ValueError("episodes: no step to learn from; every episode has a single step")
-  data = agent.view.prepare(data)
-  key = jax.random.split(jax.random.key(seed))[1]
-  if tier == "device" or (tier == "auto" and fits(data)):
-    return _resident(agent, data, batch_size, key, mesh)
-  return _fed(
-    agent, lambda start: host.batches(agent.view, data, batch_size, key, start=start, host=hosts), batch_size, mesh
-  )
+  streamed = not isinstance(data, Episodes)
+  if streamed and tier == "device":
+    raise ValueError("tier='device': streamed data does not go to the devices as a whole; load it instead")
+  if not streamed:
+    if len(data.rows) == 0:
+      raise ValueError("episodes: no step to learn from; every episode has a single step")
+    data = agent.view.prepare(data)
+  numbers = [seed + i for i in range(seeds.count if seeds else 1)]
+  run = _Run(agent, batch_size, numbers, [jax.random.split(jax.random.key(n)) for n in numbers], mesh, seeds)
+  if not streamed and (tier == "device" or (tier == "auto" and fits(data))):
+    yield _resident(run, data)
+    return
+  with _fed(run, data, start, lengths) as runner:
+    yield runner
 
 
 def fits(data: Episodes) -> bool:
@@ -102,43 +121,87 @@ def free_memory() -> int:
   return max(free, 0)
 
 
-def _resident(agent: Agent, episodes: Episodes, batch_size: int, key: jax.Array, mesh: Mesh) -> Runner:
-  everywhere = mesh_lib.replicated(mesh)
+class _Run(NamedTuple):
+  """What all tiers need to know; ``numbers`` and ``keys`` (of the initial parameters, of sampling) have one a seed."""
+
+  agent: Agent
+  batch_size: int
+  numbers: list[int]
+  keys: list[jax.Array]
+  mesh: Mesh
+  seeds: Seeds | None
+
+  def init(self, one: Callable[[jax.Array], Any]) -> Any:
+    """The state of one seed, or of all: made one by one by one program, so that they are those of single runs."""
+    states = [one(key[0]) for key in self.keys]
+    return seeds_lib.stack(states, self.seeds, self.mesh) if self.seeds else states[0]
+
+
+def _resident(run: _Run, episodes: Episodes) -> Runner:
+  agent, everywhere = run.agent, mesh_lib.replicated(run.mesh)
   # Weights are for the host; what draws by them is the table.
   episodes = jax.device_put(jax.tree.map(np.asarray, episodes.replace(weights=None)), everywhere)
-  run = programs.make_program(agent, batch_size, mesh)
-  init = jax.jit(lambda key, data: agent.init(key, agent.view.sample(key, data, batch_size)), out_shardings=everywhere)
+  program = programs.make_program(agent, run.batch_size, run.mesh, run.seeds)
+  init = jax.jit(
+    lambda key, data: agent.init(key, agent.view.sample(key, data, run.batch_size)), out_shardings=everywhere
+  )
+  key = run.keys[0][1]
+  if run.seeds:
+    key = jax.device_put(
+      jnp.stack([key[1] for key in run.keys]), NamedSharding(run.mesh, seeds_lib.partition(run.seeds))
+    )
+  return Runner(
+    init=lambda: run.init(lambda key: init(key, episodes)),
+    advance=lambda state, length: program(state, episodes, key, length),  # the step says which batch is next
+  )
 
-  @contextlib.contextmanager
-  def updates(start: int, lengths: Iterator[int]) -> Iterator[Advance]:
-    del start, lengths  # the state's own step says which batch is next
-    yield lambda state, length: run(state, episodes, key, length)
 
-  return Runner(lambda key: init(key, episodes), updates)
-
-
-def _fed(agent: Agent, batches: Callable[[int], Iterator[Tree]], batch_size: int, mesh: Mesh) -> Runner:
-  first = batches(0)
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), next(first))
-  first.close()
-  run = programs.make_fed_program(agent, mesh)
+@contextlib.contextmanager
+def _fed(run: _Run, data: Episodes | Streamed, start: int, lengths: Iterable[int]) -> Iterator[Runner]:
+  agent, batch_size, mesh, seeds = run.agent, run.batch_size, run.mesh, run.seeds
+  served = seeds_lib.served(seeds, mesh) if seeds else [0]
+  # A host makes all of a seed that a device of its own learns alone, else its part of every seed's batches.
+  hosts = (0, 1) if seeds and seeds.spread else (jax.process_index(), jax.process_count())
+  if isinstance(data, Episodes):
+    batches = [host.batches(agent.view, data, batch_size, run.keys[s][1], start=start, host=hosts) for s in served]
+    item = agent.view.take(data, np.asarray(data.rows[:1]))
+  else:
+    batches = [data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served]
+    batches[0] = _Peeked(batches[0])
+    item = batches[0].first
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), item)
   init = jax.jit(
     lambda key: agent.init(key, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)),
     out_shardings=mesh_lib.replicated(mesh),
   )
-  capacity = feed.capacity(shapes)
+  program = programs.make_fed_program(agent, mesh, seeds)
+  zeros = programs.make_sums(agent, mesh, jax.eval_shape(init, run.keys[0][0]), shapes, seeds)
+  capacity = feed.capacity(shapes, len(run.numbers))
+  with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds) as stacks:
 
-  @contextlib.contextmanager
-  def updates(start: int, lengths: Iterator[int]) -> Iterator[Advance]:
-    with feed.Feed(batches(start), feed.pieces(lengths, capacity), capacity, mesh) as stacks:
+    def advance(state: Any, length: int) -> tuple[Any, Any]:
+      sums = zeros()
+      for _ in range(math.ceil(length / capacity)):
+        stack, count = next(stacks)
+        state, sums = program(state, sums, stack, count)
+      return state, sums
 
-      def advance(state: Any, length: int) -> tuple[Any, Any]:
-        sums = programs.make_sums(agent, mesh, state, shapes)
-        for _ in range(math.ceil(length / capacity)):
-          stack, count = next(stacks)
-          state, sums = run(state, sums, stack, count)
-        return state, sums
+    yield Runner(lambda: run.init(init), advance)
 
-      yield advance
 
-  return Runner(init, updates)
+class _Peeked:
+  """Batches of which the first, ``first``, was looked at."""
+
+  def __init__(self, batches: Iterator[Tree]):
+    self.first = feed.next_batch(batches)
+    self._batches, self._all = batches, itertools.chain([self.first], batches)
+
+  def __iter__(self) -> Iterator[Tree]:
+    return self
+
+  def __next__(self) -> Tree:
+    return next(self._all)
+
+  def close(self) -> None:
+    if close := getattr(self._batches, "close", None):
+      close()

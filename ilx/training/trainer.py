@@ -1,18 +1,20 @@
 """The training loop: a host loop over few, large device programs."""
 
-import math
+import contextlib
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
+from ilx.training import seeds as seeds_lib
 from ilx.training import tiers
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.logs import Log
@@ -38,6 +40,7 @@ def train(
   steps: int,
   batch_size: int = 256,
   seed: int = 0,
+  seeds: int | None = None,
   mesh: Mesh | None = None,
   tier: tiers.Tier = "auto",
   workdir: str | os.PathLike | None = None,
@@ -56,20 +59,29 @@ def train(
   one machine and number of devices; a GPU's compiler may choose other kernels in another process), and the number of
   devices changes rounding only.
 
+  With ``seeds=S`` the runs of ``seed``, ``seed + 1``, ... ``seed + S - 1`` are made in one program, each with its own
+  initial parameters (the same bits as alone) and its own batches; what is learnt is what each alone would, to
+  rounding. On a mesh of several devices the seeds are spread over them where their number is a multiple of the
+  devices', with no communication; else each seed's batch is divided among all devices. Accelerators update the seeds
+  of a device at once (``vmap``), CPUs one after the other, since their matmuls gain nothing from company. Episodes are
+  shared; streamed data is read once for every seed, with a buffer for each.
+
   Args:
     agent: what to train.
     data: ``Episodes``, or a stream that makes its own batches.
     steps: updates to make in all, those of an earlier, interrupted call included.
-    batch_size: items per update, over all devices together.
+    batch_size: items per update (of each seed), over all devices together.
     seed: fixes the initial parameters and all sampling.
+    seeds: None for one run; S, also 1, for many, whose state has a leading axis: ``[S, ...]`` in every leaf but
+      ``state.step``, which they share. ``ilx.training.one_seed(state, i)`` is the state of one.
     mesh: default ``make_mesh()``, data-parallel over all devices.
     tier: where episodes are: "device", a copy on every one; "host", in memory or memory-mapped, with the very same
       batches; "auto": on the devices if they take at most half of the free memory.
     workdir: checkpoints go to ``workdir/checkpoints`` and the newest one is resumed from. None: no checkpoints.
     log_every: updates between logs.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
-    evaluate: called with params and step; what it returns is logged under ``eval/``. The params are valid during the
-      call, the next update takes their memory: copy what is to be kept.
+    evaluate: called with params, of all seeds, and step; what it returns is logged under ``eval/``. The params are
+      valid during the call, the next update takes their memory: copy what is to be kept.
     evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end. An evaluation that is
       due at the step resumed from is made (again).
     logs: called once with the step resumed from, opens the logs to write.
@@ -80,7 +92,7 @@ def train(
 
   Raises:
     ValueError: for sizes that do not fit the mesh, or a checkpoint beyond ``steps``.
-    FloatingPointError: when a metric stops being finite. Nothing is saved from then on.
+    FloatingPointError: when a metric (of any seed) stops being finite. Nothing is saved from then on.
     Interrupted: on SIGINT or SIGTERM, once the state is saved.
     CheckpointError: when a checkpoint cannot be written or read.
   """
@@ -90,13 +102,33 @@ def train(
   if evaluate_every < 0:
     raise ValueError(f"evaluate_every={evaluate_every} must be at least 0")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
-  mesh_lib.check_batch_size(mesh, batch_size)
-  runner = tiers.open_runner(agent, data, batch_size=batch_size, seed=seed, mesh=mesh, tier=tier)
-  init_key = jax.random.split(jax.random.key(seed))[0]
+  many = None if seeds is None else seeds_lib.plan(seeds, mesh)
+  if not (many and many.spread):
+    mesh_lib.check_batch_size(mesh, batch_size)
+  elif batch_size < 1:
+    raise ValueError(f"batch_size={batch_size} must be at least 1")
+  numbers = range(seed, seed + seeds) if seeds else None
 
-  with StopSignals() as stop, _checkpoints(workdir) as checkpoints:
-    state, start = _initial_state(lambda: runner.init(init_key), checkpoints, steps)
+  with contextlib.ExitStack() as stack:
+    stop, checkpoints = stack.enter_context(StopSignals()), stack.enter_context(_checkpoints(workdir))
+    start = _updates_made(checkpoints, steps)
     every = (log_every, checkpoint_every, evaluate_every or steps)
+    runner = stack.enter_context(
+      tiers.open_runner(
+        agent,
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        mesh=mesh,
+        tier=tier,
+        seeds=many,
+        start=start,
+        lengths=_intervals(start, steps, *every),
+      )
+    )
+    state = runner.init()
+    if start:
+      state = checkpoints.restore(start, state)
     open_logs = list(logs(start)) if logs else []
 
     def write(step: int, row: Mapping[str, Any]) -> None:
@@ -115,22 +147,20 @@ def train(
       step = saved = start
       if start:
         evaluate_if_due(start)  # the process before this one may have been stopped in it
-      with runner.updates(start, _intervals(start, steps, *every)) as advance:
-        for length in _intervals(start, steps, *every):
-          if stop.received:
-            break
-          began = time.perf_counter()
-          state, sums = advance(state, length)
-          row = {f"train/{name}": float(value) / length for name, value in jax.device_get(sums).items()}
-          row["updates_per_second"] = length / (time.perf_counter() - began)
-          step += length
-          _check_finite(row, step)
-          write(step, row)
-          # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
-          if checkpoints and (step % checkpoint_every == 0 or step == steps):
-            checkpoints.save(step, state)
-            saved = step
-          evaluate_if_due(step)
+      for length in _intervals(start, steps, *every):
+        if stop.received:
+          break
+        began = time.perf_counter()
+        state, sums = runner.advance(state, length)
+        means = {name: value / length for name, value in _fetched(sums).items()}
+        step += length
+        _check_finite(means, step, numbers)
+        write(step, _row(means, numbers) | {"updates_per_second": length / (time.perf_counter() - began)})
+        # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
+        if checkpoints and (step % checkpoint_every == 0 or step == steps):
+          checkpoints.save(step, state)
+          saved = step
+        evaluate_if_due(step)
       if stop.received and checkpoints and saved != step:
         checkpoints.save(step, state)
     finally:
@@ -150,20 +180,37 @@ def _intervals(start: int, steps: int, *every: int) -> Iterator[int]:
     start += length
 
 
-def _check_finite(row: Mapping[str, float], step: int) -> None:
-  for name, value in row.items():
-    if not math.isfinite(value):
-      raise FloatingPointError(f"{name} is {value} within the updates up to step {step}: training diverged")
+def _fetched(sums: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+  """On the host: float64 ``[S]``, or ``[]``."""
+  if not all(value.is_fully_addressable or value.is_fully_replicated for value in sums.values()):
+    sums = multihost_utils.process_allgather(sums, tiled=True)  # other hosts' seeds
+  return {name: np.asarray(value, np.float64) for name, value in jax.device_get(sums).items()}
+
+
+def _row(means: Mapping[str, np.ndarray], numbers: range | None) -> dict[str, Any]:
+  """What is logged: means over the seeds, and each seed's loss."""
+  row: dict[str, Any] = {f"train/{name}": float(value.mean()) for name, value in means.items()}
+  if numbers and "loss" in means:
+    row["train/loss_by_seed"] = dict(zip(map(str, numbers), means["loss"].tolist(), strict=True))
+  return row
+
+
+def _check_finite(means: Mapping[str, np.ndarray], step: int, numbers: range | None) -> None:
+  for name, values in means.items():
+    if not np.isfinite(values).all():
+      first = int(np.argmin(np.isfinite(np.atleast_1d(values))))
+      which = f" of seed {numbers[first]}" if numbers else ""
+      raise FloatingPointError(
+        f"train/{name}{which} is {np.atleast_1d(values)[first]} within the updates up to step {step}: training diverged"
+      )
 
 
 def _checkpoints(workdir: str | os.PathLike | None) -> Any:
-  return nullcontext() if workdir is None else Checkpoints(pathlib.Path(workdir) / "checkpoints")
+  return contextlib.nullcontext() if workdir is None else Checkpoints(pathlib.Path(workdir) / "checkpoints")
 
 
-def _initial_state(init: Callable[[], Any], checkpoints: Any, steps: int) -> tuple[Any, int]:
-  latest = checkpoints.latest_step if checkpoints else None
-  if latest is None:
-    return init(), 0
+def _updates_made(checkpoints: Any, steps: int) -> int:
+  latest = (checkpoints.latest_step if checkpoints else None) or 0
   if latest > steps:
     raise ValueError(f"{checkpoints.directory} is at step {latest}, beyond steps={steps}; ask for more steps")
-  return checkpoints.restore(latest, init()), latest
+  return latest

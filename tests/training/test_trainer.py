@@ -222,7 +222,7 @@ def test_data_that_ends_is_an_error(agent, episodes, batches):
 
 def test_a_feed_that_ended_does_not_block(episodes):
   batches = iter([{"x": np.zeros((8, 1))}])
-  with feed.Feed(batches, [1], 1, ilx.parallel.make_mesh()) as stacks:
+  with feed.Feed([batches], [1], 1, ilx.parallel.make_mesh()) as stacks:
     assert len(list(stacks)) == 1 and list(stacks) == []
 
 
@@ -232,7 +232,7 @@ def test_closing_a_feed_waits_for_its_thread(episodes):
       time.sleep(0.05)
       yield {"x": np.zeros((8, 1))}
 
-  with feed.Feed(slow(), iter(lambda: 1, 0), 1, ilx.parallel.make_mesh()) as stacks:
+  with feed.Feed([slow()], iter(lambda: 1, 0), 1, ilx.parallel.make_mesh()) as stacks:
     next(stacks)
   assert not stacks._thread.is_alive()
 
