@@ -1,49 +1,133 @@
 """Observation trees to features: the first layers of every network."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ilx.types import Tree
+from ilx.networks import impala, nature, vit
+from ilx.types import Array, Tree
 
 # How pictures become features.
-PICTURES = ("flat",)
+PICTURES = ("flat", "nature", "impala", "vit")
+
+# The pixels that height and width of a picture have at least.
+_SIDE = 16
+
+
+class Leaf(NamedTuple):
+  """One leaf of an observation.
+
+  Attributes:
+    name: its path, such as "image" or "camera_left"; "picture" where the observation is one array.
+    shape: without batch axes.
+    encoder: makes the module of a picture; None where the leaf is flattened.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  encoder: Callable[..., nn.Module] | None = None
 
 
 class Encoder(nn.Module):
-  """Joins the leaves of an observation tree to one feature axis.
+  """Joins the leaves of an observation tree to one feature axis, in the order of ``jax.tree.leaves``.
 
   Attributes:
-    shapes: of every leaf, in the order of ``jax.tree.leaves``, without batch axes.
-    pictures: which leaves are pictures.
-    picture: how these are encoded, one of ``PICTURES``.
+    leaves: what is done to each. Pictures have parameters of their own, under the leaf's name.
   """
 
-  shapes: tuple[tuple[int, ...], ...]
-  pictures: tuple[bool, ...]
-  picture: str = "flat"
+  leaves: tuple[Leaf, ...]
 
   @nn.compact
   def __call__(self, observation: Tree) -> jax.Array:
     """Scaled leaves ``[..., *shape]`` with any batch axes to ``[..., F]``."""
     parts = []
-    for x, shape in zip(jax.tree.leaves(observation), self.shapes, strict=True):
-      parts.append(x.reshape(*x.shape[: x.ndim - len(shape)], -1))
+    for x, leaf in zip(jax.tree.leaves(observation), self.leaves, strict=True):
+      if leaf.encoder is None:
+        parts.append(x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1))
+      else:
+        parts.append(leaf.encoder(name=leaf.name)(channels_last(x, leaf.shape)))
     return jnp.concatenate(parts, axis=-1)
 
 
-def make(observation: Tree, picture: str = "flat") -> Encoder:
+def make(observation: Tree, picture: str | Callable[..., nn.Module] | None = "flat") -> Encoder:
   """The encoder of an observation spec, a tree of ``jax.ShapeDtypeStruct``.
 
+  Args:
+    observation: the spec, of one step.
+    picture: how pictures become features: one of ``PICTURES``, or a class of modules ``[..., H, W, C] -> [..., F]``
+      such as ``functools.partial(impala.Impala, width=2)``. Other leaves are flattened. None: "nature" for pictures of
+      at least 36 x 36, "impala" for smaller ones.
+
   Raises:
-    ValueError: for an unknown encoder of pictures.
+    ValueError: for an unknown encoder, and for pictures that it cannot encode, naming the leaf.
   """
-  if picture not in PICTURES:
+  if isinstance(picture, str) and picture not in PICTURES:
     raise ValueError(f"encoder is {picture!r}; choose one of {', '.join(PICTURES)}")
-  leaves = jax.tree.leaves(observation)
-  return Encoder(tuple(tuple(x.shape) for x in leaves), tuple(map(is_picture, leaves)), picture)
+
+  def describe(path: Any, leaf: jax.ShapeDtypeStruct) -> Leaf:
+    shape = tuple(leaf.shape)
+    name = jax.tree_util.keystr(path, simple=True, separator="_") or "picture"
+    if picture == "flat" or not is_picture(leaf):
+      return Leaf(name, shape)
+    axis = height_axis(shape, name)
+    return Leaf(name, shape, _constructor(picture, min(shape[axis : axis + 2]), name))
+
+  return Encoder(tuple(describe(*found) for found in jax.tree_util.tree_leaves_with_path(observation)))
+
+
+def _constructor(picture: str | Callable[..., nn.Module] | None, side: int, name: str) -> Callable[..., nn.Module]:
+  if callable(picture):
+    return picture
+  if picture is None:
+    picture = "nature" if side >= nature.SMALLEST else "impala"
+  if picture == "nature" and side < nature.SMALLEST:
+    raise ValueError(
+      f"encoder 'nature' needs pictures of at least {nature.SMALLEST} x {nature.SMALLEST}, a side of the observation "
+      f"{name!r} has {side} pixels; choose 'impala', 'vit' or 'flat'"
+    )
+  return {"nature": nature.Nature, "impala": impala.Impala, "vit": vit.ViT}[picture]
 
 
 def is_picture(leaf: jax.ShapeDtypeStruct) -> bool:
   """Whether a leaf is a picture or a stack of them: uint8 with at least two axes of 16 or more."""
-  return leaf.dtype == jnp.uint8 and sum(size >= 16 for size in leaf.shape) >= 2
+  return leaf.dtype == jnp.uint8 and sum(size >= _SIDE for size in leaf.shape) >= 2
+
+
+def height_axis(shape: tuple[int, ...], name: str = "picture") -> int:
+  """Which axis of a picture or of a stack of pictures is the height; the one after it is the width.
+
+  These two are the last axes (``[H, W]``, ``[C, H, W]``, ``[k, H, W]``, ``[k, C, H, W]``) or the two before the last
+  (``[H, W, C]``, ``[k, H, W, C]``), each of at least 16 pixels. Where both readings are possible, the axis that is not
+  among them is the smaller one of the two: ``[16, 84, 84]`` are 16 frames, ``[84, 84, 16]`` is a picture of 16
+  channels.
+
+  Args:
+    shape: without batch axes.
+    name: of the leaf, for the error.
+
+  Raises:
+    ValueError: where neither reading is possible, or both are and the two axes have one size.
+  """
+  rank = len(shape)
+  last, before = rank - 2, rank - 3
+  possible = [axis for axis in (last, before) if axis >= 0 and min(shape[axis : axis + 2]) >= _SIDE]
+  if len(possible) == 2 and shape[before] != shape[-1]:
+    return last if shape[before] < shape[-1] else before
+  if len(possible) != 1:
+    why = "neither pair is" if not possible else "both pairs may be"
+    raise ValueError(
+      f"the observation {name!r} is a uint8 array {list(shape)}: its height and width must be the last two axes or the "
+      f"two before the last, of at least {_SIDE} pixels each, and {why}; move its axes, leave the field out, or set "
+      "encoder='flat'"
+    )
+  return possible[0]
+
+
+def channels_last(x: Array, shape: tuple[int, ...]) -> jax.Array:
+  """Pictures ``[..., *shape]`` with any batch axes as ``[..., H, W, C]``; the channels of a stack lie side by side."""
+  batch, axis = x.ndim - len(shape), x.ndim - len(shape) + height_axis(shape)
+  x = jnp.moveaxis(x, (axis, axis + 1), (batch, batch + 1))
+  return x.reshape(*x.shape[: batch + 2], -1)

@@ -1,9 +1,21 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.networks import encoders
+from ilx.networks import encoders, impala, vit
+
+SMALL = functools.partial(impala.Impala, channels=(3,), blocks=1, features=5)
+
+
+def _picture(*shape):
+  return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
+
+def _random(*shape):
+  return jnp.asarray(np.random.default_rng(0).uniform(size=shape), jnp.float32)
 
 
 def test_leaves_are_joined_and_batch_axes_kept():
@@ -17,7 +29,7 @@ def test_leaves_are_joined_and_batch_axes_kept():
 
 
 def test_an_unknown_encoder_is_refused():
-  with pytest.raises(ValueError, match="choose one of flat"):
+  with pytest.raises(ValueError, match="choose one of flat, nature, impala, vit"):
     encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32), "cnn")
 
 
@@ -32,3 +44,106 @@ def test_an_unknown_encoder_is_refused():
 )
 def test_what_is_a_picture(shape, dtype, expected):
   assert encoders.is_picture(jax.ShapeDtypeStruct(shape, dtype)) == expected
+
+
+@pytest.mark.parametrize(
+  ("shape", "expected"),
+  [
+    ((84, 84), 0),
+    ((84, 84, 3), 0),
+    ((84, 84, 12), 0),
+    ((84, 84, 16), 0),
+    ((3, 84, 84), 1),
+    ((16, 84, 84), 1),
+    ((210, 160, 3), 0),
+    ((4, 84, 84, 3), 1),
+    ((20, 64, 48, 3), 1),
+    ((4, 3, 84, 84), 2),
+    ((32, 64, 64, 3), 1),
+    ((2, 4, 64, 64, 3), 2),
+  ],
+)
+def test_which_axis_is_the_height(shape, expected):
+  assert encoders.height_axis(shape) == expected
+
+
+@pytest.mark.parametrize(
+  ("shape", "why"),
+  [((16, 3, 16), "neither pair is"), ((84, 84, 4, 3), "neither pair is"), ((64, 64, 64), "both pairs may be")],
+)
+def test_axes_that_are_unclear_are_refused(shape, why):
+  for encoder in (None, "nature", "impala", "vit"):
+    with pytest.raises(ValueError, match=rf"observation 'cameras_left' is a uint8 array .*{why}"):
+      encoders.make({"cameras": {"left": _picture(*shape)}}, encoder)
+  encoders.make({"cameras": {"left": _picture(*shape)}}, "flat")
+
+
+def test_any_layout_of_the_same_picture_has_the_same_features():
+  stack = _random(2, 3, 16, 20, 4)  # batch, frames, height, width, channels
+  side_by_side = jnp.concatenate([stack[:, i] for i in range(3)], axis=-1)
+  layouts = {
+    (3, 16, 20, 4): stack,
+    (3, 4, 16, 20): stack.transpose(0, 1, 4, 2, 3),
+    (16, 20, 12): side_by_side,
+    (12, 16, 20): side_by_side.transpose(0, 3, 1, 2),
+  }
+  features, variables = [], None
+  for shape, x in layouts.items():
+    assert x.shape[1:] == shape
+    encoder = encoders.make(_picture(*shape), SMALL)
+    variables = encoder.init(jax.random.key(0), x) if variables is None else variables
+    features.append(encoder.apply(variables, x))
+  assert np.ptp(features[0]) > 0.01
+  for other in features[1:]:
+    np.testing.assert_array_equal(other, features[0])
+  # A grey picture without a channel axis is one of one channel.
+  grey = encoders.make(_picture(16, 20), SMALL)
+  variables = grey.init(jax.random.key(0), stack[:, 0, ..., 0])
+  one_channel = encoders.make(_picture(16, 20, 1), SMALL).apply(variables, stack[:, 0, ..., :1])
+  np.testing.assert_array_equal(grey.apply(variables, stack[:, 0, ..., 0]), one_channel)
+
+
+@pytest.mark.parametrize("encoder", ["nature", "impala", functools.partial(vit.ViT, width=16, layers=1)])
+def test_batch_axes_are_kept(encoder):
+  spec = {"image": _picture(2, 36, 36), "state": jax.ShapeDtypeStruct((3,), jnp.float32)}
+  observation = {"image": _random(2, 3, 2, 36, 36), "state": _random(2, 3, 3)}
+  encoder = encoders.make(spec, encoder)
+  variables = jax.jit(encoder.init)(jax.random.key(0), observation)
+  found = encoder.apply(variables, observation)
+  assert found.shape[:2] == (2, 3)
+  for at in ((0,), (1, 2)):
+    part = encoder.apply(variables, jax.tree.map(lambda x, at=at: x[at], observation))
+    np.testing.assert_allclose(part, found[at], rtol=1e-4, atol=1e-5)
+
+
+def test_every_picture_has_parameters_of_its_own_and_vectors_are_joined():
+  spec = {"state": jax.ShapeDtypeStruct((2,), jnp.float32), "left": _picture(16, 16, 3), "right": _picture(3, 16, 16)}
+  observation = {"state": _random(4, 2), "left": _random(4, 16, 16, 3), "right": _random(4, 3, 16, 16)}
+  encoder = encoders.make(spec, SMALL)
+  variables = encoder.init(jax.random.key(0), observation)
+  assert set(variables["params"]) == {"left", "right"}
+  found = encoder.apply(variables, observation)
+  assert found.shape == (4, 5 + 5 + 2)
+  np.testing.assert_array_equal(found[:, 10:], observation["state"])
+  for i, (name, axes) in enumerate({"left": (0, 1, 2, 3), "right": (0, 2, 3, 1)}.items()):
+    alone = SMALL().apply({"params": variables["params"][name]}, observation[name].transpose(axes))
+    np.testing.assert_array_equal(found[:, 5 * i : 5 * i + 5], alone)
+  assert np.any(variables["params"]["left"]["dense"]["kernel"] != variables["params"]["right"]["dense"]["kernel"])
+
+
+def test_the_default_depends_on_the_size():
+  spec = {"large": _picture(36, 36, 3), "small": _picture(35, 36), "state": _picture(7, 7, 3)}
+  shapes = jax.eval_shape(
+    encoders.make(spec, None).init, jax.random.key(0), jax.tree.map(lambda x: jnp.zeros(x.shape), spec)
+  )["params"]
+  assert set(shapes) == {"large", "small"}
+  assert shapes["large"]["dense"]["kernel"].shape == (64, 512)
+  assert shapes["small"]["dense"]["kernel"].shape == (5 * 5 * 32, 256)
+
+
+def test_a_picture_too_small_for_an_encoder_is_named():
+  with pytest.raises(ValueError, match="'nature' needs pictures of at least 36 x 36, a side of the observation 'grip'"):
+    encoders.make({"grip": _picture(64, 35, 3), "head": _picture(64, 64, 3)}, "nature")
+  for encoder in ("impala", "vit", None):
+    made = encoders.make({"grip": _picture(16, 16, 3)}, encoder)
+    jax.eval_shape(made.init, jax.random.key(0), {"grip": jnp.zeros((16, 16, 3))})

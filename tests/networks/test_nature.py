@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from float64_layers import conv, dense, relu
+
+from ilx.networks import nature
+
+
+def _size(tree):
+  return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def test_shapes_are_the_papers():
+  shapes = jax.eval_shape(nature.Nature().init, jax.random.key(0), jnp.zeros((84, 84, 4)))["params"]
+  assert {name: layer["kernel"].shape for name, layer in shapes.items()} == {
+    "conv_0": (8, 8, 4, 32),
+    "conv_1": (4, 4, 32, 64),
+    "conv_2": (3, 3, 64, 64),
+    "dense": (3136, 512),
+  }
+  # With a layer for Breakout's four actions the 1,686,180 parameters that are known of DQN.
+  assert _size(shapes) == 1_686_180 - (512 * 4 + 4)
+
+
+def test_forward_agrees_with_the_definition():
+  picture = np.random.default_rng(0).uniform(size=(44, 40, 3))
+  network = nature.Nature(features=7)
+  variables = network.init(jax.random.key(1), jnp.asarray(picture, jnp.float32))
+  variables = jax.tree.map(lambda x: x + 0.01, variables)  # biases that count
+  params = variables["params"]
+  x = relu(conv(picture, params["conv_0"], stride=4))
+  x = relu(conv(x, params["conv_1"], stride=2))
+  x = relu(conv(x, params["conv_2"]))
+  expected = relu(dense(x.reshape(-1), params["dense"]))
+  assert (expected > 0).sum() >= 3
+  np.testing.assert_allclose(network.apply(variables, picture.astype(np.float32)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_smallest_picture():
+  side = nature.SMALLEST
+  shapes = jax.eval_shape(nature.Nature().init, jax.random.key(0), jnp.zeros((side, side, 1)))
+  assert shapes["params"]["dense"]["kernel"].shape[0] == 64
+  with pytest.raises(ZeroDivisionError):  # flax's, where nothing is left
+    jax.eval_shape(nature.Nature().init, jax.random.key(0), jnp.zeros((side - 1, side, 1)))
