@@ -1,0 +1,256 @@
+"""Decision transformer (Chen et al. 2021, "Decision Transformer: Reinforcement Learning via Sequence Modeling")."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from ilx.agents import policies
+from ilx.data.windows import Windows
+from ilx.networks import actions, context, encoders, scaling
+from ilx.networks import heads as heads_lib
+from ilx.networks.decision_transformer import DecisionTransformer
+from ilx.networks.distributions import Deterministic, Distribution
+from ilx.networks.transformer import Transformer
+from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Window
+
+
+class Params(NamedTuple):
+  """All that play needs.
+
+  Attributes:
+    network: the variables of `DecisionTransformer`: what is learnt.
+    observation: standardisation of observations, or None.
+    action: bounds of continuous actions, or None.
+    target_return: float32 ``[]``, the return to ask for at play, where the carry asks for none itself.
+  """
+
+  network: Any
+  observation: scaling.ObservationScale | None
+  action: scaling.ActionScale | None
+  target_return: jax.Array
+
+
+class State(NamedTuple):
+  """All that learning changes.
+
+  Attributes:
+    params: `Params`.
+    optimizer: the optax state.
+    step: int32 ``[]``, updates made.
+    key: of the randomness in updates to come.
+  """
+
+  params: Params
+  optimizer: Any
+  step: jax.Array
+  key: jax.Array
+
+
+class Carry(NamedTuple):
+  """What is remembered between two steps of play.
+
+  Attributes:
+    context: keys and values of the tokens, and how many steps the episode has had.
+    action: float32 ``[B, F]``, features of the action played last.
+    earned: float32 ``[B]``, rewards of the episode so far.
+    target_return: float32 ``[B]``, the return to ask for; NaN: the one in params. See `with_target_return`.
+  """
+
+  context: context.Context
+  action: jax.Array
+  earned: jax.Array
+  target_return: jax.Array
+
+
+def with_target_return(carry: Carry, target_return: Array | float) -> Carry:
+  """A carry that asks for other returns than params: a number, or ``[B]`` of one for each slot; NaN: as params do.
+
+  It holds from the next step on, for all episodes to come.
+
+  Example:
+    >>> policy = ilx.evaluation.Policy(agent.act, lambda size: with_target_return(agent.carry(size), 6000.0))
+    >>> ilx.evaluate(policy, state.params, "HalfCheetah-v5")  # doctest: +SKIP
+  """
+  target = jnp.asarray(target_return, jnp.float32)
+  if target.shape not in ((), carry.target_return.shape):
+    raise ValueError(f"target_return has shape {target.shape}; expected one number or {carry.target_return.shape}")
+  return carry._replace(target_return=jnp.broadcast_to(target, carry.target_return.shape))
+
+
+def dt(
+  spec: Spec,
+  *,
+  target_return: float,
+  return_scale: float = 1000.0,
+  length: int = 20,
+  layers: int = 3,
+  heads: int = 1,
+  width: int = 128,
+  dropout: float = 0.1,
+  attention_dropout: float = 0.1,
+  activation: Literal["relu", "gelu"] = "relu",
+  max_episode_steps: int = 1000,
+  head: str | None = None,
+  encoder: str = "flat",
+  dtype: Any = jnp.float32,
+  remat: Literal["full", "dots"] | None = None,
+  optimizer: optax.GradientTransformation | None = None,
+  frame_stack: int = 0,
+) -> Agent:
+  """Imitates the actions of the data given the return that was still to come, and plays by asking for a high one.
+
+  An update minimises `action_loss` over windows of the data that start anywhere, as the authors' implementation does
+  (its Gym part, whose numbers the defaults are). At play the return asked for shrinks by the rewards received, and the
+  context is of at most ``length`` steps: see `ilx.networks.context`, whose cache gives the actions that computing the
+  whole context anew would give.
+
+  Args:
+    spec: observations, actions, and the statistics by which observations are standardised.
+    target_return: to ask for at play; about an expert's, in the paper. It stands in params (``Params.target_return``),
+      and `with_target_return` sets others for each environment.
+    return_scale: by which returns are divided; such that the data's come out at about 1 to 10.
+    length: K, steps of a context.
+    layers, heads, width: of the transformer.
+    dropout: of tokens and of what attention and MLPs add to them.
+    attention_dropout: of attention weights.
+    activation: "relu" or "gelu".
+    max_episode_steps: how many steps have an embedding of their own; all later ones share the last of them.
+    head: "deterministic" (default, the paper's), "gaussian" or "tanh_gaussian" for continuous actions, "categorical"
+      for discrete ones.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
+    dtype: of the transformer's computation.
+    remat: see `ilx.networks.transformer.Transformer`.
+    optimizer: default AdamW at 1e-4, reached linearly within 10,000 updates, with a weight decay of 1e-4, of gradients
+      clipped to a global norm of 0.25.
+    frame_stack: as in `Windows`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
+
+  Returns:
+    An agent that learns from `Windows`.
+
+  Raises:
+    ValueError: for hyper-parameters out of range, a head that is unknown or does not fit the spec's actions, and
+      observations that are no numbers.
+
+  Example:
+    >>> from ilx.testing import fake_episodes
+    >>> spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2))
+    >>> agent = dt(spec, target_return=1.0, return_scale=1.0, length=4, width=8, layers=1)
+    >>> step = Step(jnp.ones((3, 2)), jnp.zeros(3), jnp.ones(3, bool))
+    >>> window = agent.view.take(agent.view.prepare(fake_episodes(spec)), jnp.arange(8))
+    >>> state = agent.init(jax.random.key(0), window)
+    >>> action, carry = agent.act(state.params, with_target_return(agent.carry(3), jnp.arange(3.0)), step, None)
+    >>> action.shape
+    (3,)
+  """
+  policies.check_observation(spec)
+  _check(target_return=(target_return, math.isfinite(target_return), "a number"))
+  _check(return_scale=(return_scale, return_scale > 0, "above 0"))
+  for name, value in (("length", length), ("layers", layers), ("max_episode_steps", max_episode_steps)):
+    _check(**{name: (value, value >= 1, "at least 1")})
+  for name, value in (("dropout", dropout), ("attention_dropout", attention_dropout)):
+    _check(**{name: (value, 0 <= value < 1, "from 0 to below 1")})
+  _check(activation=(activation, activation in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}"))
+  transformer = Transformer(
+    layers=layers,
+    heads=heads,
+    width=width,
+    dropout=dropout,
+    attention_dropout=attention_dropout,
+    activation=_ACTIVATIONS[activation],
+    positions=None,
+    dtype=dtype,
+    remat=remat,
+  )
+  network = DecisionTransformer(
+    transformer, heads_lib.make(spec.action, head), encoders.make(spec.observation, encoder), max_episode_steps, dropout
+  )
+  optimizer = _default_optimizer() if optimizer is None else optimizer
+
+  def inputs(params: Params, window: Window) -> tuple[Any, ...]:
+    """Of the network, for windows ``[B, T]``; and the actions to predict."""
+    action = scaling.to_unit(params.action, window.action)
+    observation = scaling.standardise(params.observation, window.observation)
+    features = actions.features(spec.action, action)
+    return (observation, features, window.returns_to_go / return_scale, window.time_step, window.mask), action
+
+  def init(key: jax.Array, batch: Window) -> State:
+    key, network_key = jax.random.split(key)
+    params = Params(
+      network=None,
+      observation=scaling.observation_scale(spec),
+      action=scaling.action_scale(spec.action),
+      target_return=jnp.full((), target_return, jnp.float32),
+    )
+    one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), batch)
+    params = params._replace(network=network.init(network_key, *inputs(params, one)[0]))
+    return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
+
+  def loss(variables: Any, params: Params, batch: Window, key: jax.Array) -> jax.Array:
+    given, action = inputs(params, batch)
+    dist = network.apply(variables, *given, deterministic=False, rngs={"dropout": key})
+    return action_loss(dist, action, batch.mask)
+
+  def update(state: State, batch: Window) -> tuple[State, dict[str, jax.Array]]:
+    params, key = state.params, jax.random.fold_in(state.key, state.step)
+    value, gradient = jax.value_and_grad(loss)(params.network, params, batch, key)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
+    params = params._replace(network=optax.apply_updates(params.network, updates))
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    return State(params, optimizer_state, state.step + 1, state.key), metrics
+
+  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+    earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward)
+    target = jnp.where(jnp.isnan(carry.target_return), params.target_return, carry.target_return)
+    observation = scaling.standardise(params.observation, step.observation)
+    given = observation, carry.action, (target - earned) / return_scale, step.is_first, carry.context
+    dist, memory = network.apply(params.network, *given, length, method="play")
+    action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
+    # As the data would have it: the action that is played, within the bounds.
+    played = actions.features(spec.action, scaling.to_unit(params.action, action))
+    return action, Carry(memory, played, earned, carry.target_return)
+
+  def carry(batch_size: int) -> Carry:
+    return Carry(
+      context=context.make(transformer, batch_size, steps=length, tokens_per_step=3),
+      action=jnp.zeros((batch_size, _size(spec.action))),
+      earned=jnp.zeros(batch_size),
+      target_return=jnp.full(batch_size, jnp.nan),
+    )
+
+  return Agent(init=init, update=update, act=act, carry=carry, view=Windows(length, frame_stack=frame_stack))
+
+
+def action_loss(dist: Distribution, action: Array, mask: Array) -> jax.Array:
+  """The mean over the steps where ``mask`` (bool ``[B, T]``) is true; ``action``: ``[B, T, A]`` or int32 ``[B, T]``.
+
+  Of points the squared error, averaged over the action's dimensions too; of other distributions the negative
+  log-likelihood.
+  """
+  if isinstance(dist, Deterministic):
+    error = jnp.mean(jnp.square(action - dist.location), axis=-1)
+  else:
+    error = -dist.log_prob(action)
+  return jnp.sum(jnp.where(mask, error, 0.0)) / jnp.sum(mask)
+
+
+_ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
+
+
+def _size(action: Continuous | Discrete) -> int:
+  """Features of an action."""
+  return action.num_actions if isinstance(action, Discrete) else action.size
+
+
+def _default_optimizer() -> optax.GradientTransformation:
+  rate = optax.linear_schedule(1e-8, 1e-4, 9_999)  # the first update is not lost
+  return optax.chain(optax.clip_by_global_norm(0.25), optax.adamw(rate, weight_decay=1e-4))
+
+
+def _check(**arguments: tuple[Any, bool, str]) -> None:
+  for name, (value, valid, what) in arguments.items():
+    if not valid:
+      raise ValueError(f"{name}={value!r} must be {what}")
