@@ -6,7 +6,8 @@ Shape legend, used in every docstring:
   T  time               E  episodes in a dataset
   O  observation size   A  action size (continuous) or number of actions (discrete)
 
-An observation may be one array or any tree of arrays; "[B, O]" then stands for every leaf.
+An observation may be one array or any tree of arrays; "[B, O]" then stands for every leaf. An action may be dicts of
+parts, each of the kind that ``Spec.action`` says, int32 ``[B, K]`` where that is ``MultiDiscrete``.
 """
 
 import dataclasses
@@ -100,26 +101,39 @@ class Continuous:
   """Bounded real-valued actions.
 
   Attributes:
-    low: float32 ``[A]``.
-    high: float32 ``[A]``.
+    low: float32 ``[A]``, or ``[]`` for one number without an axis.
+    high: the same.
+    quantiles: float32 ``[Q, A]`` (``[Q]``), rising, evenly spaced quantiles of the data
+      (``ilx.data.rank_actions``): networks then see an action's rank among them, not where it lies between the bounds,
+      and act within them. None: the linear scale of the bounds.
   """
 
   low: np.ndarray
   high: np.ndarray
+  quantiles: np.ndarray | None = None
 
   def __post_init__(self):
     low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-    if low.ndim != 1 or low.shape != high.shape:
+    if low.ndim > 1 or low.shape != high.shape:
       raise ValueError(f"Continuous: low {low.shape} and high {high.shape} must both be [A]")
     if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
       raise ValueError(f"Continuous: bounds must be finite with low < high, got {low} and {high}")
     object.__setattr__(self, "low", low)
     object.__setattr__(self, "high", high)
+    if self.quantiles is not None:
+      quantiles = np.asarray(self.quantiles, np.float32)
+      if quantiles.ndim != low.ndim + 1 or quantiles.shape[1:] != low.shape or len(quantiles) < 2:
+        raise ValueError(
+          f"Continuous: quantiles are {quantiles.shape} where low is {low.shape}; expected [Q, A], Q >= 2"
+        )
+      if not (np.all(np.diff(quantiles, axis=0) >= 0) and np.all((low <= quantiles[0]) & (quantiles[-1] <= high))):
+        raise ValueError("Continuous: quantiles must rise and lie within the bounds")
+      object.__setattr__(self, "quantiles", quantiles)
 
   @property
   def size(self) -> int:
-    """A."""
-    return self.low.shape[0]
+    """A; 1 for one number without an axis."""
+    return self.low.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +141,32 @@ class Discrete:
   """One choice out of ``num_actions``, an integer in ``[0, num_actions)``."""
 
   num_actions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiDiscrete:
+  """K choices at once, such as the buttons of a controller: integers ``[K]``.
+
+  Attributes:
+    num_actions: of each choice, K integers of at least 1; the k-th is in ``[0, num_actions[k])``.
+  """
+
+  num_actions: tuple[int, ...]
+
+  def __post_init__(self):
+    sizes = tuple(int(n) for n in np.asarray(self.num_actions).reshape(-1))
+    if not sizes or min(sizes) < 1:
+      raise ValueError(f"MultiDiscrete: num_actions are {self.num_actions}; expected integers of at least 1")
+    object.__setattr__(self, "num_actions", sizes)
+
+  @property
+  def size(self) -> int:
+    """K."""
+    return len(self.num_actions)
+
+
+# What an agent does at a step: one of the three, or (nested) dicts of them, such as a stick and buttons.
+Action = Continuous | Discrete | MultiDiscrete | dict[str, Any]
 
 
 # The probabilities of ``Statistics.quantiles``.
@@ -159,12 +199,12 @@ class Spec(NamedTuple):
 
   Attributes:
     observation: a tree of ``jax.ShapeDtypeStruct``, one step without batch axis.
-    action: ``Continuous`` or ``Discrete``.
+    action: ``Continuous``, ``Discrete``, ``MultiDiscrete``, or nested dicts of these for an action of several parts.
     statistics: of the observations, or None to leave observations as they are.
   """
 
   observation: Tree
-  action: Continuous | Discrete
+  action: Action
   statistics: Statistics | None = None
 
 
@@ -202,13 +242,13 @@ class Agent(NamedTuple):
       ``state.step`` counts the updates made.
     act: ``(params, carry, step, key) -> (action, carry)``. With ``key=None`` the action is the distribution's
       mode, with a key a sample. Resets its own carry where ``step.is_first``. Actions are in the environment's
-      units: float32 ``[B, A]`` within the bounds, or int32 ``[B]``.
+      units: float32 ``[B, A]`` within the bounds, or int32 ``[B]``; dicts where the spec has dicts.
     carry: ``(batch_size) -> carry``, the memory before a first step; ``()`` for policies without memory.
     view: what the agent learns from.
   """
 
   init: Callable[[jax.Array, Tree], Any]
   update: Callable[[Any, Tree], tuple[Any, dict[str, jax.Array]]]
-  act: Callable[[Tree, Tree, Step, jax.Array | None], tuple[jax.Array, Tree]]
+  act: Callable[[Tree, Tree, Step, jax.Array | None], tuple[Tree, Tree]]
   carry: Callable[[int], Tree]
   view: View

@@ -1,6 +1,6 @@
 """Behaviour cloning: maximum likelihood of the demonstrated actions (Pomerleau 1991)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,7 @@ def bc(
   spec: Spec,
   *,
   head: str | None = None,
+  head_options: Mapping[str, Any] | None = None,
   hidden: Sequence[int] = (256, 256),
   encoder: str = "flat",
   network: Any = None,
@@ -47,7 +48,10 @@ def bc(
 
   Args:
     spec: observations, actions, and the statistics by which observations are standardised.
-    head: "deterministic" (default) or "tanh_gaussian" for continuous actions, "categorical" for discrete ones.
+    head: of continuous actions "deterministic" (default), "gaussian", "tanh_gaussian", "gaussian_mixture" or
+      "discretised"; of discrete ones "categorical". Parts of an action are independent, given the observation: the
+      head is that of all continuous ones.
+    head_options: options of the head by name, such as ``{"bins": 64}``; see ``ilx.networks.heads.make``.
     hidden: widths of the MLP torso.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
     network: instead of head, hidden and encoder, any object with ``init(key, observation [O])`` and
@@ -60,7 +64,8 @@ def bc(
     An agent that learns from `Transitions`; only their observations and actions are used.
 
   Raises:
-    ValueError: for a head that is unknown or does not fit the spec's actions, and for observations that are no numbers.
+    ValueError: for a head or an option that is unknown or does not fit the spec's actions, and for observations that
+      are no numbers.
 
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
@@ -79,7 +84,7 @@ def bc(
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
   if network is None:
-    network = policies.make(spec, head=head, hidden=hidden, encoder=encoder)
+    network = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
   policies.check_observation(spec)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 

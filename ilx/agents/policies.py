@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +23,12 @@ class Params(NamedTuple):
   Attributes:
     network: the policy network's variables: what is learnt.
     observation: standardisation of observations, or None.
-    action: bounds of continuous actions, or None.
+    action: bounds of continuous actions, None for discrete ones; dicts for an action of several parts.
   """
 
   network: Any
   observation: scaling.ObservationScale | None
-  action: scaling.ActionScale | None
+  action: scaling.ActionScale | dict[str, Tree] | None
 
 
 def make(
@@ -38,6 +38,7 @@ def make(
   hidden: Sequence[int] = (256, 256),
   encoder: str = "flat",
   layer_norm: bool = False,
+  head_options: Mapping[str, Any] | None = None,
 ) -> heads.Policy:
   """The policy network of a spec: an encoder, an MLP, a head.
 
@@ -47,6 +48,7 @@ def make(
     hidden: widths of the MLP.
     encoder: of pictures, see ``encoders.make``.
     layer_norm: within the MLP.
+    head_options: options of the head, see ``heads.make``.
 
   Raises:
     ValueError: where head or encoder are unknown or do not fit, and for observations that are no numbers.
@@ -62,7 +64,9 @@ def make(
       stacklevel=4,
     )
   torso = mlp.MLP(tuple(hidden), layer_norm=layer_norm)
-  return heads.Policy(torso, heads.make(spec.action, head), encoders.make(spec.observation, encoder))
+  return heads.Policy(
+    torso, heads.make(spec.action, head, **(head_options or {})), encoders.make(spec.observation, encoder)
+  )
 
 
 def check_observation(spec: Spec) -> int:
@@ -89,10 +93,10 @@ def init(network: Any, spec: Spec, key: jax.Array, observation: Tree) -> Params:
   )
 
 
-def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[jax.Array, Tree]]:
+def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:
   """``Agent.act`` of a policy without memory."""
 
-  def act(params: Params, carry: Tree, step: Step, key: jax.Array | None) -> tuple[jax.Array, Tree]:
+  def act(params: Params, carry: Tree, step: Step, key: jax.Array | None) -> tuple[Tree, Tree]:
     dist: Distribution = network.apply(params.network, scaling.standardise(params.observation, step.observation))
     action = dist.mode() if key is None else dist.sample(key)
     return scaling.from_unit(params.action, action), carry

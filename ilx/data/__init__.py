@@ -9,6 +9,7 @@ from ilx.data.encode import episode
 from ilx.data.episodes import Episodes, from_columns, lengths, returns
 from ilx.data.images import Images
 from ilx.data.mixing import mixture
+from ilx.data.ranks import rank_actions
 from ilx.data.record import Recorder
 from ilx.data.rlds import Info, Selection, load, read_episodes, read_info, resolve, root
 from ilx.data.sampling import per_episode, top_return, weighted
@@ -37,6 +38,7 @@ __all__ = [
   "merge",
   "mixture",
   "per_episode",
+  "rank_actions",
   "read_episodes",
   "read_info",
   "resolve",

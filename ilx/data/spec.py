@@ -9,7 +9,7 @@ import numpy as np
 from ilx.data.episodes import Episodes
 from ilx.data.index_format import Index
 from ilx.data.statistics import Accumulator, sample, statistics
-from ilx.types import Continuous, Discrete, Spec, Statistics, Tree
+from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Spec, Statistics, Tree
 
 # Rows of actions looked at together.
 _ROWS = 1 << 16
@@ -26,27 +26,23 @@ def spec(data: Episodes | Index, metadata: Mapping[str, Any] | None = None, *, f
     data: the data, or what ``ilx.data.index.read`` says of them.
     metadata: the dataset's ``metadata.json`` (``read_info(...).metadata``); its ``action_low`` and ``action_high``
       (lists ``[A]``) or ``num_actions`` bound the actions. Without them the data do: continuous actions all within
-      [-1, 1] give [-1, 1], others their own minimum and maximum per dimension; discrete ones 0 to their maximum.
+      [-1, 1] give [-1, 1], others their own minimum and maximum per dimension; discrete ones 0 to their maximum. Of
+      an action of several parts they are dicts like it; a part that is not in them is bounded by the data. Integers
+      ``[K]`` a step are K choices, and ``num_actions`` a list of K; booleans are choices of two.
     frame_stack: as in the views; above 0, observations and statistics are of so many frames, ``[frame_stack, O]``.
 
   Raises:
-    ValueError: where the metadata contradict the data, or the action is no single array ``[A]`` or integer.
+    ValueError: where the metadata contradict the data, or an action (a part of it) has more than one axis.
   """
   metadata = metadata or {}
   if frame_stack < 0:
     raise ValueError(f"spec: frame_stack is {frame_stack}; at least 0")
-  if isinstance(data.action, Mapping):
-    names = ", ".join(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in _leaves(data.action))
-    raise ValueError(
-      f"spec: the action has several fields ({names}) where agents take one array; "
-      'load one of them with Selection(action="action/<field>")'
-    )
   if isinstance(data, Index):
     observation, action = data.observation, data.action
     of_action, of_observation = data.statistics.get("action"), data.statistics["observation"]._replace(quantiles=None)
   else:
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data.observation)
-    action = jax.ShapeDtypeStruct(data.action.shape[1:], data.action.dtype)
+    action = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data.action)
     steps = np.diff(np.asarray(data.starts))
     of_action = _of_action(data)
     of_observation = statistics(data.observation, rows=sample(steps, len(steps)))
@@ -55,12 +51,28 @@ def spec(data: Episodes | Index, metadata: Mapping[str, Any] | None = None, *, f
   if frame_stack:
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct((frame_stack, *x.shape), x.dtype), observation)
     of_observation = _stacked(of_observation, frame_stack)
-  bounds = _discrete if np.dtype(action.dtype).kind in "iu" else _continuous
-  return Spec(observation, bounds(action.shape, of_action, metadata), of_observation)
+  bounds = {name: metadata[name] for name in ("action_low", "action_high", "num_actions") if name in metadata}
+  return Spec(observation, _action("the action", action, of_action.min, of_action.max, bounds), of_observation)
 
 
-def _leaves(tree: Tree) -> list[tuple[Any, Any]]:
-  return jax.tree_util.tree_leaves_with_path(tree)
+def _action(name: str, leaf: Tree, low: Tree, high: Tree, bounds: Mapping[str, Any]) -> Action:
+  """The bounds of an action, or of all parts of one, from the least and the largest values in the data."""
+  if isinstance(leaf, Mapping):
+    if single := [field for field, value in bounds.items() if not isinstance(value, Mapping)]:
+      raise ValueError(f"spec: {name} has several parts; the metadata's {single[0]} must be a dict of them")
+    return {
+      part: _action(
+        f"{name}/{part}".removeprefix("the "),
+        leaf[part],
+        low[part],
+        high[part],
+        {field: value[part] for field, value in bounds.items() if part in value},
+      )
+      for part in leaf
+    }
+  if len(leaf.shape) > 1:
+    raise ValueError(f"spec: {name} has shape {list(leaf.shape)} a step; expected [A] or one number")
+  return (_discrete if np.dtype(leaf.dtype).kind in "iub" else _continuous)(name, leaf, low, high, bounds)
 
 
 def _of_action(episodes: Episodes) -> Statistics | None:
@@ -70,7 +82,7 @@ def _of_action(episodes: Episodes) -> Statistics | None:
   accumulator = Accumulator(quantiles=False)
   for start in range(0, len(counts), _ROWS):
     part = slice(start, start + _ROWS)
-    accumulator.update(np.asarray(episodes.action[part])[counts[part]])
+    accumulator.update(jax.tree.map(lambda x, part=part: np.asarray(x[part])[counts[part]], episodes.action))
   return accumulator.result() if accumulator.count else None
 
 
@@ -83,27 +95,35 @@ def _stacked(found: Statistics, frames: int) -> Statistics:
   return found._replace(**fields)
 
 
-def _discrete(shape: tuple[int, ...], found: Statistics, metadata: Mapping[str, Any]) -> Discrete:
-  if shape:
-    raise ValueError(f"spec: integer actions of shape {list(shape)} a step; expected one integer")
-  low, high = int(found.min), int(found.max)
-  num_actions = int(metadata.get("num_actions", high + 1))
-  if low < 0 or high >= num_actions:
-    raise ValueError(f"spec: the data have actions from {low} to {high}, the metadata num_actions {num_actions}")
-  return Discrete(num_actions)
+def _discrete(
+  name: str, leaf: jax.ShapeDtypeStruct, low: np.ndarray, high: np.ndarray, bounds: Mapping[str, Any]
+) -> Discrete | MultiDiscrete:
+  low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
+  least = np.ones_like(high) if leaf.dtype == bool else high
+  num_actions = np.asarray(bounds.get("num_actions", least + 1), np.int64)
+  if num_actions.shape != leaf.shape:
+    raise ValueError(
+      f"spec: {name} has shape {list(leaf.shape)} a step, the metadata's num_actions {num_actions.tolist()}"
+    )
+  if np.any(low < 0) or np.any(high >= num_actions):
+    raise ValueError(
+      f"spec: the data have {name} from {low.tolist()} to {high.tolist()}, "
+      f"the metadata num_actions {num_actions.tolist()}"
+    )
+  return MultiDiscrete(tuple(num_actions.tolist())) if leaf.shape else Discrete(int(num_actions))
 
 
-def _continuous(shape: tuple[int, ...], found: Statistics, metadata: Mapping[str, Any]) -> Continuous:
-  if len(shape) != 1:
-    raise ValueError(f"spec: actions of shape {list(shape)} a step; expected [A]")
-  if ("action_low" in metadata) != ("action_high" in metadata):
-    raise ValueError("spec: the metadata have one of action_low and action_high; both or neither")
-  if "action_low" in metadata:
-    bounds = Continuous(np.array(metadata["action_low"]), np.array(metadata["action_high"]))
-    if bounds.size != shape[0]:
-      raise ValueError(f"spec: the metadata bound {bounds.size} action dimensions, the data have {shape[0]}")
-    return bounds
-  low, high = found.min.astype(np.float32), found.max.astype(np.float32)
+def _continuous(
+  name: str, leaf: jax.ShapeDtypeStruct, low: np.ndarray, high: np.ndarray, bounds: Mapping[str, Any]
+) -> Continuous:
+  if ("action_low" in bounds) != ("action_high" in bounds):
+    raise ValueError(f"spec: the metadata have one of action_low and action_high of {name}; both or neither")
+  if "action_low" in bounds:
+    found = Continuous(np.array(bounds["action_low"]), np.array(bounds["action_high"]))
+    if found.low.shape != leaf.shape:
+      raise ValueError(f"spec: the metadata bound {found.size} dimensions of {name}, the data have {list(leaf.shape)}")
+    return found
+  low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
   if low.min() >= -1 and high.max() <= 1:
     return Continuous(-np.ones_like(low), np.ones_like(high))
   # A dimension that never moves still needs an interval.

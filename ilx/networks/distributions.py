@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from ilx.types import Tree
+
 # Recorded actions on a bound have an infinite atanh: they are moved inside first. Not by less, or they are outliers
 # that rule the likelihood (LunarLanderContinuous, where full power is common: 110 with 1e-6, 285 with 1e-3).
 _TANH_LIMIT = 1.0 - 1e-3
@@ -21,15 +23,15 @@ _TANH_LIMIT = 1.0 - 1e-3
 class Distribution(Protocol):
   """What a policy network returns."""
 
-  def mode(self) -> jax.Array:
+  def mode(self) -> Tree:
     """The most likely action (for a squashed Gaussian: the squashed mean)."""
     ...
 
-  def sample(self, key: jax.Array) -> jax.Array:
+  def sample(self, key: jax.Array) -> Tree:
     """One action per batch item."""
     ...
 
-  def log_prob(self, action: jax.Array) -> jax.Array:
+  def log_prob(self, action: Tree) -> jax.Array:
     """Log-likelihood of ``action``, summed over the action axis: ``[...]``."""
     ...
 

@@ -1,5 +1,7 @@
 """Policy heads: a torso's features ``[..., F]`` to an action distribution."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -7,7 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import distributions
-from ilx.types import Continuous, Discrete, Tree
+from ilx.networks.compound_heads import DiscretisedHead, FactoredHead, GaussianMixtureHead, MultiCategoricalHead
+from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Tree
+
+# Of mu-law bins, as in Reed et al. 2022, "A Generalist Agent".
+_MU = 100.0
+BINNINGS = ("uniform", "quantile", "mu_law")
 
 
 class DeterministicHead(nn.Module):
@@ -71,31 +78,6 @@ class CategoricalHead(nn.Module):
     return distributions.Categorical(nn.Dense(self.num_actions, name="logits")(x))
 
 
-HEADS = ("deterministic", "gaussian", "tanh_gaussian", "categorical")
-_CONTINUOUS = {"deterministic": DeterministicHead, "gaussian": GaussianHead, "tanh_gaussian": TanhGaussianHead}
-
-
-def make(action: Continuous | Discrete, head: str | None = None) -> nn.Module:
-  """The head for actions of a spec.
-
-  Args:
-    action: what the head is to choose.
-    head: one of ``HEADS``; by default "deterministic" for continuous actions, "categorical" for discrete ones.
-
-  Raises:
-    ValueError: for a head that is unknown or does not fit the actions.
-  """
-  discrete = isinstance(action, Discrete)
-  head = head or ("categorical" if discrete else "deterministic")
-  if head not in HEADS:
-    raise ValueError(f"head is {head!r}; choose one of {', '.join(HEADS)}")
-  if discrete != (head == "categorical"):
-    raise ValueError(f"head {head!r} does not fit the actions of the spec, {action}")
-  if discrete:
-    return CategoricalHead(action.num_actions)
-  return _CONTINUOUS[head](action.size)
-
-
 class Policy(nn.Module):
   """A torso followed by a head: standardised observations ``[..., O]`` to a distribution.
 
@@ -112,3 +94,87 @@ class Policy(nn.Module):
   def __call__(self, observation: Tree) -> Any:
     features = observation if self.encoder is None else self.encoder(observation)
     return self.head(self.torso(features))
+
+
+def _discretised(action: Continuous, bins: int = 256, binning: str = "uniform") -> DiscretisedHead:
+  if bins < 2:
+    raise ValueError(f"bins is {bins}; at least 2")
+  if binning not in BINNINGS:
+    raise ValueError(f"binning is {binning!r}; choose one of {', '.join(BINNINGS)}")
+  if binning == "quantile" and action.quantiles is None:
+    raise ValueError(
+      "binning is 'quantile', but the spec has no quantiles of the actions: pass ilx.data.rank_actions(spec, episodes)"
+    )
+  if binning == "mu_law" and action.quantiles is not None:
+    raise ValueError("binning is 'mu_law', but the spec's actions are scaled by rank, which leaves no sense to it")
+  return DiscretisedHead(action.size, bins, _MU if binning == "mu_law" else 0.0)
+
+
+def _mixture(action: Continuous, modes: int = 5, min_std: float = 1e-4, low_noise: bool = False) -> GaussianMixtureHead:
+  if modes < 1 or min_std <= 0:
+    raise ValueError(f"modes is {modes} and min_std {min_std}; expected at least 1 mode and min_std above 0")
+  return GaussianMixtureHead(action.size, modes, min_std, low_noise)
+
+
+# Heads of continuous actions: what makes them, the keyword arguments being their options.
+_CONTINUOUS = {
+  "deterministic": lambda action: DeterministicHead(action.size),
+  "gaussian": lambda action: GaussianHead(action.size),
+  "tanh_gaussian": lambda action: TanhGaussianHead(action.size),
+  "gaussian_mixture": _mixture,
+  "discretised": _discretised,
+}
+HEADS = (*_CONTINUOUS, "categorical")
+
+
+def options(head: str | None) -> tuple[str, ...]:
+  """The names of the options that ``make`` takes for a head.
+
+  Raises:
+    ValueError: for an unknown head.
+  """
+  _check(head)
+  make_one = _CONTINUOUS.get(head or "")
+  return tuple(inspect.signature(make_one).parameters)[1:] if make_one else ()
+
+
+def make(action: Action, head: str | None = None, **given: Any) -> nn.Module:
+  """The head for actions of a spec.
+
+  Args:
+    action: what the head is to choose. The parts of dicts each get a head of their own (``FactoredHead``).
+    head: one of ``HEADS``; by default "deterministic" for continuous actions. Discrete ones, and the discrete ones
+      among several parts, have "categorical".
+    **given: options of the head. "gaussian_mixture": ``modes`` (5), ``min_std`` (1e-4), ``low_noise`` (False), see
+      ``GaussianMixtureHead``. "discretised": ``bins`` (256) and ``binning``: "uniform" (of equal widths between the
+      bounds), "mu_law" (finest about the middle, see ``compound.Discretised``) or "quantile" (with as much data in
+      each; the spec has to be one of ``ilx.data.rank_actions``).
+
+  Raises:
+    ValueError: for a head or an option that is unknown or does not fit the actions.
+  """
+  _check(head)
+  for name in given:
+    if name not in options(head):
+      raise ValueError(f"head {head!r} has no option {name!r}; it has {', '.join(options(head)) or 'none'}")
+  kinds = {type(part) for part in jax.tree.leaves(action)}
+  if not kinds:
+    raise ValueError("the spec's action has no parts")
+  if head is not None and (Continuous in kinds) != (head != "categorical"):
+    raise ValueError(f"head {head!r} does not fit the actions of the spec, {action}")
+  return _make(action, head or "deterministic", given)
+
+
+def _make(action: Action, head: str, given: Mapping[str, Any]) -> nn.Module:
+  if isinstance(action, Mapping):
+    return FactoredHead({name: _make(part, head, given) for name, part in action.items()})
+  if isinstance(action, Discrete):
+    return CategoricalHead(action.num_actions)
+  if isinstance(action, MultiDiscrete):
+    return MultiCategoricalHead(action.num_actions)
+  return _CONTINUOUS[head](action, **given)
+
+
+def _check(head: str | None) -> None:
+  if head is not None and head not in HEADS:
+    raise ValueError(f"head is {head!r}; choose one of {', '.join(HEADS)}")

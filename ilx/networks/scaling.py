@@ -3,13 +3,14 @@
 The constants live in the policy's params, so that params are all that play needs.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ilx.networks import encoders
-from ilx.types import Array, Continuous, Discrete, Spec, Tree
+from ilx.types import Action, Array, Continuous, Spec, Tree
 
 # A dimension that hardly varied in the data says nothing about its scale. Without a floor on the standard deviation a
 # small drift at play time becomes an enormous input; without the limit a dimension just above the floor still can.
@@ -33,12 +34,14 @@ class ActionScale(NamedTuple):
   """Bounds of continuous actions.
 
   Attributes:
-    low: float32 ``[A]``.
-    high: float32 ``[A]``.
+    low: float32 ``[A]``, or ``[]`` for one number without an axis.
+    high: the same.
+    quantiles: float32 ``[Q, A]`` (``[Q]``) where actions are scaled by rank, else None.
   """
 
   low: Array
   high: Array
+  quantiles: Array | None = None
 
 
 def observation_scale(spec: Spec) -> ObservationScale | None:
@@ -61,12 +64,15 @@ def observation_scale(spec: Spec) -> ObservationScale | None:
   )
 
 
-def action_scale(action: Continuous | Discrete) -> ActionScale | None:
-  """The bounds of continuous actions; None for discrete ones."""
-  if isinstance(action, Discrete):
+def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
+  """The bounds of continuous actions; None for discrete ones; dicts for an action of several parts."""
+  if isinstance(action, Mapping):
+    return {name: action_scale(part) for name, part in action.items()}
+  if not isinstance(action, Continuous):
     return None
   # Copies: params may be donated, the spec's arrays must not be.
-  return ActionScale(low=jnp.array(action.low), high=jnp.array(action.high))
+  quantiles = None if action.quantiles is None else jnp.array(action.quantiles)
+  return ActionScale(low=jnp.array(action.low), high=jnp.array(action.high), quantiles=quantiles)
 
 
 def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
@@ -84,19 +90,55 @@ def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
   )
 
 
-def to_unit(scale: ActionScale | None, action: Array) -> Array:
+def to_unit(scale: ActionScale | dict[str, Tree] | None, action: Tree) -> Tree:
   """Environment's action to the network's: ``[low, high]`` to ``[-1, 1]``; discrete actions pass unchanged.
 
-  Actions outside the bounds are moved onto them first, as environments do.
+  Actions outside the bounds are moved onto them first, as environments do. With quantiles it is the action's rank among
+  them: the first is -1, the last 1; of equal ones the middle. Numbers without an axis get one: ``[...]`` to
+  ``[..., 1]``.
   """
+  if isinstance(action, Mapping):
+    return {name: to_unit(scale[name], part) for name, part in action.items()}
   if scale is None:
     return action
+  scale, action = _with_axis(scale), action[..., None] if scale.low.ndim == 0 else action
+  if scale.quantiles is not None:
+    return 2.0 * jax.vmap(_rank, (-1, -1), -1)(scale.quantiles, action) - 1.0
   action = jnp.clip(action, scale.low, scale.high)
   return 2.0 * (action - scale.low) / (scale.high - scale.low) - 1.0
 
 
-def from_unit(scale: ActionScale | None, action: Array) -> Array:
-  """Inverse of `to_unit`, clipped to the bounds against rounding."""
+def from_unit(scale: ActionScale | dict[str, Tree] | None, action: Tree) -> Tree:
+  """Inverse of `to_unit`, clipped to the bounds against rounding and unbounded densities."""
+  if isinstance(action, Mapping):
+    return {name: from_unit(scale[name], part) for name, part in action.items()}
   if scale is None:
     return action
-  return jnp.clip(scale.low + 0.5 * (action + 1.0) * (scale.high - scale.low), scale.low, scale.high)
+  full = _with_axis(scale)
+  if scale.quantiles is None:
+    action = full.low + 0.5 * (action + 1.0) * (full.high - full.low)
+  else:
+    action = jax.vmap(_at_rank, (-1, -1), -1)(full.quantiles, 0.5 * (action + 1.0))
+  action = jnp.clip(action, full.low, full.high)
+  return action[..., 0] if scale.low.ndim == 0 else action
+
+
+def _with_axis(scale: ActionScale) -> ActionScale:
+  return jax.tree.map(lambda x: x[..., None], scale) if scale.low.ndim == 0 else scale
+
+
+def _rank(quantiles: Array, x: Array) -> Array:
+  """Where ``x`` (any shape) lies among rising ``quantiles [Q]``, 0 to 1: linear between two, halfway among equals."""
+  x = jnp.clip(x, quantiles[0], quantiles[-1])
+  below, upto = (jnp.searchsorted(quantiles, x, side=side, method="scan_unrolled") for side in ("left", "right"))
+  after = jnp.maximum(below, 1)
+  low, high = quantiles[after - 1], quantiles[after]
+  between = after - 1 + (x - low) / jnp.where(high > low, high - low, 1.0)
+  return jnp.where(upto > below, 0.5 * (below + upto - 1), between) / (len(quantiles) - 1)
+
+
+def _at_rank(quantiles: Array, rank: Array) -> Array:
+  place = jnp.clip(rank, 0.0, 1.0) * (len(quantiles) - 1)
+  before = jnp.clip(place.astype(jnp.int32), 0, len(quantiles) - 2)
+  low, high = quantiles[before], quantiles[before + 1]
+  return low + (place - before) * (high - low)

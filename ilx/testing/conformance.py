@@ -12,7 +12,7 @@ import numpy as np
 from ilx.parallel import mesh as mesh_lib
 from ilx.testing.fake import fake_episodes
 from ilx.training.checkpoint import Checkpoints
-from ilx.types import Agent, Discrete, Spec, Step, Tree
+from ilx.types import Agent, Continuous, Discrete, MultiDiscrete, Spec, Step, Tree
 
 BATCH_SIZE = 16
 
@@ -172,12 +172,7 @@ class AgentConformance:
     params, carry, step = case.train(2).params, case.agent.carry(BATCH_SIZE), self._step()
     for key in (None, jax.random.key(1)):
       action, _ = case.act(params, carry, step, key)
-      if isinstance(self.spec.action, Discrete):
-        assert action.shape == (BATCH_SIZE,) and action.dtype == jnp.int32
-        assert bool(jnp.all((action >= 0) & (action < self.spec.action.num_actions)))
-      else:
-        assert action.shape == (BATCH_SIZE, self.spec.action.size) and action.dtype == jnp.float32
-        assert bool(jnp.all((action >= self.spec.action.low) & (action <= self.spec.action.high)))
+      jax.tree.map(_assert_legal, self.spec.action, action)
     _assert_equal(case.act(params, carry, step, None), case.act(params, carry, step, None))
 
   def test_act_treats_environments_independently(self):
@@ -186,7 +181,7 @@ class AgentConformance:
     params = case.train(2).params
     everyone, _ = case.act(params, case.agent.carry(BATCH_SIZE), self._step(), None)
     few, _ = case.act(params, case.agent.carry(3), self._step(3), None)
-    _assert_close(few, everyone[:3], self.tolerance)
+    _assert_close(few, jax.tree.map(lambda x: x[:3], everyone), self.tolerance)
 
   def test_carry_resets_where_is_first(self):
     """After any history, a first step is acted on as if nothing had been before; the carry keeps its structure."""
@@ -212,7 +207,16 @@ class AgentConformance:
       return jax.lax.scan(one, carry, None, length=3)
 
     _, actions = jax.jit(play)(case.train(2).params, case.agent.carry(BATCH_SIZE))
-    assert actions.shape[:2] == (3, BATCH_SIZE)
+    assert all(x.shape[:2] == (3, BATCH_SIZE) for x in jax.tree.leaves(actions))
+
+
+def _assert_legal(spec: Continuous | Discrete | MultiDiscrete, action: jax.Array) -> None:
+  if isinstance(spec, Continuous):
+    assert action.shape == (BATCH_SIZE, *spec.low.shape) and action.dtype == jnp.float32
+    assert bool(jnp.all((action >= spec.low) & (action <= spec.high)))
+  else:
+    assert action.shape == (BATCH_SIZE, *np.shape(spec.num_actions)) and action.dtype == jnp.int32
+    assert bool(jnp.all((action >= 0) & (action < jnp.asarray(spec.num_actions))))
 
 
 def _single_frames(spec: Spec) -> Spec:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilx.data.episodes import Episodes, from_columns
-from ilx.types import Continuous, Discrete, Spec, Statistics
+from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Spec, Statistics, Tree
 
 
 def continuous_spec(observation_size: int = 5, action_size: int = 3) -> Spec:
@@ -24,6 +24,16 @@ def discrete_spec(observation_size: int = 5, num_actions: int = 4) -> Spec:
   return continuous_spec(observation_size)._replace(action=Discrete(num_actions))
 
 
+def factored_spec(observation_size: int = 5) -> Spec:
+  """As `continuous_spec`, with an action of several parts: a stick, a trigger, buttons, and one of three weapons."""
+  action = {
+    "stick": Continuous([-1.0, -2.0], [1.0, 2.0]),
+    "hand": {"buttons": MultiDiscrete((2, 2, 5)), "trigger": Continuous(0.0, 10.0)},
+    "weapon": Discrete(3),
+  }
+  return continuous_spec(observation_size)._replace(action=action)
+
+
 def fake_episodes(spec: Spec, num_episodes: int = 8, length: int = 20, seed: int = 0) -> Episodes:
   """Random episodes of ``length`` transitions each, every other one ending in a terminal step."""
   rng = np.random.default_rng(seed)
@@ -37,15 +47,23 @@ def fake_episodes(spec: Spec, num_episodes: int = 8, length: int = 20, seed: int
       return rng.normal(size=(num_steps, *leaf.shape)).astype(leaf.dtype)
     return rng.integers(0, 256, size=(num_steps, *leaf.shape)).astype(leaf.dtype)
 
-  if isinstance(spec.action, Discrete):
-    action = rng.integers(spec.action.num_actions, size=num_steps).astype(np.int32)
-  else:
-    action = rng.uniform(spec.action.low, spec.action.high, (num_steps, spec.action.size)).astype(np.float32)
   return from_columns(
     observation=jax.tree.map(column, spec.observation),
-    action=action,
+    action=fake_actions(spec.action, rng, num_steps),
     reward=rng.normal(size=num_steps).astype(np.float32),
     discount=np.ones(num_steps, np.float32),
     is_terminal=is_terminal,
     starts=starts,
   )
+
+
+def fake_actions(action: Action, rng: np.random.Generator, size: int) -> Tree:
+  """``size`` random legal actions, as in the columns of a dataset."""
+
+  def draw(part: Continuous | Discrete | MultiDiscrete) -> np.ndarray:
+    if isinstance(part, Continuous):
+      return rng.uniform(part.low, part.high, (size, *part.low.shape)).astype(np.float32)
+    shape = (size, part.size) if isinstance(part, MultiDiscrete) else (size,)
+    return rng.integers(part.num_actions, size=shape).astype(np.int32)
+
+  return jax.tree.map(draw, action)

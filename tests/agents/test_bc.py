@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import ilx
 from ilx import testing
 from ilx.agents import bc
 from ilx.data.views import transitions
@@ -24,6 +25,36 @@ class TestDeterministic(testing.AgentConformance):
 
 class TestGaussian(testing.AgentConformance):
   spec = testing.continuous_spec()
+
+  def make(self):
+    return bc(self.spec, head="gaussian", hidden=(32, 32))
+
+
+class TestGaussianMixture(testing.AgentConformance):
+  spec = testing.continuous_spec()
+  # Far from every component the likelihood is steep, and so sensitive to rounding.
+  tolerance = 1e-4
+
+  def make(self):
+    return bc(self.spec, head="gaussian_mixture", head_options={"min_std": 0.01}, hidden=(32, 32))
+
+
+class TestDiscretised(testing.AgentConformance):
+  spec = testing.continuous_spec()
+
+  def make(self):
+    return bc(self.spec, head="discretised", head_options={"bins": 16, "binning": "mu_law"}, hidden=(32, 32))
+
+
+class TestRanks(testing.AgentConformance):
+  spec = ilx.data.rank_actions(testing.continuous_spec(), testing.fake_episodes(testing.continuous_spec()))
+
+  def make(self):
+    return bc(self.spec, head="discretised", head_options={"bins": 16, "binning": "quantile"}, hidden=(32, 32))
+
+
+class TestFactored(testing.AgentConformance):
+  spec = testing.factored_spec()
 
   def make(self):
     return bc(self.spec, head="gaussian", hidden=(32, 32))
@@ -137,7 +168,7 @@ def test_actions_beyond_the_bounds_are_learnt_as_the_bounds():
   assert inside["loss"] == outside["loss"]
 
 
-@pytest.mark.parametrize("head", ["deterministic", "gaussian", "tanh_gaussian"])
+@pytest.mark.parametrize("head", ["deterministic", "gaussian", "tanh_gaussian", "gaussian_mixture", "discretised"])
 def test_clones_a_simple_policy(head):
   spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), Continuous(-2 * np.ones(2), 2 * np.ones(2)))
   agent = bc(spec, head=head, hidden=(64,), optimizer=optax.adam(3e-3))

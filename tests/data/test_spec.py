@@ -8,7 +8,7 @@ import ilx
 from ilx.data import index, rlds
 from ilx.data.episodes import from_columns
 from ilx.data.spec import spec
-from ilx.types import Continuous, Discrete
+from ilx.types import Continuous, Discrete, MultiDiscrete
 
 
 def _episodes(action):
@@ -44,7 +44,7 @@ def test_larger_actions_get_their_own_range_and_a_still_one_an_interval():
 def test_metadata_bound_actions():
   episodes = _episodes(np.zeros((5, 2), np.float32))
   assert _bounds(spec(episodes, {"action_low": [-2, -3], "action_high": [2, 3]})) == ([-2, -3], [2, 3])
-  with pytest.raises(ValueError, match="bound 1 action dimensions, the data have 2"):
+  with pytest.raises(ValueError, match=r"bound 1 dimensions of the action, the data have \[2\]"):
     spec(episodes, {"action_low": [-2], "action_high": [2]})
 
 
@@ -61,7 +61,7 @@ def test_negative_actions_are_no_choice():
     spec(_episodes(np.array([-1, 2, 7, 1, 7], np.int32)))
 
 
-@pytest.mark.parametrize("action", [np.zeros((5, 2), np.int32), np.zeros((5, 2, 2), np.float32)])
+@pytest.mark.parametrize("action", [np.zeros((5, 2, 2), np.int32), np.zeros((5, 2, 2), np.float32)])
 def test_shapes_that_are_no_action(action):
   with pytest.raises(ValueError, match="a step; expected"):
     spec(_episodes(action))
@@ -117,10 +117,76 @@ def test_many_blocks_of_actions(monkeypatch):
   assert _bounds(spec(_episodes(action))) == ([-3, 1], [1, 3])
 
 
-def test_an_action_of_several_fields_names_the_way_out():
-  episodes = _episodes(np.zeros((5, 2))).replace(action={"arm": {"joints": np.zeros((5, 2))}, "grip": np.zeros((5, 1))})
-  with pytest.raises(ValueError, match=r"several fields \(arm/joints, grip\).*Selection\(action="):
-    spec(episodes)
+def _parts():
+  """A stick, three buttons, whether to jump, one number, and one choice; the last rows do not count."""
+  return {
+    "arm": {"stick": np.array([[0.5, 3], [0, -3], [9, 9], [-0.5, 2], [9, 9]], np.float32)},
+    "buttons": np.array([[0, 2, 0], [1, 0, 0], [9, 9, 9], [0, 1, 0], [9, 9, 9]], np.int32),
+    "jump": np.zeros(5, bool),
+    "gas": np.array([0, 1, 99, 4, 99], np.float32),
+    "weapon": np.array([0, 3, 99, 1, 99], np.int32),
+  }
+
+
+def test_an_action_of_several_parts():
+  found = spec(_episodes(np.zeros(5)).replace(action=_parts())).action
+  assert set(found) == {"arm", "buttons", "jump", "gas", "weapon"}
+  assert found["buttons"] == MultiDiscrete((2, 3, 1))
+  assert (found["jump"], found["weapon"]) == (Discrete(2), Discrete(4))
+  stick, gas = found["arm"]["stick"], found["gas"]
+  assert (stick.low.tolist(), stick.high.tolist()) == ([-0.5, -3], [0.5, 3])
+  assert (gas.low.tolist(), gas.high.tolist(), gas.size) == (0.0, 4.0, 1)
+
+
+def test_metadata_bound_the_parts_that_they_name():
+  bounds = {
+    "num_actions": {"buttons": [2, 5, 2]},
+    "action_low": {"arm": {"stick": [-4, -4]}},
+    "action_high": {"arm": {"stick": [4, 4]}},
+  }
+  found = spec(_episodes(np.zeros(5)).replace(action=_parts()), bounds).action
+  assert (found["buttons"], found["weapon"]) == (MultiDiscrete((2, 5, 2)), Discrete(4))
+  assert found["arm"]["stick"].low.tolist() == [-4, -4]
+
+
+@pytest.mark.parametrize(
+  ("bounds", "message"),
+  [
+    ({"num_actions": 4}, "the action has several parts; the metadata's num_actions must be a dict"),
+    ({"num_actions": {"buttons": [2, 2, 2]}}, r"action/buttons from \[0, 0, 0\] to \[1, 2, 0\], .* \[2, 2, 2\]"),
+    ({"num_actions": {"buttons": 5}}, r"action/buttons has shape \[3\] a step, the metadata's num_actions 5"),
+    ({"action_low": {"gas": 0}}, "one of action_low and action_high of action/gas; both or neither"),
+    ({"action_low": {"arm": [1, 2]}}, "action/arm has several parts; the metadata's action_low must be"),
+  ],
+)
+def test_metadata_that_do_not_fit_the_parts(bounds, message):
+  with pytest.raises(ValueError, match=message):
+    spec(_episodes(np.zeros(5)).replace(action=_parts()), bounds)
+
+
+def test_several_choices_a_step():
+  assert spec(_episodes(_parts()["buttons"])).action == MultiDiscrete((2, 3, 1))
+
+
+def test_recorded_parts_have_one_spec_streamed_and_loaded(tmp_path):
+  rng = np.random.default_rng(0)
+  with ilx.data.Recorder(tmp_path, name="parts", metadata={"num_actions": {"buttons": [2, 2, 7]}}) as recorder:
+    for length in (12, 1, 5):
+      action = {
+        "buttons": rng.integers(0, 2, (length, 3)),
+        "stick": rng.uniform(-3, 3, (length, 2)),
+        "fire": rng.random(length) < 0.5,
+      }
+      recorder.add(ilx.data.episode(rng.normal(size=(length + 1, 3)), action, np.zeros(length), terminal=True))
+  info = rlds.read_info(recorder.path)
+  streamed, loaded = (
+    spec(index.read(info), info.metadata).action,
+    spec(ilx.data.load(info.directory), info.metadata).action,
+  )
+  assert streamed["buttons"] == loaded["buttons"] == MultiDiscrete((2, 2, 7))
+  assert streamed["fire"] == loaded["fire"] == Discrete(2)
+  np.testing.assert_array_equal(streamed["stick"].high, loaded["stick"].high)
+  assert 1 < loaded["stick"].high.max() <= 3
 
 
 def test_episodes_without_actions():

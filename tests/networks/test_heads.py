@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from ilx.networks import heads, mlp
+from ilx import testing
+from ilx.networks import compound, distributions, heads, mlp
+from ilx.types import Continuous, Discrete, MultiDiscrete
 
 
 def test_policy_shapes_for_any_batch_axes():
@@ -30,6 +33,70 @@ def test_gaussian_has_a_squashed_mean_and_one_clipped_log_std_for_all_features()
   dist = head.apply(variables, jnp.array([[0.5], [2.0]]))
   np.testing.assert_allclose(dist.mode(), np.tanh([[0.5, -1.5], [2.0, -6.0]]), rtol=1e-5)
   np.testing.assert_array_equal(dist.log_std, [-5.0, 2.0])
+
+
+def test_mixture_head_has_squashed_means_and_a_least_std():
+  head = heads.make(Continuous(-np.ones(2), np.ones(2)), "gaussian_mixture", modes=3, min_std=0.01)
+  variables = head.init(jax.random.key(0), jnp.zeros(4))
+  variables["params"]["std"]["bias"] = jnp.array([-100.0, 0.0, 3.0, 0.0, 0.0, 0.0])
+  variables["params"]["mean"]["bias"] = jnp.array([0.5, 9.0, 0.0, 0.0, 0.0, 0.0])
+  dist = head.apply(variables, jnp.zeros(4))
+  assert dist.logits.shape == (3,)
+  np.testing.assert_allclose(
+    np.exp(dist.log_std[:2]), [[0.01, np.log(2) + 0.01], [np.log1p(np.exp(3)) + 0.01, np.log(2) + 0.01]], rtol=1e-5
+  )
+  np.testing.assert_allclose(dist.mean[0], np.tanh([0.5, 9.0]), rtol=1e-5)
+
+
+def test_choices_with_fewer_values_never_take_more():
+  head = heads.make(MultiDiscrete((2, 5, 1)))
+  variables = head.init(jax.random.key(0), jnp.zeros(4))
+  dist = head.apply(variables, jnp.zeros((4000, 4)))
+  np.testing.assert_array_equal(dist.sample(jax.random.key(1)).max(axis=0), [1, 4, 0])
+  np.testing.assert_allclose(dist.entropy()[0], np.log(2) + np.log(5), rtol=1e-5)
+  gradient = jax.grad(lambda v: head.apply(v, jnp.ones(4)).log_prob(jnp.array([1, 1, 0])))(variables)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
+def test_every_part_has_its_head():
+  head = heads.make(testing.factored_spec().action, "discretised", bins=7)
+  dist = head.apply(head.init(jax.random.key(0), jnp.zeros(4)), jnp.zeros(4))
+  assert isinstance(dist.parts["weapon"], distributions.Categorical)
+  assert isinstance(dist.parts["hand"].parts["buttons"], compound.MultiCategorical)
+  assert dist.parts["stick"].logits.shape == (2, 7)
+
+
+def test_options_of_heads():
+  assert heads.options("discretised") == ("bins", "binning")
+  assert heads.options("gaussian_mixture") == ("modes", "min_std", "low_noise")
+  assert heads.options("deterministic") == heads.options("categorical") == heads.options(None) == ()
+
+
+_BOX = Continuous(-np.ones(1), np.ones(1))
+
+
+@pytest.mark.parametrize(
+  ("action", "head", "options", "message"),
+  [
+    (_BOX, "softmax", {}, "choose one of deterministic, gaussian"),
+    (_BOX, "gaussian", {"bins": 4}, "no option 'bins'"),
+    (_BOX, "discretised", {"bin": 4}, "no option 'bin'; it has bins, binning"),
+    (_BOX, "discretised", {"bins": 1}, "at least 2"),
+    (_BOX, "discretised", {"binning": "log"}, "choose one of uniform, quantile, mu_law"),
+    (_BOX, "discretised", {"binning": "quantile"}, "rank_actions"),
+    (Continuous(-np.ones(1), np.ones(1), np.array([[-1.0], [1]])), "discretised", {"binning": "mu_law"}, "by rank"),
+    (_BOX, "gaussian_mixture", {"modes": 0}, "at least 1 mode"),
+    (_BOX, "categorical", {}, "does not fit"),
+    (Discrete(2), "gaussian", {}, "does not fit"),
+    (MultiDiscrete((2, 2)), "deterministic", {}, "does not fit"),
+    ({"a": Discrete(2), "b": {"c": MultiDiscrete((2,))}}, "gaussian", {}, "does not fit"),
+    ({"a": Discrete(2), "b": _BOX}, "categorical", {}, "does not fit"),
+    ({}, None, {}, "no parts"),
+  ],
+)
+def test_heads_and_options_that_do_not_fit_are_refused(action, head, options, message):
+  with pytest.raises(ValueError, match=message):
+    heads.make(action, head, **options)
 
 
 def test_mlp_by_hand():

@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from ilx import testing
 from ilx.networks import scaling
 from ilx.types import Continuous, Discrete, Spec, Statistics
 
@@ -18,6 +20,45 @@ def test_actions_round_trip_and_reach_the_bounds():
 def test_discrete_actions_pass_unchanged():
   assert scaling.action_scale(Discrete(3)) is None
   np.testing.assert_array_equal(scaling.to_unit(None, jnp.array([2])), [2])
+
+
+def test_actions_of_several_parts_round_trip():
+  spec = testing.factored_spec().action
+  scale = scaling.action_scale(spec)
+  action = testing.fake_episodes(testing.factored_spec()).action
+  unit = scaling.to_unit(scale, jax.tree.map(jnp.asarray, action))
+  n = len(action["weapon"])
+  # A number without an axis gets one.
+  assert unit["hand"]["trigger"].shape == (n, 1) and unit["stick"].shape == (n, 2)
+  np.testing.assert_allclose(unit["hand"]["trigger"][:, 0], action["hand"]["trigger"] / 5 - 1, atol=1e-6)
+  assert unit["weapon"].dtype == jnp.int32 and unit["hand"]["buttons"].dtype == jnp.int32
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), scaling.from_unit(scale, unit), action)
+
+
+def test_ranks_among_quantiles_by_hand():
+  # Five quantiles of two dimensions: four equal parts of [-1, 1]. A third of the second's data are at 0.
+  quantiles = np.array([[0, -1], [1, 0], [3, 0], [4, 0], [8, 5]], np.float32)
+  scale = scaling.action_scale(Continuous(np.array([-10.0, -10]), np.array([10.0, 10]), quantiles))
+  action = jnp.array([[0, -1], [0.5, -0.5], [1, 0], [2, 2.5], [8, 5], [-3, -3], [9, 9]])
+  unit = scaling.to_unit(scale, action)
+  ranks = [[0, 0], [0.5, 0.5], [1, 2], [1.5, 3.5], [4, 4], [0, 0], [4, 4]]
+  np.testing.assert_allclose(unit, np.array(ranks) / 2 - 1, atol=1e-6)
+  # Back again, but for what lies beyond the data; a number outside [-1, 1] is the last of them.
+  np.testing.assert_allclose(scaling.from_unit(scale, unit)[:5], action[:5], atol=1e-6)
+  np.testing.assert_allclose(scaling.from_unit(scale, jnp.array([[-1.5, 1.5]])), [[0, 5]])
+
+
+def test_ranks_of_a_number_without_an_axis():
+  scale = scaling.action_scale(Continuous(0.0, 10.0, np.array([0.0, 1.0, 10.0])))
+  unit = scaling.to_unit(scale, jnp.array([1.0, 5.5]))
+  np.testing.assert_allclose(unit, [[0.0], [0.5]])
+  np.testing.assert_allclose(scaling.from_unit(scale, unit), [1.0, 5.5])
+
+
+@pytest.mark.parametrize("quantiles", [[[0.0], [2.0]], [[0.5], [0.0]], [[0.0]], [0.0, 1.0]])
+def test_quantiles_that_do_not_fit_the_bounds_are_refused(quantiles):
+  with pytest.raises(ValueError, match="quantiles"):
+    Continuous(np.array([-1.0]), np.array([1.0]), np.array(quantiles))
 
 
 def test_bytes_are_scaled_to_one_without_statistics():
