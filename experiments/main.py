@@ -50,7 +50,8 @@ def main() -> None:
   warnings.showwarning = _warn
   try:
     names = "+".join(pathlib.Path(name).name for name in choosing.shares(config.dataset))
-    folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-seed{config.seed}"
+    seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
+    folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-{seeds}"
     workdir = pathlib.Path(_WORKDIR.value or folder).expanduser()
     print(f"{config.agent.name} on {config.dataset}, {len(devices)} x {devices[0].device_kind}, run folder {workdir}")
     result = run.run(config, workdir)

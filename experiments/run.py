@@ -4,7 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -36,6 +36,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
   """
   check_config(config, workdir)
+  if config.seeds < 1:
+    raise ValueError(f"config.seeds={config.seeds} must be at least 1")
   for field in ("episodes", "final_episodes"):
     if config.evaluation[field] < 1:
       raise ValueError(f"config.evaluation.{field}={config.evaluation[field]} must be at least 1")
@@ -59,6 +61,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       steps=config.steps,
       batch_size=config.batch_size,
       seed=config.seed,
+      seeds=None if config.seeds == 1 else config.seeds,
       tier=task.data.tier,
       workdir=workdir,
       log_every=config.log_every,
@@ -71,7 +74,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   result = summarise(config, task, scorer, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video and task.env_id is not None:
-    scoring.record_video(config, task, agent, state.params, workdir / "episode.mp4")
+    params = scoring.each_seed(config, state.params)[0]
+    scoring.record_video(config, task, agent, params, workdir / "episode.mp4")
   write_report(workdir)
   return result
 
@@ -88,6 +92,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   if not learnt or not path.exists():
     return
   before, now = _flat(json.loads(path.read_text())), _flat(logs.jsonable(config.to_dict()))
+  before.setdefault("seeds", 1)  # of a run older than the field
   free = ("evaluation.video",) + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
   if changed:
@@ -106,6 +111,8 @@ def summarise(
   config: ml_collections.ConfigDict, task: Task, scorer: scoring.Scorer, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """What result.json holds; None where something does not apply."""
+  if scorer.played:
+    task = scoring.with_random_return(task)
   rows = logs.read_jsonl(workdir / "log.jsonl")
   speeds = [row["updates_per_second"] for row in rows if "updates_per_second" in row]
   return {
@@ -115,12 +122,14 @@ def summarise(
     "env_kwargs": task.env_kwargs,
     **scoring.of_play(task, scorer.played),
     "heldout": scoring.of_heldout(config.heldout, scorer.compared),
+    **_each_seed(config, task, scorer, rows),
     **task.data.facts,
-    "loss": next(row["train/loss"] for row in reversed(rows) if "train/loss" in row),
+    "loss": _last(rows, "train/loss"),
     "steps": config.steps,
     "updates_per_second": float(np.median(speeds)),
     "seconds": rows[-1]["seconds"],
     "seed": config.seed,
+    "seeds": config.seeds,
     "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
     "versions": {
       "python": sys.version.split()[0],
@@ -130,6 +139,28 @@ def summarise(
     "git_commit": git_commit(),
     "command": [sys.executable, "-m", "experiments.main", *sys.argv[1:]],
   }
+
+
+def _each_seed(
+  config: ml_collections.ConfigDict, task: Task, scorer: scoring.Scorer, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+  """What result.json has of many seeds: in ``per_seed`` each one's part, as in the result of a run of its own."""
+  if config.seeds == 1:
+    return {}
+  found = [
+    {
+      "seed": config.seed + place,
+      **scoring.of_play(task, scorer.played[place : place + 1]),
+      "heldout": scoring.of_heldout(config.heldout, scorer.compared[place : place + 1]),
+      "loss": _last(rows, f"train/loss/seed{config.seed + place}"),
+    }
+    for place in range(config.seeds)
+  ]
+  return {"per_seed": found}
+
+
+def _last(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+  return next(row[name] for row in reversed(rows) if name in row)
 
 
 def git_commit() -> str | None:

@@ -1,9 +1,10 @@
 """Scores of the policy under training: episodes played in the environment, and likeness to held-out actions."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import ml_collections
+import numpy as np
 
 import ilx
 from experiments.task import Task
@@ -12,12 +13,17 @@ from ilx.evaluation.fidelity import DiscreteFidelity, Fidelity, fidelity
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
 _EVALUATION_SEED, _FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
 
+T = TypeVar("T")
+
 
 class Scorer:
   """Called by `ilx.train` with params and step; what the last call found is kept for ``result.json``.
 
+  Of many seeds each is scored on its own, one after the other, by the same program and in the same episodes as in a
+  run of that seed alone.
+
   Attributes:
-    played: of the evaluation that closes the run; None before it, and without an environment.
+    played: by every seed in the evaluation that closes the run; empty before it, and without an environment.
     compared: the same, of held-out actions.
   """
 
@@ -25,8 +31,8 @@ class Scorer:
     self, config: ml_collections.ConfigDict, task: Task, agent: ilx.Agent, progress: Callable[[float], None]
   ):
     self._config, self._task, self._agent, self._progress = config, task, agent, progress
-    self.played: ilx.evaluation.Result | None = None
-    self.compared: Fidelity | None = None
+    self.played: list[ilx.evaluation.Result] = []
+    self.compared: list[Fidelity] = []
 
   @property
   def scores_anything(self) -> bool:
@@ -34,35 +40,53 @@ class Scorer:
     return self._task.env_id is not None or self._task.data.heldout is not None
 
   def __call__(self, params: Any, step: int) -> dict[str, Any]:
-    """The row to log."""
+    """The row to log: of all seeds together, then, where there are several, of each as ``name/seed3``."""
     final = step == self._config.steps
     row: dict[str, Any] = {}
     if self._task.env_id is not None:
-      played = self._play(params, final)
-      summary = ilx.evaluation.summary(played.returns)
-      row |= {"return_mean": summary["mean"], "return_ci95": summary["mean_ci95"], "length_mean": played.lengths.mean()}
+      played = self._each(params, lambda own, seed, progress: self._play(own, seed, final, progress))
+      returns = np.array([one.returns for one in played])
+      summary = ilx.evaluation.summary(returns)
+      row |= {"return_mean": summary["mean"], "return_ci95": summary["mean_ci95"]}
+      row["length_mean"] = np.mean([one.lengths for one in played])
+      row |= self._by_seed("return_mean", returns.mean(axis=1))
       if final:
         self.played = played
     if self._task.data.heldout is not None:
-      compared = self._compare(params)
-      row |= {f"heldout_{name}": value for name, value in compared.scores.items() if value is not None}
+      compared = self._each(params, lambda own, seed, progress: self._compare(own, progress))
+      for name, value in mean_scores(compared).items():
+        if value is not None:
+          row[f"heldout_{name}"] = value
+          row |= self._by_seed(f"heldout_{name}", [one.scores[name] for one in compared])
       if final:
         self.compared = compared
     return row
 
-  def _play(self, params: Any, final: bool) -> ilx.evaluation.Result:
+  def _each(self, params: Any, score: Callable[[Any, int, Callable[[float], None]], T]) -> list[T]:
+    found, count = [], self._config.seeds
+    for place, own in enumerate(each_seed(self._config, params)):
+      progress = lambda fraction, place=place: self._progress((place + fraction) / count)  # noqa: E731
+      found.append(score(own, self._config.seed + place, progress))
+    return found
+
+  def _by_seed(self, name: str, values: Sequence[float]) -> dict[str, float]:
+    if self._config.seeds == 1:
+      return {}
+    return {f"{name}/seed{self._config.seed + place}": float(value) for place, value in enumerate(values)}
+
+  def _play(self, params: Any, seed: int, final: bool, progress: Callable[[float], None]) -> ilx.evaluation.Result:
     section = self._config.evaluation
     return ilx.evaluate(
       self._agent,
       params,
       self._task.env_id,
       episodes=section.final_episodes if final else section.episodes,
-      seed=(_FINAL_SEED if final else _EVALUATION_SEED) + self._config.seed,
+      seed=(_FINAL_SEED if final else _EVALUATION_SEED) + seed,
       env_kwargs=self._task.env_kwargs,
-      progress=self._progress,
+      progress=progress,
     )
 
-  def _compare(self, params: Any) -> Fidelity:
+  def _compare(self, params: Any, progress: Callable[[float], None]) -> Fidelity:
     heldout = self._task.data.heldout
     return fidelity(
       self._agent,
@@ -72,17 +96,38 @@ class Scorer:
       clip=self._task.env_id is not None,  # bounds that are the data's own say nothing about what is not in them
       frame_stack=self._config.frame_stack,
       keep=heldout.keep,
-      progress=self._progress,
+      progress=progress,
     )
 
 
-def random_return(task: Task) -> float:
-  """Mean return of a hundred episodes of uniform actions."""
+def each_seed(config: ml_collections.ConfigDict, params: Any) -> list[Any]:
+  """The params of every seed of a run."""
+  if config.seeds == 1:
+    return [params]
+  return [ilx.training.one_seed(params, place) for place in range(config.seeds)]
+
+
+def returns_of(result: Mapping[str, Any]) -> np.ndarray:
+  """The returns in a ``result.json``, float64 ``[seeds, episodes]``, whatever the number of seeds of the run.
+
+  Raises:
+    ValueError: where nothing was played.
+  """
+  returns = [one.get("returns") for one in result.get("per_seed") or [result]]
+  if any(one is None for one in returns):
+    raise ValueError(f"the run of {result.get('agent')} on {result.get('dataset')} played nothing: it has no returns")
+  return np.array(returns, np.float64)
+
+
+def with_random_return(task: Task) -> Task:
+  """The task whose metadata have ``random_return``: where the data's do not, a hundred episodes of uniform actions."""
+  if task.metadata.get("random_return") is not None:
+    return task
   policy = ilx.evaluation.random_policy(ilx.evaluation.spec(task.env_id, **task.env_kwargs))
   played = ilx.evaluate(
     policy, (), task.env_id, episodes=100, seed=_RANDOM_SEED, env_kwargs=task.env_kwargs, sample=True
   )
-  return float(played.returns.mean())
+  return task._replace(metadata={**task.metadata, "random_return": float(played.returns.mean())})
 
 
 def record_video(config: ml_collections.ConfigDict, task: Task, agent: ilx.Agent, params: Any, path: Any) -> None:
@@ -91,39 +136,55 @@ def record_video(config: ml_collections.ConfigDict, task: Task, agent: ilx.Agent
   ilx.evaluation.record_video(agent, params, task.env_id, path, seed=seed, env_kwargs=task.env_kwargs)
 
 
-def of_play(task: Task, played: ilx.evaluation.Result | None) -> dict[str, Any]:
-  """What ``result.json`` says of play; None everywhere without an environment."""
+def of_play(task: Task, played: Sequence[ilx.evaluation.Result]) -> dict[str, Any]:
+  """What ``result.json`` says of play; None everywhere without an environment.
+
+  Args:
+    task: what was played, ``with_random_return``.
+    played: by every seed. Of several, intervals are over seeds and episodes, and the episodes are left to ``per_seed``.
+  """
   expert, random = task.metadata.get("expert_return"), task.metadata.get("random_return")
-  if played is None:
+  if not played:
     names = ("episodes", "return_mean", "return_std", "return_ci95", "return_iqm", "return_iqm_ci95", "length_mean")
     names += ("normalized_score", "expert_return", "random_return", "returns", "lengths")
     return dict.fromkeys(names)
-  summary = ilx.evaluation.summary(played.returns)
-  if random is None:
-    random = random_return(task)
+  returns, lengths = np.array([one.returns for one in played]), np.array([one.lengths for one in played])
+  summary = ilx.evaluation.summary(returns)
   return {
-    "episodes": len(played.returns),
+    "episodes": returns.shape[1],
     "return_mean": summary["mean"],
     "return_std": summary["std"],
     "return_ci95": summary["mean_ci95"],
     "return_iqm": summary["iqm"],
     "return_iqm_ci95": summary["iqm_ci95"],
-    "length_mean": played.lengths.mean(),
+    "length_mean": lengths.mean(),
     "normalized_score": None if expert is None else float(ilx.evaluation.normalized(summary["mean"], random, expert)),
     "expert_return": expert,
     "random_return": random,
-    "returns": played.returns,
-    "lengths": played.lengths,
+    **({"returns": returns[0], "lengths": lengths[0]} if len(played) == 1 else {}),
   }
 
 
-def of_heldout(split: str, compared: Fidelity | None) -> Mapping[str, Any] | None:
-  """What ``result.json`` says of held-out actions; None where nothing was held out."""
-  if compared is None:
+def of_heldout(split: str, compared: Sequence[Fidelity]) -> Mapping[str, Any] | None:
+  """What ``result.json`` says of held-out actions, means over the seeds; None where nothing was held out."""
+  if not compared:
     return None
-  about = {"split": split, "episodes": compared.episodes, "transitions": compared.transitions, **compared.scores}
-  if isinstance(compared, DiscreteFidelity):
-    each = {"count": compared.count, "recall": compared.recall}
-    return about | {"commonest_share": compared.count.max() / compared.transitions, "actions": each}
+  first = compared[0]
+  about = {"split": split, "episodes": first.episodes, "transitions": first.transitions, **mean_scores(compared)}
+  if isinstance(first, DiscreteFidelity):
+    each = {"count": first.count, "recall": _mean(compared, "recall")}
+    return about | {"commonest_share": first.count.max() / first.transitions, "actions": each}
   names = ("mean_absolute_error", "root_mean_squared_error", "explained", "std")
-  return about | {"dimensions": {name: getattr(compared, name) for name in names}}
+  return about | {"dimensions": {name: _mean(compared, name) for name in names}}
+
+
+def mean_scores(compared: Sequence[Fidelity]) -> dict[str, float | None]:
+  """The scores of likeness, means over the seeds; None where nothing varies, which is the data's doing."""
+  scores = [one.scores for one in compared]
+  return {
+    name: None if value is None else float(np.mean([one[name] for one in scores])) for name, value in scores[0].items()
+  }
+
+
+def _mean(compared: Sequence[Fidelity], name: str) -> np.ndarray:
+  return np.mean([getattr(one, name) for one in compared], axis=0)

@@ -60,29 +60,35 @@ def _plain(rows: Sequence[Sequence[str]]) -> list[str]:
 def _rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
   scores = facts.scores(result)
   decimals = facts.decimals(result)
-  episodes = number(result.get("episodes"))
-  return [
-    (
-      NAMES[score.kind],
+  episodes, seeds = number(result.get("episodes")), facts.seeds(result)
+
+  def row(name: str, score: facts.Score, count: float | None) -> tuple[str, ...]:
+    return (
+      name,
       "unknown" if score.value is None else text.fixed(score.value, decimals, "-"),
       " to ".join(text.fixed(edge, decimals, "-") for edge in score.band) if score.band else "",
       "" if score.normalized is None else text.fixed(score.normalized, 1, "-"),
-      f"{episodes:,.0f}" if episodes is not None and score.kind == "policy" else "",
+      f"{count:,.0f}" if count is not None and score.kind == "policy" else "",
     )
-    for score in scores
-  ]
+
+  of_seeds = [row(f"  seed {seed.get('seed')}", facts.scores(seed)[0], number(seed.get("episodes"))) for seed in seeds]
+  total = None if episodes is None else episodes * max(1, len(seeds))
+  policy, *others = [row(NAMES[score.kind], score, total) for score in scores]
+  return [policy, *of_seeds, *others]
 
 
 def _title(result: Mapping[str, Any]) -> str:
   title = facts.heading(result, {})
   if result.get("env_id"):
     title += f", {result['env_id']}"
-  return title + (f", seed {result['seed']}" if result.get("seed") is not None else "")
+  return ", ".join(filter(None, [title, facts.seed_words(result, {})]))
 
 
 def _closing(result: Mapping[str, Any]) -> str:
   steps, seconds, speed = (number(result.get(key)) for key in ("steps", "seconds", "updates_per_second"))
   words = f"{steps:,.0f} updates" if steps is not None else "an unknown number of updates"
+  if count := len(facts.seeds(result)):
+    words += f" of each of {count} seeds"
   if seconds is not None:
     words += f" in {text.duration(seconds)}"
   return words + (f", {text.significant(speed)} updates a second" if speed is not None else "")

@@ -31,6 +31,7 @@ def lines(
   label: str,
   titles: Sequence[str] = (),
   height: int = 260,
+  each: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
 ) -> str:
   """A curve over updates with an interval band, dots, and horizontal reference lines.
 
@@ -42,8 +43,9 @@ def lines(
     label: what the chart shows, in words, for those who do not see it.
     titles: a tooltip for each point, which then has a dot (values must be finite), or none.
     height: in pixels.
+    each: steps and values of what the curve is the mean of, for thin lines; NaN leaves a gap.
   """
-  finite = [v for v in values if math.isfinite(v)]
+  finite = [v for own in (values, *(own for _, own in each)) for v in own if math.isfinite(v)]
   edges = [edge for band in bands if band for edge in band]
   positive = not references and not edges and min(finite) > 0
   y = axes.logarithmic(finite) if positive and max(finite) > 30 * min(finite) else None
@@ -59,6 +61,9 @@ def lines(
   ]
   outline = [(p, low) for p, low, _ in spans] + [(p, high) for p, _, high in reversed(spans)]
   paths = _path(outline, "band", close=True) if len(spans) > 1 else ""
+  for own_steps, own_values in each:
+    thin = _thin([(x.percent(s), 100 - y.percent(v)) for s, v in zip(own_steps, own_values, strict=True)])
+    paths += "".join(_path(part, "thin") for part in _segments(thin) if len(part) > 1)
   parts = _segments(_thin(points))
   paths += "".join(_path(part, "curve") for part in parts if len(part) > 1)
   body.append(f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg>')

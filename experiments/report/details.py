@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from experiments.report import facts, heldout, text
-from experiments.report.run import MAX_VIDEO_BYTES, Run, flatten, interval, number, numbers
+from experiments.report.run import MAX_VIDEO_BYTES, Run, flatten, interval, number
 
 # By ``config.tier``.
 _TIERS = {
@@ -25,7 +25,7 @@ def video(run: Run) -> str:
   """The episode as a data URI with a poster, or a sentence saying why there is none; empty where nothing is played."""
   if not facts.plays(run.result, run.config):
     return ""
-  title = "The policy at play"
+  title = "The policy of the first seed at play" if facts.seeds(run.result) else "The policy at play"
   if run.video is None:
     reason = (
       f"episode.mp4 is {text.size(run.video_bytes)}, more than the {text.size(MAX_VIDEO_BYTES)} this page may embed; "
@@ -81,15 +81,15 @@ def result_table(run: Run) -> str:
     x = number(result.get(key))
     return None if x is None else text.significant(x)
 
-  lengths, seconds = numbers(result.get("lengths")), number(result.get("seconds"))
-  commit, dirty = _commit(run)
+  lengths, seconds = facts.values(result, "lengths"), number(result.get("seconds"))
+  seeds, (commit, dirty) = facts.seeds(result), _commit(run)
   devices = Counter(map(str, result["devices"])) if isinstance(result.get("devices"), list) else Counter()
   played = [
     ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
     ("Standard deviation over episodes", value("return_std")),
     ("Interquartile mean", value("return_iqm") and value("return_iqm") + band("return_iqm_ci95")),
     ("Mean length", f"{text.significant(sum(lengths) / len(lengths))} steps" if lengths else None),
-    ("Episodes", count("episodes")),
+    ("Episodes of every seed" if seeds else "Episodes", count("episodes")),
     ("Expert's return", value("expert_return")),
     ("Data's return", value("data_return")),
     ("Random policy's return", value("random_return")),
@@ -99,14 +99,14 @@ def result_table(run: Run) -> str:
   rows = [
     *(played if facts.plays(result) else [("Environment", "none")]),
     *([("Held out", heldout.counts(result) or None), *held] if held else []),
-    ("Updates", count("steps")),
+    ("Updates of every seed" if seeds else "Updates", count("steps")),
     ("Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
     ("Dataset", facts.name(result.get("dataset")) or None),
     ("Episodes learnt from", count("data_episodes")),
     ("Transitions learnt from", count("data_transitions")),
     *([("Data were", tier)] if (tier := _TIERS.get(str(result.get("tier")))) else []),
-    ("Seed", result.get("seed")),
+    ("Seeds" if seeds else "Seed", facts.seed_words(result, {}).partition(" ")[2] or None),
     ("Devices", ", ".join(f"{n} x {name}" for name, n in devices.items()) or None),
     ("Commit", commit[:12] + (", with changes" if dirty else "") if commit else None),
   ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.report import heldout, text
-from experiments.report.run import interval, number
+from experiments.report.run import interval, number, numbers
 
 REFERENCES = ("expert", "data", "random")
 
@@ -73,6 +73,27 @@ def verdict(result: Mapping[str, Any]) -> str:
   if random.value is not None and policy.value <= random.value:
     sentence += ". That is no better than a random policy"
   return sentence + "."
+
+
+def seeds(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """The parts of the seeds of a run of several; empty for a run of one."""
+  parts = result.get("per_seed")
+  return [part for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+
+
+def seed_words(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+  """``seed 3``, ``seeds 0 to 9``; empty where it is not known."""
+  first, count = (result.get(key, config.get(key)) for key in ("seed", "seeds"))
+  if first is None:
+    return ""
+  if not isinstance(first, int) or not isinstance(count, int) or count <= 1:
+    return f"seed {first}"
+  return f"seeds {first} to {first + count - 1}"
+
+
+def values(result: Mapping[str, Any], key: str) -> list[float]:
+  """The finite numbers of a list of the result, such as its returns; of several seeds those of all."""
+  return [x for part in seeds(result) or [result] for x in numbers(part.get(key))]
 
 
 def plays(result: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> bool:

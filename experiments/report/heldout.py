@@ -1,11 +1,12 @@
 """Likeness to held-out actions: what result.json says of it, as sentences and as sections of the report."""
 
+import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
 from experiments.report import charts, text
-from experiments.report.run import Run, Series, number
+from experiments.report.run import Run, Series, by_seed, number
 
 
 class Measure(NamedTuple):
@@ -88,7 +89,7 @@ def section(run: Run) -> str:
   plots = [
     plot
     for measure in MEASURES
-    if (series := run.series.get(f"eval/heldout_{measure.key}")) and (plot := _curve(measure, series))
+    if (series := run.series.get(f"eval/heldout_{measure.key}")) and (plot := _curve(measure, series, run))
   ]
   if not about and not plots:
     return ""
@@ -102,7 +103,7 @@ def section(run: Run) -> str:
   return f"<section><h2>Held-out actions</h2>{note}{''.join(plots)}{table}{_each(about)}</section>"
 
 
-def _curve(measure: Measure, series: Series) -> str:
+def _curve(measure: Measure, series: Series, run: Run) -> str:
   points = [(s, v) for s, v in zip(series.steps, map(number, series.values), strict=True) if v is not None]
   if len(points) < 2 or measure.key not in ("mean_absolute_error", "explained", "accuracy"):
     return ""
@@ -110,8 +111,13 @@ def _curve(measure: Measure, series: Series) -> str:
   first, last = shown(points[0][1], measure.share), shown(points[-1][1], measure.share)
   titles = [f"update {s:,}: {shown(v, measure.share)}" for s, v in points]
   label = f"{measure.title} {first} at {steps[0]:,} updates, {last} at {steps[-1]:,}"
-  chart = charts.lines(steps, values, [], [], label, titles, height=200)
+  each = [
+    (own.steps, [math.nan if (x := number(v)) is None else 100 * x if measure.share else x for v in own.values])
+    for own in by_seed(run.series, f"eval/heldout_{measure.key}")
+  ]
+  chart = charts.lines(steps, values, [], [], label, titles, height=200, each=each)
   caption = f"{measure.title}{', per cent' if measure.share else ''}, over updates"
+  caption += "; thin lines: every seed" if each else ""
   return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

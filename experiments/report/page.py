@@ -6,7 +6,7 @@ import os
 import pathlib
 from html import escape
 
-from experiments.report import details, facts, sections
+from experiments.report import curves, details, facts, sections, seeds
 from experiments.report.run import Run, read
 
 _STYLE = pathlib.Path(__file__).with_name("style.css")
@@ -44,7 +44,8 @@ def render(run: Run) -> str:
     [
       f"<header>{sections.header(run)}{broken}</header>",
       sections.comparison(run),
-      f'<div class="pair">{sections.learning_curve(run)}{sections.loss(run)}',
+      seeds.section(run),
+      f'<div class="pair">{curves.learning_curve(run)}{curves.loss(run)}',
       f"{sections.returns(run)}{sections.lengths(run)}" if run.result else "",
       f"{details.video(run)}{details.result_table(run)}{details.reproduce(run)}</div>",
       details.collapsed(run),

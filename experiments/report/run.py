@@ -3,11 +3,15 @@
 import json
 import math
 import pathlib
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 # A data URI larger than this makes browsers slow to open the page.
 MAX_VIDEO_BYTES = 32 * 2**20
 FLOAT32_MAX = 3.4028235e38
+# How the name of a metric of one seed ends.
+_SEED = r"/seed(-?\d+)"
 
 
 class Series(NamedTuple):
@@ -88,6 +92,17 @@ def read_log(path: pathlib.Path) -> tuple[dict[str, Series], int]:
         value = math.nan if number(value) is None else float(value)
       columns.setdefault(name, {})[step] = value
   return {name: Series(steps := sorted(c), [c[s] for s in steps]) for name, c in columns.items()}, broken
+
+
+def by_seed(series: Mapping[str, Series], name: str) -> list[Series]:
+  """The series of every seed of a metric, ``name/seed0``, ...; empty for a run of one seed."""
+  found = {int(match[1]): s for key, s in series.items() if (match := re.fullmatch(re.escape(name) + _SEED, key))}
+  return [found[seed] for seed in sorted(found)]
+
+
+def of_all_seeds(name: str) -> bool:
+  """Whether a metric is not one seed's."""
+  return re.search(_SEED + "$", name) is None
 
 
 def number(value: Any) -> float | None:

@@ -1,12 +1,10 @@
 """The sections of the report: each a function from what the run folder holds to HTML."""
 
-import math
 from html import escape
 from typing import Any
 
-from experiments.report import axes, charts, facts, heldout, text
-from experiments.report.charts import Reference
-from experiments.report.run import Run, Series, number, numbers
+from experiments.report import axes, charts, facts, heldout, parts, text
+from experiments.report.run import Run, number
 
 NAMES = {"policy": "Policy", "expert": "Expert", "data": "Data", "random": "Random"}
 INDEFINITE = {"policy": "the policy", "expert": "the expert", "data": "the data", "random": "a random policy"}
@@ -20,9 +18,9 @@ def header(run: Run) -> str:
     str(result.get("env_id") or run.config.get("env_id") or "")
     if facts.plays(result, run.config)
     else "no environment",
-    f"{text.fixed(played, 0)} evaluation episodes" if played else "",
+    f"{text.fixed(played, 0)} evaluation episodes{' of every seed' if facts.seeds(result) else ''}" if played else "",
     f"{text.fixed(steps, 0)} updates" if steps else "",
-    f"seed {seed}" if (seed := result.get("seed", run.config.get("seed"))) is not None else "",
+    facts.seed_words(result, run.config),
   ]
   out = [f"<h1>{escape(facts.heading(result, run.config))}</h1>"]
   out.append(f'<p class="sub">{escape(" · ".join(filter(None, parts)))}</p>')
@@ -50,7 +48,7 @@ def comparison(run: Run) -> str:
   marks = [t for t, _ in axis.ticks]
   body = []
   for row in rows:
-    band = f"<small>{_band(row.band, decimals)}</small>" if row.band else ""
+    band = f"<small>{parts.band(row.band, decimals)}</small>" if row.band else ""
     normalized = f'<td class="num">{text.fixed(row.normalized, 1)}</td>' if row.normalized is not None else ""
     body.append(
       f'<tr class="{row.kind}"><th scope="row">{NAMES[row.kind]}</th>'
@@ -66,83 +64,23 @@ def comparison(run: Run) -> str:
   )
 
 
-def learning_curve(run: Run) -> str:
-  """What evaluations found while training: returns, and likeness to held-out actions."""
-  return (_returns_curve(run) if facts.plays(run.result, run.config) else "") + heldout.section(run)
-
-
-def _returns_curve(run: Run) -> str:
-  """Return of the evaluations over the updates, with their intervals and the reference lines."""
-  means = run.series.get("eval/return_mean", Series([], []))
-  kept = [(s, v) for s, v in zip(means.steps, means.values, strict=True) if isinstance(v, float) and math.isfinite(v)]
-  if not kept:
-    return _section("Return while training", '<p class="note">No evaluation was logged, so there is no curve.</p>')
-  steps, values = [s for s, _ in kept], [v for _, v in kept]
-  intervals = run.series.get("eval/return_ci95", Series([], []))
-  by_step = {s: v for s, v in zip(intervals.steps, intervals.values, strict=True) if isinstance(v, tuple)}
-  bands = [by_step.get(s) for s in steps]
-  references = _references(run)
-  decimals = text.decimals_for(values)
-  titles = [
-    f"update {s:,}: {text.fixed(v, decimals)}" + (f", 95 % interval {_band(b, decimals)}" if b else "")
-    for s, v, b in zip(steps, values, bands, strict=True)
-  ]
-  label = f"Mean return {text.fixed(values[0], decimals)} at {steps[0]:,} updates"
-  if len(steps) > 1:
-    label += f", {text.fixed(values[-1], decimals)} at {steps[-1]:,}; best {text.fixed(max(values), decimals)}"
-  chart = charts.lines(steps, values, bands, references, label, titles)
-  note = '<p class="note">One evaluation only, so there is a point and no curve.</p>' if len(steps) == 1 else ""
-  rows = "".join(
-    f'<tr><td class="num">{s:,}</td><td class="num">{text.fixed(v, decimals)}</td>'
-    f'<td class="num">{_band(b, decimals) if b else "not known"}</td></tr>'
-    for s, v, b in zip(steps, values, bands, strict=True)
-  )
-  table = (
-    '<details class="soft"><summary>The numbers</summary><table><thead><tr><th scope="col" class="num">Updates</th>'
-    '<th scope="col" class="num">Mean return</th><th scope="col" class="num">95 % interval</th></tr></thead>'
-    f"<tbody>{rows}</tbody></table></details>"
-  )
-  what = "policy, with 95 % interval" if any(bands) else "policy"
-  legend = _legend([("curve", what)], references)
-  return _section(
-    "Return while training", f"<figure>{chart}<figcaption>Updates</figcaption>{legend}</figure>{note}{table}"
-  )
-
-
-def loss(run: Run) -> str:
-  """The training loss, and the other training metrics in a collapsed grid."""
-  if "train/loss" not in run.series:
-    return _section("Training loss", '<p class="note">No training loss was logged.</p>')
-  others = "".join(
-    f'<div><h3 class="soft">{escape(name)}</h3>{_metric(name, series, 120)}</div>'
-    for name, series in sorted(run.series.items())
-    if name.startswith("train/") and name != "train/loss"
-  )
-  more = (
-    f'<details class="soft"><summary>Other training metrics</summary><div class="grid">{others}</div></details>'
-    if others
-    else ""
-  )
-  main = _metric("train/loss", run.series["train/loss"], 260)
-  return _section("Training loss", f"{main}{more}")
-
-
 def returns(run: Run) -> str:
   """Histogram of the episodes' returns; empty where nothing is played."""
   if not facts.plays(run.result, run.config):
     return ""
-  values = numbers(run.result.get("returns"))
+  values = facts.values(run.result, "returns")
   if not values:
-    return _section("Returns of the episodes", '<p class="note">The returns of the episodes are not recorded.</p>')
-  dropped = len(run.result["returns"]) - len(values)
+    return parts.section("Returns of the episodes", '<p class="note">The returns of the episodes are not recorded.</p>')
+  of_seeds = facts.seeds(run.result) or [run.result]
+  dropped = sum(len(part["returns"]) for part in of_seeds if isinstance(part.get("returns"), list)) - len(values)
   lost = f'<p class="note">{dropped} returns are not finite and are left out.</p>' if dropped else ""
   decimals = text.decimals_for(values)
   low, high = text.fixed(min(values), decimals), text.fixed(max(values), decimals)
   if low == high:
     same = f"All {len(values)} episodes returned {low}." if len(values) > 1 else f"One episode, which returned {low}."
-    return _section("Returns of the episodes", f'<p class="note">{same}</p>{lost}{_same_length(run)}')
-  references, edges = _references(run), charts.bins(values)
-  legend = _legend([("bar-key", f"{len(values)} episodes")], references)
+    return parts.section("Returns of the episodes", f'<p class="note">{same}</p>{lost}{_same_length(run)}')
+  references, edges = parts.references(run), charts.bins(values)
+  legend = parts.legend([("bar-key", f"{len(values)} episodes")], references)
   far = [r for r in references if not charts.near(r.value, edges)]
   off = "".join(
     f" {NAMES[r.kind]} ({text.fixed(r.value, decimals)}) is off to the {'left' if r.value < edges[0] else 'right'}."
@@ -150,12 +88,12 @@ def returns(run: Run) -> str:
   )
   chart = charts.histogram(values, references, f"Histogram of {len(values)} returns from {low} to {high}")
   caption = f"<figcaption>Return; from {low} to {high}.{off}</figcaption>"
-  return _section("Returns of the episodes", f"<figure>{chart}{caption}{legend}</figure>{lost}{_same_length(run)}")
+  return parts.section("Returns of the episodes", f"<figure>{chart}{caption}{legend}</figure>{lost}{_same_length(run)}")
 
 
 def lengths(run: Run) -> str:
   """Histogram of the episodes' lengths; nothing if they are equal (``returns`` says so then)."""
-  values = numbers(run.result.get("lengths"))
+  values = facts.values(run.result, "lengths")
   low, high = min(values, default=0), max(values, default=0)
   if low == high:
     return ""
@@ -163,9 +101,9 @@ def lengths(run: Run) -> str:
   chart = charts.histogram(
     values, [], f"Histogram of {len(values)} episode lengths from {low:,.0f} to {high:,.0f} steps"
   )
-  legend = _legend([("bar-key", f"{len(values)} episodes")], [])
+  legend = parts.legend([("bar-key", f"{len(values)} episodes")], [])
   caption = f"<figcaption>Steps; from {low:,.0f} to {high:,.0f}, mean {mean:,.1f}.</figcaption>"
-  return _section("Lengths of the episodes", f"<figure>{chart}{caption}{legend}</figure>")
+  return parts.section("Lengths of the episodes", f"<figure>{chart}{caption}{legend}</figure>")
 
 
 def _tiles(result: dict[str, Any]) -> str:
@@ -173,7 +111,7 @@ def _tiles(result: dict[str, Any]) -> str:
   tiles = []
   if policy.value is not None:
     decimals = facts.decimals(result)
-    band = f"95 % interval {_band(policy.band, decimals)}" if policy.band else "95 % interval not recorded"
+    band = f"95 % interval {parts.band(policy.band, decimals)}" if policy.band else "95 % interval not recorded"
     tiles.append(("main", "Mean return", text.fixed(policy.value, decimals), band))
   if not facts.plays(result):
     main = "main"
@@ -194,23 +132,8 @@ def _tiles(result: dict[str, Any]) -> str:
   return f'<dl class="tiles">{cells}</dl>'
 
 
-def _metric(name: str, series: Series, height: int) -> str:
-  # NaN where the log holds something else than a number.
-  values = [v if isinstance(v, float) else math.nan for v in series.values]
-  finite = facts.finite(values)
-  if not finite:
-    return f'<p class="note">{escape(name)} was never finite.</p>'
-  ends = f"{name} from {text.significant(finite[0])} to {text.significant(finite[-1])}"
-  chart = charts.lines(series.steps, values, [], [], f"{ends} over {series.steps[-1]:,} updates", height=height)
-  chart = f"<figure>{chart}<figcaption>Updates</figcaption></figure>"
-  bad = [s for s, v in zip(series.steps, values, strict=True) if not math.isfinite(v)]
-  if bad:
-    chart += f'<p class="note">Not finite at {len(bad)} of {len(values)} logged steps, first at update {bad[0]:,}.</p>'
-  return chart
-
-
 def _same_length(run: Run) -> str:
-  values = numbers(run.result.get("lengths"))
+  values = facts.values(run.result, "lengths")
   if not values:
     return '<p class="note">The lengths of the episodes are not recorded.</p>'
   if min(values) < max(values):
@@ -219,24 +142,5 @@ def _same_length(run: Run) -> str:
   return f'<p class="note">{which} {values[0]:,.0f} steps long.</p>'
 
 
-def _references(run: Run) -> list[Reference]:
-  return [Reference(r.kind, r.value) for r in facts.scores(run.result)[1:] if r.value is not None]
-
-
-def _legend(own: list[tuple[str, str]], references: list[Reference]) -> str:
-  decimals = text.decimals_for(r.value for r in references)
-  items = [(kind, name) for kind, name in own]
-  items += [(f"ref {r.kind}", f"{r.kind} {text.fixed(r.value, decimals)}") for r in references]
-  return f'<ul class="legend">{"".join(f"<li>{charts.key(kind)}{escape(name)}</li>" for kind, name in items)}</ul>'
-
-
-def _band(band: tuple[float, float], decimals: int) -> str:
-  return f"{text.fixed(band[0], decimals)} to {text.fixed(band[1], decimals)}"
-
-
 def _list(words: list[str]) -> str:
   return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _section(title: str, content: str) -> str:
-  return f"<section><h2>{title}</h2>{content}</section>"

@@ -64,7 +64,8 @@ def train(
   rounding. On a mesh of several devices the seeds are spread over them where their number is a multiple of the
   devices', with no communication; else each seed's batch is divided among all devices. Accelerators update the seeds
   of a device at once (``vmap``), CPUs one after the other, since their matmuls gain nothing from company. Episodes are
-  shared; streamed data is read once for every seed, with a buffer for each.
+  shared; streamed data is read once for every seed, with a buffer for each. Logged are the means over the seeds and,
+  as ``train/loss/seed3``, the loss of each.
 
   Args:
     agent: what to train.
@@ -155,7 +156,8 @@ def train(
         means = {name: value / length for name, value in _fetched(sums).items()}
         step += length
         _check_finite(means, step, numbers)
-        write(step, _row(means, numbers) | {"updates_per_second": length / (time.perf_counter() - began)})
+        speed = {"updates_per_second": length / (time.perf_counter() - began)}
+        write(step, speed | _row(means, numbers))
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
         if checkpoints and (step % checkpoint_every == 0 or step == steps):
           checkpoints.save(step, state)
@@ -191,7 +193,7 @@ def _row(means: Mapping[str, np.ndarray], numbers: range | None) -> dict[str, An
   """What is logged: means over the seeds, and each seed's loss."""
   row: dict[str, Any] = {f"train/{name}": float(value.mean()) for name, value in means.items()}
   if numbers and "loss" in means:
-    row["train/loss_by_seed"] = dict(zip(map(str, numbers), means["loss"].tolist(), strict=True))
+    row |= {f"train/loss/seed{number}": loss for number, loss in zip(numbers, means["loss"].tolist(), strict=True)}
   return row
 
 
