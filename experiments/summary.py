@@ -91,4 +91,6 @@ def _closing(result: Mapping[str, Any]) -> str:
     words += f" of each of {count} seeds"
   if seconds is not None:
     words += f" in {text.duration(seconds)}"
-  return words + (f", {text.significant(speed)} updates a second" if speed is not None else "")
+  return words + (
+    f", {text.significant(speed)} {'of each' if count else 'updates'} a second" if speed is not None else ""
+  )

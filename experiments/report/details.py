@@ -100,7 +100,7 @@ def result_table(run: Run) -> str:
     *(played if facts.plays(result) else [("Environment", "none")]),
     *([("Held out", heldout.counts(result) or None), *held] if held else []),
     ("Updates of every seed" if seeds else "Updates", count("steps")),
-    ("Updates a second", count("updates_per_second")),
+    ("Updates of every seed a second" if seeds else "Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
     ("Dataset", facts.name(result.get("dataset")) or None),
     ("Episodes learnt from", count("data_episodes")),

@@ -123,7 +123,8 @@ def _tiles(result: dict[str, Any]) -> str:
   else:
     tiles.append(("", "Normalised score", "n/a", "needs the expert's and the random return"))
   seconds, speed = number(result.get("seconds")), number(result.get("updates_per_second"))
-  pace = f"{text.significant(speed)} updates a second" if speed is not None else "speed not recorded"
+  each = " of every seed" if facts.seeds(result) else ""
+  pace = f"{text.significant(speed)} updates{each} a second" if speed is not None else "speed not recorded"
   tiles.append(("", "Time", text.duration(seconds) if seconds is not None else "n/a", pace))
   cells = "".join(
     f'<div class="{kind}"><dt>{title}</dt><dd class="big">{value}</dd><dd class="soft">{detail}</dd></div>'

@@ -21,8 +21,10 @@ def section(run: Run) -> str:
     + "</tr>"
     for place, seed in enumerate(seeds)
   )
-  body = f'<table><thead><tr><th scope="col">Seed</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-  return parts.section("Every seed", body)
+  # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
+  table = f'<table><thead><tr><th scope="col">Seed</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+  wide = f'<div class="wide" tabindex="0" role="region" aria-label="Every seed">{table}</div>'
+  return parts.section("Every seed", wide)
 
 
 def _columns(result: Mapping[str, Any], seeds: list[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -33,8 +35,10 @@ def _columns(result: Mapping[str, Any], seeds: list[Mapping[str, Any]]) -> dict[
     columns["Mean return"] = ["" if s.value is None else text.fixed(s.value, decimals) for s in scores]
     columns["95 % interval over its episodes"] = [parts.band(s.band, decimals) if s.band else "" for s in scores]
     columns["Normalised"] = ["" if s.normalized is None else text.fixed(s.normalized, 1) for s in scores]
-  for title in dict.fromkeys(title for seed in seeds for title, _ in heldout.measures(seed)):
-    columns[title] = [dict(heldout.measures(seed)).get(title, "") for seed in seeds]
+  for measure in heldout.MEASURES:
+    if measure.key != "commonest_share":  # the data's own
+      found = [number(heldout.found(seed).get(measure.key)) for seed in seeds]
+      columns[measure.title] = ["" if x is None else heldout.shown(x, measure.share) for x in found]
   losses = [number(seed.get("loss")) for seed in seeds]
   columns["Last loss"] = ["" if loss is None else text.significant(loss) for loss in losses]
   return {name: cells for name, cells in columns.items() if any(cells)}

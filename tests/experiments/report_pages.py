@@ -68,6 +68,24 @@ DISCRETE = {
   "commonest_share": 0.625,
   "actions": {"count": [75, 45, 0], "recall": [0.9, 0.1, None]},
 }
+# Of a run of three seeds.
+SEEDS = {key: value for key, value in RESULT.items() if key not in ("returns", "lengths")}
+SEEDS |= {"seed": 4, "seeds": 3, "return_ci95": [9000.0, 9800.0]}
+SEEDS["per_seed"] = [
+  {
+    "seed": 4 + i,
+    "episodes": 4,
+    "return_mean": 9312.0 + 100 * i,
+    "return_ci95": [9300.0 + 100 * i, 9400.0 + 100 * i],
+    "expert_return": 9512.0,
+    "random_return": -281.0,
+    "returns": [9300.0 + 100 * i, 9312.0 + 100 * i, 9320.0 + 100 * i, 9316.0 + 100 * i],
+    "lengths": [1000, 1000, 1000, 900 + i],
+    "heldout": CONTINUOUS | {"mean_absolute_error": 0.0125 * (i + 1)},
+    "loss": 0.25 + i,
+  }
+  for i in range(3)
+]
 LOG = [
   {"step": 100 * i, "train/loss": 0.5 / i, "eval/return_mean": 2000.0 * i, "eval/return_ci95": [1900.0 * i, 2100.0 * i]}
   for i in range(1, 5)

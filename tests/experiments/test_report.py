@@ -197,9 +197,13 @@ REALISTIC = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1e-12, 500.0, -281.0]
 def test_any_run_folder_makes_a_valid_page(tmp_path, data):
   value = JSON | REALISTIC
   held = st.fixed_dictionaries({}, optional={key: value for key in [*CONTINUOUS, *DISCRETE]})
-  result = data.draw(st.fixed_dictionaries({}, optional={**{key: value for key in RESULT}, "heldout": held | JSON}))
+  fields = {**{key: value for key in RESULT}, "heldout": held | JSON}
+  seed = st.fixed_dictionaries({}, optional={**fields, "loss": value})
+  fields |= {"seeds": st.integers(-1, 3) | value, "per_seed": st.lists(seed | JSON, max_size=3) | JSON}
+  result = data.draw(st.fixed_dictionaries({}, optional=fields))
   keys = ["train/loss", "eval/return_mean", "eval/return_ci95", "train/other"]
-  keys += ["eval/heldout_accuracy", "eval/heldout_mean_absolute_error"]
+  keys += ["eval/heldout_accuracy", "eval/heldout_mean_absolute_error", "train/loss/seed0", "eval/return_mean/seed-1"]
+  keys += ["eval/heldout_accuracy/seed2", "train/loss/seed"]
   row = st.fixed_dictionaries({"step": st.integers(0, 10**7)}, optional={key: value for key in keys})
   config = data.draw(st.fixed_dictionaries({}, optional={key: value for key in CONFIG}))
   source = write_report(make(tmp_path, config, result, data.draw(st.lists(row, max_size=5)))).read_text("utf-8")

@@ -48,6 +48,22 @@ def test_terminal_has_the_same_numbers_in_colour():
     assert words in text
 
 
+def test_seeds_stand_under_the_policy():
+  of_seed = {"episodes": 100, "return_ci95": [2711.6, 2962.0], "expert_return": 3510.0, "random_return": -18.0}
+  seeds = [{**of_seed, "seed": 3, "return_mean": 2840.0}, {**of_seed, "seed": 4, "return_mean": 2858.8}]
+  assert printed({**RESULT, "seeds": 2, "per_seed": seeds}).splitlines() == [
+    "BC on hopper-expert, Hopper-v5, seeds 3 to 4",
+    "               return   95 % interval  normalised  episodes",
+    "policy          2,849  2,712 to 2,962        81.3       200",
+    "  seed 3        2,840  2,712 to 2,962        81.0       100",
+    "  seed 4        2,859  2,712 to 2,962        81.5       100",
+    "expert          3,510                       100.0",
+    "data            3,490                        99.4",
+    "random policy     -18                         0.0",
+    "40,000 updates of each of 2 seeds in 2 min 14 s, 2,143 of each a second",
+  ]
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_unknown_references(terminal):
   text = printed({"return_mean": -0.31, "dataset": "[bold]mine"}, force_terminal=terminal, width=100)
