@@ -65,10 +65,22 @@ def _with_dropout(query, key, value, mask, rate, dropout_key):
   return jnp.einsum("bnts,bsnh->btnh", weights, value)
 
 
-def write(buffer: jax.Array, new: jax.Array, slots: jax.Array) -> jax.Array:
-  """``buffer [B, S, ...]`` with ``new [B, n, ...]`` at ``slots`` (int ``[B, n]``); slots beyond S are not written."""
+def write(buffer: jax.Array, new: jax.Array, slots: jax.Array, count: jax.Array) -> jax.Array:
+  """A buffer with new entries, in one pass.
+
+  Args:
+    buffer: ``[B, S, ...]``.
+    new: ``[B, n, ...]``.
+    slots: int ``[B, n]``, where they go; those at or beyond S are not written.
+    count: int ``[B]``, entries that the buffer holds: what lies behind is zeroed, so that equal
+      memories are equal arrays.
+  """
   at = jnp.arange(buffer.shape[1])
+
+  def where(condition, a, b):
+    return jnp.where(condition.reshape(*buffer.shape[:2], *(1,) * (buffer.ndim - 2)), a, b)
+
+  buffer = where(at < count[:, None], buffer, 0.0)
   for i in range(new.shape[1]):
-    here = (at == slots[:, i, None]).reshape(*buffer.shape[:2], *(1,) * (buffer.ndim - 2))
-    buffer = jnp.where(here, new[:, i, None].astype(buffer.dtype), buffer)
+    buffer = where(at == slots[:, i, None], new[:, i, None], buffer)
   return buffer

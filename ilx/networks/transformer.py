@@ -37,11 +37,13 @@ class Shared(NamedTuple):
     rotation: cosine and sine of the angles of every token, or None.
     mask: bool ``[B or 1, 1, L or 1, S]``, the keys that may be attended to, or None for all.
     slots: int32 ``[B, L]`` of the cache that the tokens are written to, beyond its end for none; None without a cache.
+    count: int32 ``[B]``, tokens that the cache holds, or None.
   """
 
-  rotation: tuple[jax.Array, jax.Array] | None
-  mask: jax.Array | None
-  slots: jax.Array | None
+  rotation: tuple[jax.Array, jax.Array] | None = None
+  mask: jax.Array | None = None
+  slots: jax.Array | None = None
+  count: jax.Array | None = None
 
 
 class PerLayer(NamedTuple):
@@ -81,8 +83,8 @@ class Attention(nn.Module):
       )
       written = ()
     else:
-      key = attention_lib.write(own.key, key, shared.slots)
-      value = attention_lib.write(own.value, value, shared.slots)
+      key = attention_lib.write(own.key, key, shared.slots, shared.count)
+      value = attention_lib.write(own.value, value, shared.slots, shared.count)
       y = jax.nn.dot_product_attention(query, key, value, mask=shared.mask)
       written = (key, value)
     return nn.DenseGeneral(width, axis=(-2, -1), kernel_init=self.out_init, name="out", **dense)(y), written
@@ -187,7 +189,7 @@ class Transformer(nn.Module):
       position, mask = jnp.arange(length)[None], None
     else:
       position, mask = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0), mask[:, None, None, :]
-    return self._apply(x, PerLayer(dropout=keys), position, mask, None, length)[0]
+    return self._apply(x, PerLayer(dropout=keys), Shared(mask=mask), position, length)[0]
 
   def extend(self, x: jax.Array, cache: Cache, valid: jax.Array) -> tuple[jax.Array, Cache]:
     """Appends a few tokens to what the cache holds: the outputs that ``__call__`` would give for them.
@@ -205,7 +207,8 @@ class Transformer(nn.Module):
     slots = jnp.where(valid, last, length)
     mask = (jnp.arange(length) <= last[..., None])[:, None]
     own = PerLayer(key=cache.key, value=cache.value)
-    y, (key, value) = self._apply(x, own, jnp.maximum(last, 0), mask, slots, length)
+    shared = Shared(mask=mask, slots=slots, count=cache.count)
+    y, (key, value) = self._apply(x, own, shared, jnp.maximum(last, 0), length)
     return y, Cache(key, value, last[:, -1] + 1)
 
   @nn.nowrap
@@ -216,16 +219,15 @@ class Transformer(nn.Module):
 
   @nn.compact
   def _apply(
-    self, x: jax.Array, own: PerLayer, position: jax.Array, mask: jax.Array | None, slots: jax.Array | None, length: int
+    self, x: jax.Array, own: PerLayer, shared: Shared, position: jax.Array, length: int
   ) -> tuple[jax.Array, tuple]:
     self._check(x, length)
     x = x.astype(self.dtype)
-    rotation = None
     if self.positions == "learnt":
       table = self.param("positions", _INIT, (self.max_length, self.width), jnp.float32)
       x = x + table[position].astype(self.dtype)
     elif self.positions == "rotary":
-      rotation = attention_lib.rotation(position, self.width // self.heads)
+      shared = shared._replace(rotation=attention_lib.rotation(position, self.width // self.heads))
     fields = ("heads", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
     of = {name: getattr(self, name) for name in fields}
     of["hidden"] = self.hidden or 4 * self.width
@@ -240,7 +242,7 @@ class Transformer(nn.Module):
       in_axes=(0, nn.broadcast),
       length=self.layers,
     )
-    x, written = stack(of, name="layers")(x, own, Shared(rotation, mask, slots))
+    x, written = stack(of, name="layers")(x, own, shared)
     return nn.LayerNorm(epsilon=1e-5, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written
 
   @nn.nowrap
