@@ -1,0 +1,144 @@
+"""Action chunking: behaviour cloning of several actions at once (Zhao et al. 2023, ACT).
+
+"Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware", sections IV-A and IV-B, without its transformer
+and its variational encoder: any observation, any head.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ilx.agents import policies
+from ilx.agents.policies import Params
+from ilx.data.windows import Chunks
+from ilx.networks import chunks, scaling
+from ilx.networks.chunks import Plan, Votes
+from ilx.networks.distributions import Distribution
+from ilx.types import Agent, Chunk, Spec, Step, Tree
+
+
+class State(NamedTuple):
+  """All that learning changes.
+
+  Attributes:
+    params: `Params`.
+    optimizer: the optax state.
+    step: int32 ``[]``, updates made.
+    key: of the randomness in updates to come.
+  """
+
+  params: Params
+  optimizer: Any
+  step: jax.Array
+  key: jax.Array
+
+
+def chunked_bc(
+  spec: Spec,
+  *,
+  length: int = 8,
+  ensemble: float = 0.01,
+  execute: int = 0,
+  head: str | None = None,
+  head_options: Mapping[str, Any] | None = None,
+  hidden: Sequence[int] = (256, 256),
+  encoder: str = "flat",
+  optimizer: optax.GradientTransformation | None = None,
+  frame_stack: int = 0,
+) -> Agent:
+  """Behaviour cloning of chunks: an observation to the next ``length`` actions.
+
+  Minimises ``-E log pi_t(action_t | observation)`` over the actions that there are before the episode ends. The actions
+  of a chunk are independent, given the observation.
+
+  At play a chunk is predicted at every step, and what is done is the average of all predictions for that step, oldest
+  first, with weights ``w_i = exp(-ensemble * i)`` ("temporal ensembling", section IV-B): of continuous actions in
+  the network's units, of discrete ones and of bins the probabilities, of which the likeliest is taken. Given a key,
+  samples instead of modes are averaged, and choices are drawn from the averaged probabilities. Or, with ``execute``,
+  so many actions of a chunk are played before the next is predicted.
+
+  Args:
+    spec: see `ilx.agents.bc`.
+    length: T, actions in a chunk.
+    ensemble: m; larger ones trust older predictions more, 0 all alike, negative ones newer.
+    execute: 0 for temporal ensembling, else how many actions of a chunk are played, at most ``length``.
+    head: see `ilx.agents.bc`; every step of a chunk has its own.
+    head_options: see `ilx.agents.bc`.
+    hidden: widths of the MLP torso.
+    encoder: of pictures, see `ilx.agents.bc`.
+    optimizer: default ``optax.adam(3e-4)``.
+    frame_stack: as in `Chunks`; the spec is then of stacked frames.
+
+  Returns:
+    An agent that learns from `Chunks`; its carry is a `Votes` or a `Plan`.
+
+  Raises:
+    ValueError: as `ilx.agents.bc`, and for lengths that do not fit.
+  """
+  if length < 1 or not 0 <= execute <= length:
+    raise ValueError(
+      f"chunked_bc: length is {length} and execute {execute}; expected 1 <= length, 0 <= execute <= length"
+    )
+  policy = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
+  network = chunks.ChunkPolicy(policy.torso, policy.head, policy.encoder, length)
+  optimizer = optax.adam(3e-4) if optimizer is None else optimizer
+
+  def init(key: jax.Array, batch: Chunk) -> State:
+    key, network_key = jax.random.split(key)
+    params = policies.init(network, spec, network_key, batch.observation)
+    return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
+
+  def predict(variables: Any, params: Params, observation: Tree) -> Distribution:
+    return network.apply(variables, scaling.standardise(params.observation, observation))
+
+  def loss(variables: Any, params: Params, batch: Chunk) -> jax.Array:
+    dist = predict(variables, params, batch.observation)
+    return chunk_loss(dist, scaling.to_unit(params.action, batch.action), batch.mask)
+
+  def update(state: State, batch: Chunk) -> tuple[State, dict[str, jax.Array]]:
+    params = state.params
+    value, gradient = jax.value_and_grad(loss)(params.network, params, batch)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
+    params = params._replace(network=optax.apply_updates(params.network, updates))
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    return State(params, optimizer_state, state.step + 1, state.key), metrics
+
+  def act(params: Params, carry: Votes | Plan, step: Step, key: jax.Array | None) -> tuple[Tree, Votes | Plan]:
+    dist = predict(params.network, params, step.observation)
+    if execute:
+      action, carry = chunks.follow(carry, chunks.played(dist, key), step.is_first)
+    else:
+      sample_key, choice_key = (None, None) if key is None else jax.random.split(key)
+      mean, carry = chunks.vote(carry, chunks.votes(dist, sample_key), step.is_first, ensemble)
+      action = chunks.decide(jax.tree.map(lambda x: x[0], dist), mean, choice_key)
+    return scaling.from_unit(params.action, action), carry
+
+  def carry(batch_size: int) -> Votes | Plan:
+    leaves = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape), jnp.float32), spec.observation)
+    what = chunks.played if execute else chunks.votes
+
+    def zeros(steps: int) -> Tree:
+      shapes = jax.eval_shape(lambda x: what(network.init_with_output(jax.random.key(0), x)[0], None), leaves)
+      return jax.tree.map(lambda x: jnp.zeros((batch_size, steps, *x.shape[2:]), x.dtype), shapes)
+
+    if execute:
+      return Plan(zeros(execute), jnp.full(batch_size, execute, jnp.int32))
+    return Votes(zeros(length), jnp.zeros(batch_size, jnp.int32))
+
+  return Agent(init=init, update=update, act=act, carry=carry, view=Chunks(length, frame_stack))
+
+
+def chunk_loss(dist: Distribution, action: Tree, mask: jax.Array) -> jax.Array:
+  """Minus the mean log-likelihood of the actions that are real.
+
+  Args:
+    dist: leaves ``[T, B, ...]``.
+    action: in the network's units, ``[B, T, A]``.
+    mask: bool ``[B, T]``.
+  """
+  action = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), action)
+  log_prob = jax.vmap(lambda d, a: d.log_prob(a))(dist, action)
+  return -jnp.sum(jnp.where(mask.T, log_prob, 0.0)) / jnp.sum(mask)
