@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from ilx.networks import context
 from ilx.networks.distributions import Distribution
-from ilx.networks.transformer import Transformer, dropout
+from ilx.networks.dropout import dropout
+from ilx.networks.transformer import Transformer
 from ilx.types import Tree
 
 

@@ -1,6 +1,5 @@
 """A causal transformer: pre-norm, one scan over its layers, and a cache of keys and values for play."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import attention as attention_lib
+from ilx.networks.dropout import dropout as dropout
+from ilx.networks.transformer_layer import INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
 
 REMAT = {
   "full": None,
@@ -22,106 +23,12 @@ class Cache(NamedTuple):
   Attributes:
     key: ``[layers, B, length, heads, head_dim]`` in the compute dtype, rotated where positions are rotary.
     value: ``[layers, B, length, heads, head_dim]``.
-    count: int32 ``[B]``, tokens held: slots from there on mean nothing. Setting it to 0 empties a row.
+    count: int32 ``[B]``, tokens held; slots from there on are zero once more tokens come. A count of 0 empties a row.
   """
 
   key: jax.Array
   value: jax.Array
   count: jax.Array
-
-
-class Shared(NamedTuple):
-  """What all layers are given alike.
-
-  Attributes:
-    rotation: cosine and sine of the angles of every token, or None.
-    mask: bool ``[B or 1, 1, L or 1, S]``, the keys that may be attended to, or None for all.
-    slots: int32 ``[B, L]`` of the cache that the tokens are written to, beyond its end for none; None without a cache.
-    count: int32 ``[B]``, tokens that the cache holds, or None.
-  """
-
-  rotation: tuple[jax.Array, jax.Array] | None = None
-  mask: jax.Array | None = None
-  slots: jax.Array | None = None
-  count: jax.Array | None = None
-
-
-class PerLayer(NamedTuple):
-  """What each layer has of its own beside parameters; leading axis ``[layers]`` outside the scan.
-
-  Attributes:
-    dropout: a key, or None for no dropout.
-    key, value: the cache ``[B, S, heads, head_dim]``, or None.
-  """
-
-  dropout: jax.Array | None = None
-  key: jax.Array | None = None
-  value: jax.Array | None = None
-
-
-class Attention(nn.Module):
-  """Causal self-attention; parameters ``qkv`` ``[width, 3, heads, head_dim]`` and ``out``."""
-
-  heads: int
-  dropout: float
-  bias: bool
-  out_init: Callable
-  dtype: Any
-  implementation: str
-
-  @nn.compact
-  def __call__(self, x: jax.Array, own: PerLayer, shared: Shared) -> tuple[jax.Array, tuple]:
-    width = x.shape[-1]
-    dense = {"use_bias": self.bias, "dtype": self.dtype}
-    qkv = nn.DenseGeneral((3, self.heads, width // self.heads), kernel_init=_INIT, name="qkv", **dense)(x)
-    query, key, value = (qkv[..., i, :, :] for i in range(3))
-    if shared.rotation is not None:
-      query, key = attention_lib.rotate(query, *shared.rotation), attention_lib.rotate(key, *shared.rotation)
-    if shared.slots is None:
-      y = attention_lib.causal(
-        query, key, value, shared.mask, self.dropout, own.dropout, implementation=self.implementation
-      )
-      written = ()
-    else:
-      key = attention_lib.write(own.key, key, shared.slots, shared.count)
-      value = attention_lib.write(own.value, value, shared.slots, shared.count)
-      y = jax.nn.dot_product_attention(query, key, value, mask=shared.mask)
-      written = (key, value)
-    return nn.DenseGeneral(width, axis=(-2, -1), kernel_init=self.out_init, name="out", **dense)(y), written
-
-
-class MLP(nn.Module):
-  """Two dense layers, ``up`` and ``down``."""
-
-  hidden: int
-  activation: Callable[[jax.Array], jax.Array]
-  bias: bool
-  out_init: Callable
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    dense = {"use_bias": self.bias, "dtype": self.dtype}
-    h = self.activation(nn.Dense(self.hidden, kernel_init=_INIT, name="up", **dense)(x))
-    return nn.Dense(x.shape[-1], kernel_init=self.out_init, name="down", **dense)(h)
-
-
-class Layer(nn.Module):
-  """One pre-norm layer, in the form that ``nn.scan`` takes."""
-
-  of: dict[str, Any]
-
-  @nn.compact
-  def __call__(self, x: jax.Array, own: PerLayer, shared: Shared) -> tuple[jax.Array, tuple]:
-    c = self.of
-    keys = (None,) * 3 if own.dropout is None else jax.random.split(own.dropout, 3)
-    same = {"bias": c["bias"], "out_init": c["out_init"], "dtype": c["dtype"]}
-    attention = Attention(c["heads"], c["attention_dropout"], implementation=c["attention"], name="attention", **same)
-    norm = {"dtype": c["dtype"], "use_bias": c["bias"], "epsilon": 1e-5}
-    h, written = attention(nn.LayerNorm(name="attention_norm", **norm)(x), own._replace(dropout=keys[0]), shared)
-    x = x + dropout(h, c["dropout"], keys[1])
-    h = MLP(c["hidden"], c["activation"], name="mlp", **same)(nn.LayerNorm(name="mlp_norm", **norm)(x))
-    return x + dropout(h, c["dropout"], keys[2]), written
 
 
 class Transformer(nn.Module):
@@ -224,14 +131,10 @@ class Transformer(nn.Module):
     self._check(x, length)
     x = x.astype(self.dtype)
     if self.positions == "learnt":
-      table = self.param("positions", _INIT, (self.max_length, self.width), jnp.float32)
+      table = self.param("positions", nn.initializers.normal(INIT_STD), (self.max_length, self.width), jnp.float32)
       x = x + table[position].astype(self.dtype)
     elif self.positions == "rotary":
       shared = shared._replace(rotation=attention_lib.rotation(position, self.width // self.heads))
-    fields = ("heads", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
-    of = {name: getattr(self, name) for name in fields}
-    of["hidden"] = self.hidden or 4 * self.width
-    of["out_init"] = nn.initializers.normal(0.02 / math.sqrt(2 * self.layers))
     layer = Layer
     if self.remat is not None:
       layer = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=False)
@@ -242,11 +145,17 @@ class Transformer(nn.Module):
       in_axes=(0, nn.broadcast),
       length=self.layers,
     )
-    x, written = stack(of, name="layers")(x, own, shared)
-    return nn.LayerNorm(epsilon=1e-5, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written
+    same = ("heads", "layers", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
+    attributes = {name: getattr(self, name) for name in same}
+    layers = stack(hidden=self.hidden or 4 * self.width, name="layers", **attributes)
+    x, written = layers(x, own, shared)
+    return nn.LayerNorm(epsilon=NORM_EPSILON, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written
 
   @nn.nowrap
   def _check(self, x: jax.Array, length: int) -> None:
+    for name in ("layers", "heads", "width"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)} of the transformer must be at least 1")
     if self.width % self.heads:
       raise ValueError(f"heads={self.heads} do not divide width={self.width}; choose a multiple")
     if self.positions not in ("rotary", "learnt", None):
@@ -257,16 +166,7 @@ class Transformer(nn.Module):
       raise ValueError(f"{length} tokens are more than max_length={self.max_length} learnt positions; raise max_length")
     if self.remat is not None and self.remat not in REMAT:
       raise ValueError(f"remat={self.remat!r}; choose None, {', '.join(map(repr, REMAT))}")
+    if self.attention not in attention_lib.IMPLEMENTATIONS:
+      raise ValueError(f"attention={self.attention!r}; choose one of {', '.join(attention_lib.IMPLEMENTATIONS)}")
     if x.shape[-1] != self.width:
       raise ValueError(f"tokens have size {x.shape[-1]}; the transformer's width is {self.width}")
-
-
-_INIT = nn.initializers.normal(0.02)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """``x`` with entries zeroed at ``rate`` and the others scaled up by ``1 / (1 - rate)``; without a key, ``x``."""
-  if key is None or rate == 0.0:
-    return x
-  kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-  return jnp.where(kept, x / (1.0 - rate), 0.0).astype(x.dtype)
