@@ -180,8 +180,12 @@ def _describe(of: Spec) -> dict[str, str]:
   for path, leaf in jax.tree_util.tree_flatten_with_path(of.observation)[0]:
     kind = kinds.get(np.dtype(leaf.dtype).kind, str(leaf.dtype))
     described[f"observation{jax.tree_util.keystr(path)}"] = f"{kind} of shape {tuple(leaf.shape)}"
-  if isinstance(of.action, Continuous):
-    described["action"] = f"continuous of size {of.action.size}"
-  else:
-    described["action"] = f"discrete with {of.action.num_actions} choices"
+  for path, part in jax.tree_util.tree_flatten_with_path(of.action)[0]:
+    name = "/".join(["action", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
+    if isinstance(part, Continuous):
+      described[name] = f"continuous of size {part.size}" if part.low.ndim else "one continuous number"
+    elif isinstance(part, Discrete):
+      described[name] = f"discrete with {part.num_actions} choices"
+    else:
+      described[name] = f"{part.size} choices with {part.num_actions}"
   return described

@@ -4,7 +4,7 @@ import functools
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +12,24 @@ import numpy as np
 from ilx.data import views
 from ilx.data.episodes import Episodes, lengths
 from ilx.evaluation import rollout
-from ilx.types import Agent, Array, Continuous, Discrete, Step, Tree
+from ilx.evaluation.closeness import (
+  ContinuousFidelity,
+  DiscreteFidelity,
+  FactoredFidelity,
+  Fidelity,
+  MultiDiscreteFidelity,
+  compare,
+)
+from ilx.types import Action, Agent, Array, Continuous, Discrete, MultiDiscrete, Step, Tree
+
+__all__ = [
+  "ContinuousFidelity",
+  "DiscreteFidelity",
+  "FactoredFidelity",
+  "Fidelity",
+  "MultiDiscreteFidelity",
+  "fidelity",
+]
 
 # Rows acted on at once, unless fewer episodes than this are there for a policy with memory.
 _SLOTS = 256
@@ -20,76 +37,18 @@ _SLOTS = 256
 _STEPS, _BYTES = 64, 32 << 20
 
 
-class ContinuousFidelity(NamedTuple):
-  """Distances of the policy's mode from held-out actions, in the environment's units.
-
-  Attributes:
-    episodes: held out.
-    transitions: compared, M.
-    mean_absolute_error: float64 ``[A]``.
-    root_mean_squared_error: float64 ``[A]``.
-    explained: float64 ``[A]``, R^2: the fraction of the actions' variance that the policy explains. 0 is as good as the
-      mean action, below 0 worse; NaN where the action never varies.
-    std: float64 ``[A]``, of the held-out actions.
-    total_explained: the same fraction of the variance of all dimensions together.
-  """
-
-  episodes: int
-  transitions: int
-  mean_absolute_error: np.ndarray
-  root_mean_squared_error: np.ndarray
-  explained: np.ndarray
-  std: np.ndarray
-  total_explained: float
-
-  @property
-  def scores(self) -> dict[str, float | None]:
-    """Means over the dimensions; None where nothing varies."""
-    return {
-      "mean_absolute_error": float(self.mean_absolute_error.mean()),
-      "root_mean_squared_error": math.sqrt(float(np.mean(self.root_mean_squared_error**2))),
-      "explained": None if math.isnan(self.total_explained) else self.total_explained,
-    }
-
-
-class DiscreteFidelity(NamedTuple):
-  """How often the policy's mode is the held-out action.
-
-  Attributes:
-    episodes: held out.
-    transitions: compared, M.
-    count: int64 ``[A]``, how often each action was taken.
-    recall: float64 ``[A]``, how often the policy chooses it where it was taken; NaN where it never was.
-    accuracy: the share of all transitions where the policy's action is the one taken.
-  """
-
-  episodes: int
-  transitions: int
-  count: np.ndarray
-  recall: np.ndarray
-  accuracy: float
-
-  @property
-  def scores(self) -> dict[str, float | None]:
-    """Accuracy, and the mean recall of the actions that were taken."""
-    return {"accuracy": self.accuracy, "balanced_accuracy": float(np.nanmean(self.recall))}
-
-
-Fidelity = ContinuousFidelity | DiscreteFidelity
-
-
 def fidelity(
   agent: Agent | rollout.Policy,
   params: Tree,
   episodes: Episodes,
   *,
-  action: Continuous | Discrete,
+  action: Action,
   clip: bool = True,
   frame_stack: int = 0,
   keep: np.ndarray | None = None,
   progress: Callable[[float], None] | None = None,
 ) -> Fidelity:
-  """Compares the policy's mode with the action of every transition.
+  """Compares the policy's mode with the action of every transition; of an action of several parts, each part.
 
   The policy sees what it would have seen at play: observations in order, the reward of the step before, and
   ``is_first``; the actions taken are the data's. Policies without memory see many steps at once, others go through many
@@ -113,20 +72,28 @@ def fidelity(
   keep = np.ones(episodes.num_episodes, bool) if keep is None else np.asarray(keep)
   rows, is_first = _schedule(episodes, keep, bool(jax.tree.leaves(agent.carry(1))))
   chosen = _play(agent, params, episodes, rows, is_first, frame_stack, progress)
-  wanted, chosen = taken[rows[rows >= 0]], chosen[rows >= 0]
-  if np.isnan(chosen).any():
+  wanted, chosen = jax.tree.map(lambda x: x[rows[rows >= 0]], taken), jax.tree.map(lambda x: x[rows >= 0], chosen)
+  if any(np.isnan(x).any() for x in jax.tree.leaves(chosen)):
     raise ValueError("fidelity: the policy produced NaN actions; look at its parameters")
-  if isinstance(action, Discrete):
-    return _discrete(wanted, chosen, action.num_actions, int(keep.sum()))
-  return _continuous(wanted, chosen, int(keep.sum()))
+  return compare(action, wanted, chosen, int(keep.sum()))
 
 
-def _actions(episodes: Episodes, action: Continuous | Discrete, clip: bool) -> np.ndarray:
-  taken = np.asarray(episodes.action)
-  expected = () if isinstance(action, Discrete) else (action.size,)
-  if taken.shape[1:] != expected or (taken.dtype.kind in "iu") != isinstance(action, Discrete):
-    raise ValueError(f"fidelity: held-out actions are {taken.dtype} {list(taken.shape[1:])}; the task's are {action}")
-  return np.clip(taken, action.low, action.high) if clip and isinstance(action, Continuous) else taken
+def _actions(episodes: Episodes, action: Action, clip: bool) -> Tree:
+  if jax.tree.structure(episodes.action) != jax.tree.structure(action):
+    ours, theirs = (
+      ", ".join(jax.tree_util.keystr(path) or "one array" for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+      for tree in (episodes.action, action)
+    )
+    raise ValueError(f"fidelity: held-out actions have the parts {ours}; the task's have {theirs}")
+
+  def of_part(part: Continuous | Discrete | MultiDiscrete, column: Array) -> np.ndarray:
+    taken = np.asarray(column)
+    expected = part.low.shape if isinstance(part, Continuous) else np.shape(part.num_actions)
+    if taken.shape[1:] != expected or (taken.dtype.kind in "iub") == isinstance(part, Continuous):
+      raise ValueError(f"fidelity: held-out actions are {taken.dtype} {list(taken.shape[1:])}; the task's are {part}")
+    return np.clip(taken, part.low, part.high) if clip and isinstance(part, Continuous) else taken
+
+  return jax.tree.map(of_part, action, episodes.action)
 
 
 def _schedule(episodes: Episodes, keep: np.ndarray, memory: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +130,7 @@ def _play(
   is_first: np.ndarray,
   frame_stack: int,
   progress: Callable[[float], None] | None,
-) -> np.ndarray:
+) -> Tree:
   """The policy's actions ``[T, B, ...]`` at ``rows``; where those are -1, they mean nothing."""
   total, slots = rows.shape
   reward = np.asarray(episodes.reward, np.float32)
@@ -183,10 +150,10 @@ def _play(
       is_first[times],
     )
     actions, carry = act(params, carry, steps)
-    chosen.append(np.asarray(actions)[: total - start])
+    chosen.append(jax.tree.map(lambda x, left=total - start: np.asarray(x)[:left], actions))
     if progress is not None:
       progress(min(1.0, (start + at_once) / total))
-  return np.concatenate(chosen)
+  return jax.tree.map(lambda *x: np.concatenate(x), *chosen)
 
 
 @functools.lru_cache(maxsize=16)
@@ -200,33 +167,3 @@ def _compiled(act: Callable) -> Callable[[Tree, Tree, Step], tuple[Array, Tree]]
     return actions, carry
 
   return jax.jit(scan)
-
-
-def _continuous(wanted: np.ndarray, chosen: np.ndarray, num_episodes: int) -> ContinuousFidelity:
-  wanted = wanted.astype(np.float64)
-  error = chosen - wanted
-  squared, variance = np.mean(error**2, axis=0), np.var(wanted, axis=0)
-  varies = np.ptp(wanted, axis=0) > 0
-  explained = np.where(varies, 1 - squared / np.where(varies, variance, 1), np.nan)
-  total = 1 - float(squared.sum() / variance.sum()) if varies.any() else math.nan
-  return ContinuousFidelity(
-    episodes=num_episodes,
-    transitions=len(wanted),
-    mean_absolute_error=np.mean(np.abs(error), axis=0),
-    root_mean_squared_error=np.sqrt(squared),
-    explained=explained,
-    std=np.sqrt(variance),
-    total_explained=total,
-  )
-
-
-def _discrete(wanted: np.ndarray, chosen: np.ndarray, num_actions: int, num_episodes: int) -> DiscreteFidelity:
-  if wanted.min() < 0 or wanted.max() >= num_actions:
-    raise ValueError(
-      f"fidelity: held-out actions go from {wanted.min()} to {wanted.max()}; the task has 0 to {num_actions - 1}"
-    )
-  right = wanted == chosen
-  count = np.bincount(wanted, minlength=num_actions)
-  hits = np.bincount(wanted[right], minlength=num_actions)
-  recall = np.where(count > 0, hits / np.maximum(count, 1), np.nan)
-  return DiscreteFidelity(num_episodes, len(wanted), count, recall, float(right.mean()))

@@ -39,14 +39,7 @@ class TestGaussianMixture(testing.AgentConformance):
     return bc(self.spec, head="gaussian_mixture", head_options={"min_std": 0.01}, hidden=(32, 32))
 
 
-class TestDiscretised(testing.AgentConformance):
-  spec = testing.continuous_spec()
-
-  def make(self):
-    return bc(self.spec, head="discretised", head_options={"bins": 16, "binning": "mu_law"}, hidden=(32, 32))
-
-
-class TestRanks(testing.AgentConformance):
+class TestDiscretisedByRank(testing.AgentConformance):
   spec = ilx.data.rank_actions(testing.continuous_spec(), testing.fake_episodes(testing.continuous_spec()))
 
   def make(self):
@@ -198,7 +191,11 @@ def test_any_network_with_init_and_apply():
 @pytest.mark.parametrize(
   ("spec", "head", "message"),
   [
-    (testing.continuous_spec(), "softmax", "choose one of deterministic, gaussian, tanh_gaussian, categorical"),
+    (
+      testing.continuous_spec(),
+      "softmax",
+      "choose one of deterministic, gaussian, tanh_gaussian, gaussian_mixture, discretised, categorical",
+    ),
     (testing.continuous_spec(), "categorical", "does not fit"),
     (testing.discrete_spec(), "deterministic", "does not fit"),
   ],

@@ -9,7 +9,7 @@ from ilx.agents import bc, chunked_bc
 from ilx.agents.chunked_bc import chunk_loss
 from ilx.data.episodes import from_columns
 from ilx.networks.distributions import Categorical, Deterministic
-from ilx.types import Chunk, Continuous, Spec, Step
+from ilx.types import Chunk, Continuous, Discrete, Spec, Step
 
 
 class TestEnsemble(testing.AgentConformance):
@@ -20,7 +20,9 @@ class TestEnsemble(testing.AgentConformance):
 
 
 class TestDiscreteEnsemble(testing.AgentConformance):
-  spec = testing.discrete_spec()
+  spec = Spec(
+    {"image": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)}, Discrete(4)
+  )
 
   def make(self):
     return chunked_bc(self.spec, length=4, hidden=(16,))
@@ -31,16 +33,6 @@ class TestPartsInOpenLoop(testing.AgentConformance):
 
   def make(self):
     return chunked_bc(self.spec, length=4, execute=3, head="gaussian", hidden=(16,))
-
-
-class TestPictures(testing.AgentConformance):
-  spec = Spec(
-    {"image": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
-    Continuous(-np.ones(2), np.ones(2)),
-  )
-
-  def make(self):
-    return chunked_bc(self.spec, length=4, head="discretised", head_options={"bins": 8}, hidden=(16,))
 
 
 def test_loss_by_hand_counts_real_actions_alone():

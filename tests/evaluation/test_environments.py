@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilx.evaluation import environments
-from ilx.types import Continuous, Discrete, Spec
+from ilx.types import Continuous, Discrete, MultiDiscrete, Spec
 
 
 def _spec(observation=(17,), dtype=np.float32, action=None):
@@ -107,6 +107,10 @@ def test_check_spec_accepts_other_dtypes_of_a_kind_and_other_bounds():
     (_spec(dtype=np.uint8), "observation is integer"),
     (_spec(action=Continuous(np.zeros(3), np.ones(3))), "action is continuous of size 3 .* size 6 in HalfCheetah-v5"),
     (_spec(action=Discrete(6)), "action is discrete with 6 choices in the dataset but continuous of size 6"),
+    (
+      _spec(action={"stick": Continuous(-np.ones(2), np.ones(2)), "keys": MultiDiscrete((2, 3))}),
+      r"action/keys is 2 choices with \(2, 3\) in the dataset but absent in .* action is absent in the dataset",
+    ),
     (
       Spec({"position": jax.ShapeDtypeStruct((17,), np.float32)}, Discrete(2)),
       r"observation\['position'\] is float of shape \(17,\) in the dataset but absent .* action",

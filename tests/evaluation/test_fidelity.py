@@ -12,7 +12,7 @@ from ilx.data import episodes as episodes_lib
 from ilx.data.mixing import mixture
 from ilx.evaluation.fidelity import fidelity
 from ilx.evaluation.rollout import Policy
-from ilx.types import Continuous, Discrete
+from ilx.types import Continuous, Discrete, MultiDiscrete
 
 # By its path: the function has the module's name.
 fidelity_lib = importlib.import_module("ilx.evaluation.fidelity")
@@ -77,6 +77,43 @@ def test_discrete_numbers_by_hand():
   assert found.count.tolist() == [3, 1, 1, 0]
   np.testing.assert_allclose(found.recall, [2 / 3, 1.0, 0.0, np.nan])
   assert found.scores["balanced_accuracy"] == pytest.approx(5 / 9)
+
+
+def test_parts_by_hand():
+  action = {"aim": Continuous(0.0, 10.0), "hand": {"buttons": MultiDiscrete((2, 3)), "jump": Discrete(2)}}
+  data = _episodes(
+    [3],
+    lambda n: {
+      "aim": np.array([1, 2, 6, 99], np.float32),
+      "hand": {
+        "buttons": np.array([[0, 2], [1, 0], [1, 1], [9, 9]], np.int32),
+        "jump": np.array([True, False, True, False]),
+      },
+    },
+  )
+
+  def act(step):
+    n = len(step.reward)
+    row = jnp.array([[0, 2], [0, 0], [1, 2], [0, 0]])[step.observation[:, 0].astype(jnp.int32)]
+    return {"aim": jnp.full(n, 2.0), "hand": {"buttons": row, "jump": jnp.ones(n, jnp.int32)}}
+
+  found = fidelity(_stateless(act), (), data, action=action)
+  assert (found.episodes, found.transitions) == (1, 3)
+  assert set(found.parts) == {"aim", "hand/buttons", "hand/jump"}
+  np.testing.assert_allclose(found.parts["aim"].mean_absolute_error, [5 / 3])
+  buttons = found.parts["hand/buttons"]
+  assert [choice.accuracy for choice in buttons.choices] == pytest.approx([2 / 3, 2 / 3])
+  assert buttons.all_right == pytest.approx(1 / 3)
+  # Of the first button 0 is always met and 1 in one of two cases; of the second 2 and 0 always and 1 never.
+  assert buttons.scores["balanced_accuracy"] == pytest.approx((0.75 + 2 / 3) / 2)
+  assert found.scores["hand/jump/accuracy"] == pytest.approx(2 / 3)
+  assert found.scores["aim/mean_absolute_error"] == pytest.approx(5 / 3)
+
+
+def test_parts_that_differ_are_refused():
+  data = _episodes([2], lambda n: {"a": np.zeros(n, np.int32)})
+  with pytest.raises(ValueError, match=r"have the parts \['a'\]; the task's have one array"):
+    fidelity(_stateless(lambda step: step.reward), (), data, action=Discrete(2))
 
 
 def test_episodes_can_be_left_out():
