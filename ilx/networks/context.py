@@ -49,7 +49,7 @@ def make(transformer: Transformer, batch_size: int, *, steps: int, tokens_per_st
     tokens_per_step: n, tokens in each call of ``extend``.
   """
   if steps < 1:
-    raise ValueError(f"steps={steps} of context must be at least 1")
+    raise ValueError(f"steps={steps} of a context must be at least 1")
   return Context(transformer.make_cache(2 * batch_size, steps * tokens_per_step), jnp.zeros(batch_size, jnp.int32))
 
 

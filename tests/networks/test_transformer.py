@@ -30,7 +30,7 @@ def _variables(positions="rotary"):
   """Parameters far enough from their initial values for all of them to matter."""
   shapes = jax.eval_shape(_transformer(positions=positions).init, jax.random.key(0), _tokens())
   rng = np.random.default_rng(1)
-  return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)
+  return jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)
 
 
 @functools.cache
