@@ -1,10 +1,11 @@
 """Learning algorithms: one file each, one constructor each, all returning `ilx.Agent`."""
 
 from ilx.agents.bc import bc
+from ilx.agents.bc_transformer import bc_transformer
 from ilx.agents.chunked_bc import chunked_bc
 from ilx.agents.dt import dt
 from ilx.agents.iql import iql
 from ilx.agents.rebrac import rebrac
 from ilx.agents.td3_bc import td3_bc
 
-__all__ = ["bc", "chunked_bc", "dt", "iql", "rebrac", "td3_bc"]
+__all__ = ["bc", "bc_transformer", "chunked_bc", "dt", "iql", "rebrac", "td3_bc"]

@@ -99,9 +99,6 @@ def bc_transformer(
       observations that are no numbers.
   """
   policies.check_observation(spec)
-  for name, rate in (("dropout", dropout), ("attention_dropout", attention_dropout)):
-    if not 0 <= rate < 1:
-      raise ValueError(f"{name}={rate} must be at least 0 and below 1")
   tokens_per_step = 2 if actions else 1
   transformer = Transformer(
     layers=layers,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import attention as attention_lib
-from ilx.networks.dropout import dropout as dropout
 from ilx.networks.transformer_layer import INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
 
-REMAT = {
+# What `jax.checkpoint` keeps.
+_REMAT = {
   "full": None,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
@@ -72,6 +72,25 @@ class Transformer(nn.Module):
   remat: Literal["full", "dots"] | None = None
   attention: str = "auto"
 
+  def __post_init__(self):
+    super().__post_init__()
+    for name in ("layers", "heads", "width"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)} of the transformer must be at least 1")
+    for name in ("dropout", "attention_dropout"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+    if self.width % self.heads:
+      raise ValueError(f"heads={self.heads} do not divide width={self.width}; choose a multiple")
+    if self.positions not in ("rotary", "learnt", None):
+      raise ValueError(f"positions={self.positions!r}; choose 'rotary', 'learnt' or None")
+    if self.positions == "rotary" and self.width // self.heads % 2:
+      raise ValueError(f"rotary positions need an even size of heads; width={self.width}, heads={self.heads}")
+    if self.remat is not None and self.remat not in _REMAT:
+      raise ValueError(f"remat={self.remat!r}; choose None, {', '.join(map(repr, _REMAT))}")
+    if self.attention not in attention_lib.IMPLEMENTATIONS:
+      raise ValueError(f"attention={self.attention!r}; choose one of {', '.join(attention_lib.IMPLEMENTATIONS)}")
+
   def __call__(self, x: jax.Array, mask: jax.Array | None = None, deterministic: bool = True) -> jax.Array:
     """Embedded tokens to features.
 
@@ -128,7 +147,10 @@ class Transformer(nn.Module):
   def _apply(
     self, x: jax.Array, own: PerLayer, shared: Shared, position: jax.Array, length: int
   ) -> tuple[jax.Array, tuple]:
-    self._check(x, length)
+    if x.shape[-1] != self.width:
+      raise ValueError(f"tokens have size {x.shape[-1]}; the transformer's width is {self.width}")
+    if self.positions == "learnt" and length > self.max_length:
+      raise ValueError(f"{length} tokens are more than max_length={self.max_length} learnt positions; raise max_length")
     x = x.astype(self.dtype)
     if self.positions == "learnt":
       table = self.param("positions", nn.initializers.normal(INIT_STD), (self.max_length, self.width), jnp.float32)
@@ -137,7 +159,7 @@ class Transformer(nn.Module):
       shared = shared._replace(rotation=attention_lib.rotation(position, self.width // self.heads))
     layer = Layer
     if self.remat is not None:
-      layer = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=False)
+      layer = nn.remat(Layer, policy=_REMAT[self.remat], prevent_cse=False)
     stack = nn.scan(
       layer,
       variable_axes={"params": 0},
@@ -150,23 +172,3 @@ class Transformer(nn.Module):
     layers = stack(hidden=self.hidden or 4 * self.width, name="layers", **attributes)
     x, written = layers(x, own, shared)
     return nn.LayerNorm(epsilon=NORM_EPSILON, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written
-
-  @nn.nowrap
-  def _check(self, x: jax.Array, length: int) -> None:
-    for name in ("layers", "heads", "width"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name}={getattr(self, name)} of the transformer must be at least 1")
-    if self.width % self.heads:
-      raise ValueError(f"heads={self.heads} do not divide width={self.width}; choose a multiple")
-    if self.positions not in ("rotary", "learnt", None):
-      raise ValueError(f"positions={self.positions!r}; choose 'rotary', 'learnt' or None")
-    if self.positions == "rotary" and self.width // self.heads % 2:
-      raise ValueError(f"rotary positions need an even size of heads; width={self.width}, heads={self.heads}")
-    if self.positions == "learnt" and length > self.max_length:
-      raise ValueError(f"{length} tokens are more than max_length={self.max_length} learnt positions; raise max_length")
-    if self.remat is not None and self.remat not in REMAT:
-      raise ValueError(f"remat={self.remat!r}; choose None, {', '.join(map(repr, REMAT))}")
-    if self.attention not in attention_lib.IMPLEMENTATIONS:
-      raise ValueError(f"attention={self.attention!r}; choose one of {', '.join(attention_lib.IMPLEMENTATIONS)}")
-    if x.shape[-1] != self.width:
-      raise ValueError(f"tokens have size {x.shape[-1]}; the transformer's width is {self.width}")

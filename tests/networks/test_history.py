@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilx.networks import context, encoders, heads
+from ilx.networks.history import HistoryPolicy
+from ilx.networks.transformer import Transformer
+from ilx.types import Continuous
+
+B, T = 3, 5
+
+
+@pytest.mark.parametrize("actions", [True, False])
+def test_play_is_the_window(actions):
+  """Step by step, with the action before as a token of its own, the network sees what it sees in a window."""
+  rng = np.random.default_rng(0)
+  network = HistoryPolicy(
+    Transformer(layers=2, heads=2, width=8),
+    heads.make(Continuous(-np.ones(2), np.ones(2))),
+    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
+    actions,
+  )
+  observation, action = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
+  shapes = jax.eval_shape(network.init, jax.random.key(0), observation, action)
+  variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)
+  expected = jax.jit(network.apply)(variables, observation, action).mode()
+
+  @jax.jit
+  def play(observation, before, is_first, memory):
+    token = network.apply(variables, before, method="embed") if actions else None
+    return network.apply(variables, observation, token, is_first, memory, T, method="play")
+
+  memory = context.make(network.transformer, B, steps=T, tokens_per_step=2 if actions else 1)
+  for t in range(T):
+    # The action before the first is no part of the episode.
+    dist, memory = play(observation[:, t], action[:, t - 1], np.full(B, t == 0), memory)
+    np.testing.assert_allclose(dist.mode(), expected[:, t], rtol=1e-3, atol=1e-4)
+  assert not np.allclose(expected[:, 0], expected[:, 1], atol=1e-2)
+
+
+def test_an_action_is_seen_by_later_steps_alone():
+  rng = np.random.default_rng(0)
+  network = HistoryPolicy(
+    Transformer(layers=1, heads=1, width=8),
+    heads.make(Continuous(-np.ones(2), np.ones(2))),
+    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
+    actions=True,
+  )
+  observation, action = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
+  shapes = jax.eval_shape(network.init, jax.random.key(0), observation, action)
+  variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)
+  apply = jax.jit(network.apply)
+  before = apply(variables, observation, action).mode()
+  action[:, 2] += 1.0
+  after = apply(variables, observation, action).mode()
+  np.testing.assert_array_equal(after[:, :3], before[:, :3])
+  assert not np.allclose(after[:, 3:], before[:, 3:])
