@@ -15,6 +15,7 @@ import sys
 from absl import app, flags
 
 from experiments.benchmarks import (
+  agents,
   batches,
   data,
   evaluation,
@@ -28,6 +29,7 @@ from experiments.benchmarks import (
 
 BENCHMARKS = {
   "updates": updates.run,
+  "agents": agents.run,
   "data": data.run,
   "batches": batches.run,
   "pictures": pictures.run,

@@ -20,6 +20,13 @@ EXPECTED = {
   ("BC update, batch 8", "1024-wide matmul"): None,
   ("BC update, batch 8", "its own matmuls alone"): None,
   ("BC, the first update", "its own matmuls alone"): None,
+  ("IQL update, batch 256", "1024-wide matmul"): 500,
+  ("IQL, the first update", "one update"): 10,
+  ("IQL acting, 64 environments", "1024-wide matmul"): None,
+  ("IQL update, batch 8", "1024-wide matmul"): 5000,
+  ("DT update, batch 64", "1024-wide matmul"): 12,
+  ("DT, the first update", "one update"): 20,
+  ("DT acting, 64 environments", "1024-wide matmul"): 100,
   ("read ArrayRecord", "np.copyto of the columns"): 10e6,
   ("read ArrayRecord", "np.copy into fresh memory"): None,
   ("read ArrayRecord", "ArrayRecord read, not parsed"): None,
@@ -68,6 +75,8 @@ def test_every_figure_stands_beside_its_limit(tmp_path):
     if (row.name, row.limit) == ("BC update, batch 256", "1024-wide matmul"):
       gflops = row.limit_value * matmuls.flops(256, (17, 256, 256, 6)) / 1e9
       assert row.bar == pytest.approx(2000 * gflops / 270, rel=1e-3)
+    elif row.name in ("IQL update, batch 256", "DT update, batch 64"):  # scaled to the matmul's rate
+      assert 0 < row.bar < 10 * EXPECTED[row.name, row.limit]
     elif row.name.startswith("pictures"):
       assert row.bar == pytest.approx(0.95 * row.limit_value)
     else:

@@ -1,0 +1,217 @@
+"""Every agent at its standard shapes: updates a second, the first update, memory, acting, many seeds.
+
+The limit of all is the rate of a large float32 matmul: the operations of one update's matmuls and convolutions, counted
+in its jaxpr, at that rate.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ilx
+from experiments.benchmarks import fake, flops, matmuls, measure
+from experiments.benchmarks.measure import Row
+from ilx.parallel import make_mesh
+from ilx.parallel.mesh import replicated
+from ilx.training import seeds as seeds_lib
+from ilx.training.programs import make_program
+
+# The rate of the large matmul on the CPU for which the bars were set, in GFLOP/s.
+BAR_GFLOPS = 270
+ENVIRONMENTS = 64
+
+
+class Subject(NamedTuple):
+  """An agent to measure.
+
+  Attributes:
+    make: from a spec.
+    batch_size: of its paper.
+    bar: updates a second where the large matmul runs at `BAR_GFLOPS`, or None.
+    bar_first: seconds until the first update is made, or None.
+  """
+
+  make: Callable[[ilx.Spec], ilx.Agent]
+  batch_size: int = 256
+  bar: float | None = None
+  bar_first: float | None = None
+
+
+SUBJECTS = {
+  "BC": Subject(ilx.agents.bc, bar=2000),
+  "TD3+BC": Subject(ilx.agents.td3_bc),
+  "IQL": Subject(ilx.agents.iql, bar=500, bar_first=10),
+  "ReBRAC": Subject(ilx.agents.rebrac, batch_size=1024),
+  "DT": Subject(functools.partial(ilx.agents.dt, target_return=1000.0), batch_size=64, bar=12, bar_first=20),
+  "BC transformer": Subject(ilx.agents.bc_transformer, batch_size=64),
+  "chunked BC": Subject(ilx.agents.chunked_bc),
+}
+
+
+def run(quick: bool) -> list[Row]:
+  """The rows of all agents; on a CPU the bars are scaled to the rate of its large matmul."""
+  rounds, seconds = (2, 0.05) if quick else (7, 0.7)
+  episodes = fake.episodes(20 if quick else 1000)
+  spec = ilx.data.spec(episodes)
+  rows = []
+  for name, subject in SUBJECTS.items():
+    if quick and name not in ("IQL", "DT"):
+      continue
+    agent = subject.make(spec)
+    data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
+    rows += updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
+    rows.append(first(name, agent, data, subject, 1 if quick else 3))
+    if name in ("IQL", "DT"):
+      rows += acting(name, agent, data, seconds, rounds)
+    if name == "IQL":
+      rows += updates(name, agent, data, 8, seconds, rounds, None, least=5000)
+    if name in ("BC", "IQL") and not quick:
+      rows.append(many_seeds(name, agent, data, subject.batch_size, seconds, rounds))
+  return rows
+
+
+def updates(
+  name: str,
+  agent: ilx.Agent,
+  data: ilx.data.Episodes,
+  batch_size: int,
+  seconds: float,
+  rounds: int,
+  bar: float | None,
+  least: float | None = None,
+) -> list[Row]:
+  """Updates a second by the trainer's own program; ``least`` is a bar that is not scaled."""
+  work = flops.of(agent.update, *shapes(agent, data, batch_size))
+  calls = {
+    "update": measure.repeated(_updates(agent, data, batch_size), seconds),
+    "large": measure.repeated(matmuls.large(), seconds, work=2 * matmuls.SIDE**3 / work),
+  }
+  times = measure.interleave(calls, rounds)
+  gflops = float(np.median(work / times["large"].wall)) / 1e9
+  memory = _memory(agent, data, batch_size)
+  note = (
+    f"{work / 1e6:.1f} MFLOP of matmuls an update, the large matmul runs at {gflops:.0f} GFLOP/s; the program's own "
+    f"memory is {memory / 2**20:.1f} MiB"
+  )
+  if bar and jax.default_backend() == "cpu":
+    note += f"; the bar, {bar:,} where that runs at {BAR_GFLOPS}, is scaled to it"
+    bar *= gflops / BAR_GFLOPS
+  title = f"{name} update, batch {batch_size}"
+  limit = f"{matmuls.SIDE}-wide matmul"
+  return [measure.row(title, times["update"], "updates/s", limit, times["large"], bar=least or bar, note=note)]
+
+
+def first(name: str, agent: ilx.Agent, data: ilx.data.Episodes, subject: Subject, rounds: int) -> Row:
+  """Compilation of the trainer's program and one update, anew each time, beside the update alone."""
+  state = _state(agent, data, subject.batch_size)
+
+  def compiled() -> float:
+    # Another function each time, so that no cache of tracing or compilation helps.
+    fresh = agent._replace(update=lambda state, batch: agent.update(state, batch))
+    program = make_program(fresh, subject.batch_size, make_mesh())
+    jax.block_until_ready(program(_copied(state), data, jax.random.key(0), 1))
+    return 1.0
+
+  alone = _updates(agent, data, subject.batch_size)
+  alone(1)
+  times = measure.interleave({"first": compiled, "alone": lambda: (alone(1), 1.0)[1]}, rounds)
+  return measure.row(
+    f"{name}, the first update", times["first"], "s", "one update", times["alone"], bar=subject.bar_first
+  )
+
+
+def acting(name: str, agent: ilx.Agent, data: ilx.data.Episodes, seconds: float, rounds: int) -> list[Row]:
+  """Time of one action, by environment, where `ENVIRONMENTS` act together; observations come from the host."""
+  params = _state(agent, data, 8).params
+  act = jax.jit(lambda params, carry, step: agent.act(params, carry, step, None))
+  observation = np.asarray(data.observation[:ENVIRONMENTS])
+  step = ilx.Step(observation, np.zeros(ENVIRONMENTS, np.float32), np.zeros(ENVIRONMENTS, bool))
+
+  def call(n: int) -> None:
+    carry = agent.carry(ENVIRONMENTS)
+    for _ in range(n):
+      action, carry = act(params, carry, step)
+      np.asarray(action)
+
+  work = flops.of(lambda params, carry: agent.act(params, carry, step, None), params, agent.carry(ENVIRONMENTS))
+  calls = {
+    "act": measure.repeated(call, seconds, work=ENVIRONMENTS),
+    "large": measure.repeated(matmuls.large(), seconds, work=2 * matmuls.SIDE**3 / work * ENVIRONMENTS),
+  }
+  times = measure.interleave(calls, rounds)
+  title = f"{name} acting, {ENVIRONMENTS} environments"
+  note = f"{work / 1e6:.1f} MFLOP for all environments together"
+  limit = f"{matmuls.SIDE}-wide matmul"
+  return [measure.row(title, times["act"], "us", limit, times["large"], bar=100 if name == "DT" else None, note=note)]
+
+
+def many_seeds(
+  name: str, agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, seconds: float, rounds: int, count: int = 10
+) -> Row:
+  """Time of an update of ``count`` seeds in one program beside that of one seed."""
+  mesh = make_mesh()
+  seeds = seeds_lib.plan(count, mesh)
+  program = make_program(agent, batch_size, mesh, seeds)
+  states = [_initial(agent, data, batch_size) for _ in range(count)]
+  state, keys = seeds_lib.stack(states, seeds, mesh), jax.random.split(jax.random.key(0), count)
+
+  def call(n: int) -> None:
+    nonlocal state
+    state, _ = jax.block_until_ready(program(state, data, keys, n))
+
+  calls = {
+    "many": measure.repeated(call, 2 * seconds),
+    "one": measure.repeated(_updates(agent, data, batch_size), seconds),
+  }
+  times = measure.interleave(calls, rounds)
+  bar = count if jax.default_backend() == "cpu" else 2
+  note = f"the bar is {bar} times one seed's time"
+  title = f"{name}, {count} seeds at once, batch {batch_size}"
+  bar_us = 1e6 * bar * float(np.median(times["one"].wall))
+  return measure.row(title, times["many"], "us", "one seed's update", times["one"], bar=bar_us, note=note)
+
+
+def shapes(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> tuple[Any, Any]:
+  """The state's and a batch's, for counting and compiling."""
+
+  def both(key, data):
+    batch = agent.view.sample(key, data, batch_size)
+    return agent.init(key, batch), batch
+
+  return jax.eval_shape(both, jax.random.key(0), data)
+
+
+def _memory(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> int:
+  """Bytes that one update needs beside its arguments and results."""
+  return jax.jit(agent.update).lower(*shapes(agent, data, batch_size)).compile().memory_analysis().temp_size_in_bytes
+
+
+def _updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Callable[[int], None]:
+  """``call(n)`` makes ``n`` updates as the trainer makes them between two logs."""
+  program, state = make_program(agent, batch_size, make_mesh()), _state(agent, data, batch_size)
+
+  def call(n: int) -> None:
+    nonlocal state
+    state, sums = jax.block_until_ready(program(state, data, jax.random.key(0), n))
+    if not np.isfinite(sums["loss"]):
+      raise FloatingPointError(f"the loss is {sums['loss']} at batch {batch_size}")
+
+  return call
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _initial(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
+  return agent.init(jax.random.key(0), agent.view.sample(jax.random.key(0), data, batch_size))
+
+
+def _state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
+  return jax.device_put(_initial(agent, data, batch_size), replicated(make_mesh()))
+
+
+def _copied(state: Any) -> Any:
+  """The program is given the memory of its state, so each needs one of its own."""
+  return jax.tree.map(jnp.copy, state)
