@@ -156,7 +156,8 @@ def make(action: Action, head: str | None = None, **given: Any) -> nn.Module:
   _check(head)
   for name in given:
     if name not in options(head):
-      raise ValueError(f"head {head!r} has no option {name!r}; it has {', '.join(options(head)) or 'none'}")
+      which = f"head {head!r}" if head else "the default head"
+      raise ValueError(f"{which} has no option {name!r}; it has {', '.join(options(head)) or 'none'}")
   kinds = {type(part) for part in jax.tree.leaves(action)}
   if not kinds:
     raise ValueError("the spec's action has no parts")

@@ -173,6 +173,31 @@ def test_clones_a_simple_policy(head):
   assert float(jnp.mean(jnp.abs(cloned - action))) < 0.1
 
 
+@pytest.mark.parametrize(
+  ("head", "options", "solved"),
+  [
+    ("deterministic", {}, False),
+    ("gaussian_mixture", {"modes": 3, "min_std": 0.01}, True),
+    ("discretised", {"bins": 21}, True),
+  ],
+)
+def test_one_of_two_ways_is_taken_and_not_the_middle(head, options, solved):
+  # Left or right around an obstacle, at 0.8 to either side of where the observation says that it is.
+  spec = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), Continuous(-np.ones(1), np.ones(1)))
+  agent = bc(spec, head=head, head_options=options, hidden=(32,), optimizer=optax.adam(1e-2))
+  rng = np.random.default_rng(0)
+  middle = rng.uniform(-0.2, 0.2, (512, 1)).astype(np.float32)
+  batch = _batch(middle, middle + 0.8 * rng.choice([-1, 1], (512, 1)).astype(np.float32))
+  state, _ = jax.lax.scan(lambda s, _: agent.update(s, batch), agent.init(jax.random.key(0), batch), length=400)
+  step = Step(batch.observation, batch.reward, jnp.zeros(512, bool))
+  chosen, _ = agent.act(state.params, (), step, None)
+  missed = np.abs(np.abs(chosen - middle) - 0.8).mean()
+  assert missed < 0.1 if solved else missed > 0.6
+  sampled, _ = agent.act(state.params, (), step, jax.random.key(1))
+  if solved:
+    assert 0.35 < np.mean(sampled > middle) < 0.65
+
+
 def test_any_network_with_init_and_apply():
   class Scaled:
     def __init__(self, inner):
