@@ -1,6 +1,7 @@
 """Decision transformer (Chen et al. 2021, "Decision Transformer: Reinforcement Learning via Sequence Modeling")."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from ilx.networks import heads as heads_lib
 from ilx.networks.decision_transformer import DecisionTransformer
 from ilx.networks.distributions import Deterministic, Distribution
 from ilx.networks.transformer import Transformer
-from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Window
+from ilx.types import Agent, Array, Spec, Step, Tree, Window
 
 
 class Params(NamedTuple):
@@ -24,13 +25,13 @@ class Params(NamedTuple):
   Attributes:
     network: the variables of `DecisionTransformer`: what is learnt.
     observation: standardisation of observations, or None.
-    action: bounds of continuous actions, or None.
+    action: bounds of continuous actions, None for discrete ones; dicts for an action of several parts.
     target_return: float32 ``[]``, the return to ask for at play, where the carry asks for none itself.
   """
 
   network: Any
   observation: scaling.ObservationScale | None
-  action: scaling.ActionScale | None
+  action: scaling.ActionScale | dict[str, Tree] | None
   target_return: jax.Array
 
 
@@ -55,13 +56,13 @@ class Carry(NamedTuple):
 
   Attributes:
     context: keys and values of the tokens, and how many steps the episode has had.
-    action: float32 ``[B, F]``, features of the action played last.
+    previous: float32 ``[B, D]``, the token of the action played last.
     earned: float32 ``[B]``, rewards of the episode so far.
     target_return: float32 ``[B]``, the return to ask for; NaN: the one in params. See `with_target_return`.
   """
 
   context: context.Context
-  action: jax.Array
+  previous: jax.Array
   earned: jax.Array
   target_return: jax.Array
 
@@ -72,7 +73,7 @@ def with_target_return(carry: Carry, target_return: Array | float) -> Carry:
   It holds from the next step on, for all episodes to come.
 
   Example:
-    >>> policy = ilx.evaluation.Policy(agent.act, lambda size: with_target_return(agent.carry(size), 6000.0))
+    >>> policy = Policy(agent.act, lambda size: with_target_return(agent.carry(size), 6000.0))  # doctest: +SKIP
     >>> ilx.evaluate(policy, state.params, "HalfCheetah-v5")  # doctest: +SKIP
   """
   target = jnp.asarray(target_return, jnp.float32)
@@ -95,6 +96,7 @@ def dt(
   activation: Literal["relu", "gelu"] = "relu",
   max_episode_steps: int = 1000,
   head: str | None = None,
+  head_options: Mapping[str, Any] | None = None,
   encoder: str = "flat",
   dtype: Any = jnp.float32,
   remat: Literal["full", "dots"] | None = None,
@@ -119,8 +121,8 @@ def dt(
     attention_dropout: of attention weights.
     activation: "relu" or "gelu".
     max_episode_steps: how many steps have an embedding of their own; all later ones share the last of them.
-    head: "deterministic" (default, the paper's), "gaussian" or "tanh_gaussian" for continuous actions, "categorical"
-      for discrete ones.
+    head: as of ``bc``; "deterministic" is the paper's.
+    head_options: as of ``bc``.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
     dtype: of the transformer's computation.
     remat: see `ilx.networks.transformer.Transformer`.
@@ -137,12 +139,14 @@ def dt(
 
   Example:
     >>> from ilx.testing import fake_episodes
+    >>> from ilx.types import Discrete
     >>> spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2))
     >>> agent = dt(spec, target_return=1.0, return_scale=1.0, length=4, width=8, layers=1)
     >>> step = Step(jnp.ones((3, 2)), jnp.zeros(3), jnp.ones(3, bool))
     >>> window = agent.view.take(agent.view.prepare(fake_episodes(spec)), jnp.arange(8))
-    >>> state = agent.init(jax.random.key(0), window)
-    >>> action, carry = agent.act(state.params, with_target_return(agent.carry(3), jnp.arange(3.0)), step, None)
+    >>> state = jax.jit(agent.init)(jax.random.key(0), window)
+    >>> carry = with_target_return(agent.carry(3), jnp.arange(3.0))
+    >>> action, carry = jax.jit(agent.act)(state.params, carry, step, None)
     >>> action.shape
     (3,)
   """
@@ -166,7 +170,11 @@ def dt(
     remat=remat,
   )
   network = DecisionTransformer(
-    transformer, heads_lib.make(spec.action, head), encoders.make(spec.observation, encoder), max_episode_steps, dropout
+    transformer,
+    heads_lib.make(spec.action, head, **(head_options or {})),
+    encoders.make(spec.observation, encoder),
+    max_episode_steps,
+    dropout,
   )
   optimizer = _default_optimizer() if optimizer is None else optimizer
 
@@ -202,21 +210,22 @@ def dt(
     metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return State(params, optimizer_state, state.step + 1, state.key), metrics
 
-  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[jax.Array, Carry]:
+  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
     earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward)
     target = jnp.where(jnp.isnan(carry.target_return), params.target_return, carry.target_return)
     observation = scaling.standardise(params.observation, step.observation)
-    given = observation, carry.action, (target - earned) / return_scale, step.is_first, carry.context
+    given = observation, carry.previous, (target - earned) / return_scale, step.is_first, carry.context
     dist, memory = network.apply(params.network, *given, length, method="play")
     action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
-    # As the data would have it: the action that is played, within the bounds.
+    # As the data would have it: what is played, within the bounds.
     played = actions.features(spec.action, scaling.to_unit(params.action, action))
-    return action, Carry(memory, played, earned, carry.target_return)
+    previous = network.apply(params.network, played, memory.step - 1, method="embed")
+    return action, Carry(memory, previous, earned, carry.target_return)
 
   def carry(batch_size: int) -> Carry:
     return Carry(
       context=context.make(transformer, batch_size, steps=length, tokens_per_step=3),
-      action=jnp.zeros((batch_size, _size(spec.action))),
+      previous=jnp.zeros((batch_size, width)),
       earned=jnp.zeros(batch_size),
       target_return=jnp.full(batch_size, jnp.nan),
     )
@@ -224,7 +233,7 @@ def dt(
   return Agent(init=init, update=update, act=act, carry=carry, view=Windows(length, frame_stack=frame_stack))
 
 
-def action_loss(dist: Distribution, action: Array, mask: Array) -> jax.Array:
+def action_loss(dist: Distribution, action: Tree, mask: Array) -> jax.Array:
   """The mean over the steps where ``mask`` (bool ``[B, T]``) is true; ``action``: ``[B, T, A]`` or int32 ``[B, T]``.
 
   Of points the squared error, averaged over the action's dimensions too; of other distributions the negative
@@ -238,11 +247,6 @@ def action_loss(dist: Distribution, action: Array, mask: Array) -> jax.Array:
 
 
 _ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
-
-
-def _size(action: Continuous | Discrete) -> int:
-  """Features of an action."""
-  return action.num_actions if isinstance(action, Discrete) else action.size
 
 
 def _default_optimizer() -> optax.GradientTransformation:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ilx.networks import context
 from ilx.networks.distributions import Distribution
+from ilx.networks.dropout import dropout
 from ilx.networks.transformer import Transformer
 from ilx.types import Tree
 
@@ -50,7 +51,6 @@ class DecisionTransformer(nn.Module):
     self.embed_return, self.embed_observation, self.embed_action = Linear(width), Linear(width), Linear(width)
     self.embed_time = nn.Embed(self.max_episode_steps, width, embedding_init=nn.initializers.normal(1.0))
     self.norm = nn.LayerNorm(epsilon=1e-5)
-    self.drop = nn.Dropout(self.dropout)
 
   def __call__(
     self,
@@ -76,14 +76,16 @@ class DecisionTransformer(nn.Module):
     """
     batch_size, length = mask.shape
     tokens = jnp.stack([*self._now(observation, returns_to_go, time_step), self._after(action, time_step)], axis=2)
-    x = self.drop(self.norm(tokens.reshape(batch_size, 3 * length, -1)), deterministic=deterministic)
+    x = self.norm(tokens.reshape(batch_size, 3 * length, -1))
+    if not deterministic and self.dropout > 0:
+      x = dropout(x, self.dropout, self.make_rng("dropout"))
     x = self.transformer(x, jnp.repeat(mask, 3, axis=1), deterministic=deterministic)
     return self.head(x[:, 1::3])
 
   def play(
     self,
     observation: Tree,
-    action: jax.Array,
+    previous: jax.Array,
     returns_to_go: jax.Array,
     is_first: jax.Array,
     memory: context.Context,
@@ -93,7 +95,7 @@ class DecisionTransformer(nn.Module):
 
     Args:
       observation: standardised, ``[B, O]``.
-      action: features of the action before, ``[B, F]``.
+      previous: the token of the action before, ``[B, D]``, from ``embed``.
       returns_to_go: ``[B]``, scaled.
       is_first: bool ``[B]``, where the context is to be forgotten.
       memory: the context before this step.
@@ -102,12 +104,15 @@ class DecisionTransformer(nn.Module):
     Returns:
       A distribution ``[B]``, and the context after this step.
     """
-    time_step = jnp.where(is_first, 0, memory.step)
-    before = self._after(action, jnp.maximum(time_step - 1, 0))
-    tokens = self.norm(jnp.stack([before, *self._now(observation, returns_to_go, time_step)], axis=1))
+    now = self._now(observation, returns_to_go, jnp.where(is_first, 0, memory.step))
+    tokens = jnp.stack([previous, *(self.norm(token) for token in now)], axis=1)
     valid = jnp.ones(tokens.shape[:2], bool)
     x, memory = context.extend(self.transformer.extend, memory, tokens, valid, is_first, steps=steps, previous=1)
     return self.head(x[:, -1]), memory
+
+  def embed(self, action: jax.Array, time_step: jax.Array) -> jax.Array:
+    """The token ``[B, D]`` of an action, given its features ``[B, F]`` and its step, int32 ``[B]``."""
+    return self.norm(self._after(action, time_step))
 
   def _now(self, observation: Tree, returns_to_go: jax.Array, time_step: jax.Array) -> tuple[jax.Array, jax.Array]:
     time = self._time(time_step)

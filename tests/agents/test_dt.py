@@ -11,7 +11,7 @@ import pytest
 
 from ilx import testing
 from ilx.agents import dt
-from ilx.agents.dt import action_loss, with_target_return
+from ilx.agents.dt import Params, State, action_loss, with_target_return
 from ilx.data.episodes import from_columns
 from ilx.networks import distributions, encoders, heads, scaling
 from ilx.networks.decision_transformer import DecisionTransformer
@@ -48,24 +48,27 @@ class TestStackedPictures(testing.AgentConformance):
 
 
 class _Made:
-  """An agent without dropout, its initial state, windows of made-up data, and its network, made apart from it."""
+  """An agent without dropout, a state whose every weight matters, windows of made-up data, and its network apart."""
 
-  def __init__(self, spec, *, length=5, layers=2, num_heads=2, head=None, **kwargs):
-    sizes = {"layers": layers, "heads": num_heads, "width": 8}
+  def __init__(self, spec, *, length=5, head=None, **kwargs):
+    sizes = {"layers": 2, "heads": 2, "width": 8}
+    optimizer = optax.adamw(1e-2, weight_decay=0.1)
     self.spec = spec
     self.options = {**SMALL, **STILL, **sizes, "length": length, "head": head, **kwargs}
-    self.agent = dt(spec, **self.options)
+    self.agent = dt(spec, optimizer=optimizer, **self.options)
     episodes = self.agent.view.prepare(testing.fake_episodes(spec, num_episodes=2, length=16))
     # The last windows of the episode are padded, and its last steps are beyond max_episode_steps.
     self.windows = jax.tree.map(jnp.asarray, self.agent.view.take(episodes, np.arange(0, 16)))
-    self.state = self.agent.init(jax.random.key(1), self.windows)
-    # Larger weights, so that every token matters.
-    grown = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), self.state.params)
-    self.params = self.state.params._replace(network=grown.network)
+    shapes = jax.eval_shape(self.agent.init, jax.random.key(0), self.windows).params.network
+    rng = np.random.default_rng(0)
+    network = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
+    scales = scaling.observation_scale(spec), scaling.action_scale(spec.action)
+    self.params = Params(network, *scales, jnp.float32(SMALL["target_return"]))
+    self.state = State(self.params, optimizer.init(network), jnp.zeros((), jnp.int32), jax.random.key(0))
     transformer = Transformer(**sizes, activation=jax.nn.relu, positions=None)
     parts = heads.make(spec.action, head), encoders.make(spec.observation)
     self.network = DecisionTransformer(transformer, *parts, self.options["max_episode_steps"], 0.0)
-    self.apply = jax.jit(self.network.apply)
+    self.apply, self.update = jax.jit(self.network.apply), jax.jit(self.agent.update)
 
   def inputs(self, windows):
     action = scaling.to_unit(self.params.action, windows.action)
@@ -85,6 +88,11 @@ class _Made:
 @functools.cache
 def _continuous():
   return _Made(testing.continuous_spec())
+
+
+@functools.cache
+def _discrete():
+  return _Made(testing.discrete_spec(), length=6)
 
 
 def test_squared_error_by_hand():
@@ -118,7 +126,7 @@ def _numpy_forward(variables, observation, action, returns, time_step, mask, max
     attention = of["attention"]
     normed = [norm(token, of["attention_norm"]) for token in x]
     query, key, value = (
-      [np.einsum("d,dnh->nh", t, attention["qkv"]["kernel"][:, i]) + attention["qkv"]["bias"][i] for t in normed]
+      [np.einsum("d,dnh->nh", t, attention["qkv"]["kernel"][:, :, i]) + attention["qkv"]["bias"][:, i] for t in normed]
       for i in range(3)
     )
     out = []
@@ -147,10 +155,10 @@ def _numpy_forward(variables, observation, action, returns, time_step, mask, max
   return features, p["head"]
 
 
-@pytest.mark.parametrize("spec", [testing.continuous_spec(), testing.discrete_spec()], ids=["continuous", "discrete"])
-def test_loss_is_the_papers(spec):
+@pytest.mark.parametrize("make", [_continuous, _discrete])
+def test_loss_is_the_papers(make):
   """Against the paper's equations in numpy."""
-  made = _Made(spec) if isinstance(spec.action, Discrete) else _continuous()
+  made, spec = make(), make().spec
   windows = jax.tree.map(np.asarray, made.windows)
   assert not windows.mask.all() and windows.time_step.max() >= SMALL["max_episode_steps"]
   observation, action, returns, time_step, mask = (np.asarray(x) for x in made.inputs(made.windows))
@@ -164,7 +172,7 @@ def test_loss_is_the_papers(spec):
     low, high = spec.action.low, spec.action.high
     unit = 2 * (windows.action.astype(np.float64) - low) / (high - low) - 1
     error = ((np.tanh(features @ head["mean"]["kernel"] + head["mean"]["bias"]) - unit) ** 2).mean(-1)
-  _, metrics = made.agent.update(made.state._replace(params=made.params), made.windows)
+  _, metrics = made.update(made.state, made.windows)
   np.testing.assert_allclose(metrics["loss"], error[mask].mean(), rtol=1e-5)
 
 
@@ -190,7 +198,7 @@ def test_padding_changes_nothing():
 
   garbage = jax.tree.map(lambda x: x.at[:, :2].set(7), padded)._replace(mask=padded.mask)
   np.testing.assert_allclose(made.predict(garbage)[:, 2:], made.predict(real), rtol=1e-5, atol=1e-6)
-  of_garbage, of_zeros = (made.agent.update(made.state, windows)[1]["loss"] for windows in (garbage, padded))
+  of_garbage, of_zeros = (made.update(made.state, windows)[1]["loss"] for windows in (garbage, padded))
   np.testing.assert_allclose(of_garbage, of_zeros, rtol=1e-6)
 
 
@@ -203,17 +211,18 @@ def _context(step, length):
 
 
 @pytest.mark.parametrize(
-  ("spec", "head", "length", "sample"),
+  ("make", "sample"),
   [
-    (testing.continuous_spec(), None, 5, False),
-    (testing.continuous_spec(), "gaussian", 6, True),
-    (testing.discrete_spec(), None, 1, True),
+    (_continuous, False),
+    (_discrete, True),
+    (lambda: _Made(testing.continuous_spec(), head="gaussian", length=1), True),
   ],
-  ids=["deterministic", "gaussian-sampled", "discrete-length-1"],
+  ids=["deterministic", "discrete-sampled", "gaussian-sampled-length-1"],
 )
-def test_acting_is_computing_the_whole_context_anew(spec, head, length, sample):
+def test_acting_is_computing_the_whole_context_anew(make, sample):
   """Long episodes in three slots that end at different times, against the network that learns."""
-  made = _Made(spec, length=length, head=head)
+  made = make()
+  spec, length = made.spec, made.options["length"]
   slots, steps, rng = 3, 22, np.random.default_rng(0)
   observations = rng.normal(size=(steps, slots, 5)).astype(np.float32)
   rewards = rng.normal(size=(steps, slots)).astype(np.float32)
@@ -244,7 +253,7 @@ def test_acting_is_computing_the_whole_context_anew(spec, head, length, sample):
     action, carry = act(made.params, carry, step, key)
     np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-5, err_msg=f"step {now}")
     actions[now] = action
-  if head == "gaussian":
+  if made.options["head"] == "gaussian":
     assert np.isin(actions, [spec.action.low, spec.action.high]).any(), "no action was moved onto a bound"
 
 
@@ -280,10 +289,11 @@ def test_the_return_earned_is_the_one_asked_for():
   state, _ = learn(jax.random.key(0))
   # One batch of slots, each with a target of its own; the last one asks for what params ask for.
   targets = np.array([0.0, 1.0, 3.0, 4.0, 6.0, 7.0, np.nan], np.float32)
-  carry, reward, earned = with_target_return(agent.carry(7), targets), jnp.zeros(7), 0.0
+  act, carry = jax.jit(agent.act), with_target_return(agent.carry(7), targets)
+  reward, earned = jnp.zeros(7), 0.0
   for t in range(4):
     step = Step(jnp.ones((7, 1)), reward, jnp.full(7, t == 0))
-    action, carry = jax.jit(agent.act)(state.params, carry, step, None)
+    action, carry = act(state.params, carry, step, None)
     reward = action.astype(jnp.float32)
     earned = earned + reward
   np.testing.assert_array_equal(earned, [0, 1, 3, 4, 6, 7, 8])
@@ -291,10 +301,10 @@ def test_the_return_earned_is_the_one_asked_for():
 
 def test_targets_of_slots():
   made = _continuous()
-  step = Step(jnp.ones((3, 5)), jnp.zeros(3), jnp.ones(3, bool))
+  step, act = Step(jnp.ones((3, 5)), jnp.zeros(3), jnp.ones(3, bool)), jax.jit(made.agent.act)
 
   def first(carry, params=made.params):
-    return np.asarray(made.agent.act(params, carry, step, None)[0])
+    return np.asarray(act(params, carry, step, None)[0])
 
   fresh = made.agent.carry(3)
   own, other = first(fresh), first(fresh, made.params._replace(target_return=jnp.float32(-5.0)))
@@ -303,7 +313,7 @@ def test_targets_of_slots():
   mixed = first(with_target_return(fresh, [np.nan, -5.0, 3.0]))
   np.testing.assert_array_equal(mixed, [own[0], other[1], own[2]])
   # The target outlives the episode, and may be taken back.
-  _, carry = made.agent.act(made.params, with_target_return(fresh, -5.0), step, None)
+  _, carry = act(made.params, with_target_return(fresh, -5.0), step, None)
   np.testing.assert_array_equal(first(carry), other)
   np.testing.assert_array_equal(first(with_target_return(carry, np.nan)), own)
   with pytest.raises(ValueError, match=r"target_return has shape \(2,\); expected one number or \(3,\)"):
@@ -311,8 +321,8 @@ def test_targets_of_slots():
 
 
 def test_only_the_network_is_learnt():
-  made = _Made(testing.continuous_spec(), optimizer=optax.adamw(1e-2, weight_decay=0.1))
-  state, _ = made.agent.update(made.state, made.windows)
+  made = _continuous()
+  state, _ = made.update(made.state, made.windows)
   assert float(state.params.target_return) == 3.0
   np.testing.assert_array_equal(state.params.observation.mean, made.state.params.observation.mean)
   moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.params.network, made.state.params.network)
@@ -320,20 +330,17 @@ def test_only_the_network_is_learnt():
 
 
 def test_dropout_is_drawn_anew_at_every_update():
-  made = _Made(testing.continuous_spec(), dropout=0.5, attention_dropout=0.5, optimizer=optax.sgd(0.0))
-  state, losses = made.state, []
-  for _ in range(3):
-    state, metrics = made.agent.update(state, made.windows)
-    losses.append(float(metrics["loss"]))
-  assert len(set(losses)) == 3
+  made = _Made(testing.continuous_spec(), dropout=0.5)
+  losses = [made.update(made.state._replace(step=jnp.int32(i)), made.windows)[1]["loss"] for i in range(3)]
+  assert len({float(loss) for loss in losses}) == 3
 
 
 def test_bfloat16_is_for_the_transformer_alone():
-  made, low = _continuous(), _Made(testing.continuous_spec(), dtype=jnp.bfloat16)
-  state, metrics = low.agent.update(low.state._replace(params=made.params), low.windows)
-  assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float32)}
-  _, expected = made.agent.update(made.state._replace(params=made.params), made.windows)
-  np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=2e-2)
+  made = _Made(testing.continuous_spec(), dtype=jnp.bfloat16)
+  after, metrics = jax.eval_shape(made.agent.update, made.state, made.windows)
+  assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
+  assert metrics["loss"].dtype == jnp.float32
+  assert made.agent.carry(2).context.cache.key.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
