@@ -2,12 +2,13 @@
 
 python -m experiments.main --config=experiments/configs/iql.py
 
-The paper's hyper-parameters; its runs are a million updates (`--config.steps=1_000_000`). It has for antmaze
-`--config.agent.expectile=0.9 --config.agent.temperature=10 --config.agent.reward_shift=-1`, and for kitchen and adroit
-`--config.agent.temperature=0.5 --config.agent.dropout=0.1`.
+The paper's hyper-parameters; its runs are a million updates (`--config.steps=1_000_000`). For antmaze it has
+`--config.agent.expectile=0.9 --config.agent.temperature=10 --config.agent.reward_scale=1
+--config.agent.reward_shift=-1`, for kitchen and adroit `--config.agent.temperature=0.5 --config.agent.dropout=0.1`.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from experiments.configs import defaults
 
@@ -24,8 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.discount = 0.99
   # Of the target Q's moving average.
   config.agent.tau = 0.005
-  # What the rewards are multiplied by, and then shifted by.
-  config.agent.reward_scale = 1.0
+  # What the rewards are multiplied by; None: by 1000 / (highest - lowest return of the data's episodes), as the paper
+  # does for locomotion. And what is then added to them.
+  config.agent.reward_scale = config_dict.placeholder(float)
   config.agent.reward_shift = 0.0
   # "gaussian", "tanh_gaussian", "deterministic" or "categorical"; empty: the first for continuous actions, the last
   # for discrete.

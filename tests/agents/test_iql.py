@@ -4,12 +4,15 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
 from ilx import testing
 from ilx.agents import iql
-from ilx.types import Continuous, Spec
+from ilx.data.views import transitions
+from ilx.types import Continuous, Spec, Step
 
-iql_module = importlib.import_module("ilx.agents.iql")
+losses = importlib.import_module("ilx.agents.iql")
 
 
 class TestContinuous(testing.AgentConformance):
@@ -37,5 +40,69 @@ class TestPictures(testing.AgentConformance):
     return iql(self.spec, hidden=(16,), dropout=0.5, frame_stack=2)
 
 
+def test_value_loss_by_hand():
+  # Differences 1 and -2: 0.7 * 1 and 0.3 * 4.
+  loss, gradient = jax.value_and_grad(losses.value_loss, argnums=1)(jnp.array([3.0, 1.0]), jnp.array([2.0, 3.0]), 0.7)
+  np.testing.assert_allclose(loss, (0.7 + 1.2) / 2, rtol=1e-6)
+  np.testing.assert_allclose(gradient, [-0.7, 0.6], rtol=1e-6)
+
+
+def test_critic_loss_by_hand():
+  q, reward, discount = jnp.array([[1.0, 2.0], [0.0, -1.0]]), jnp.array([1.0, 2.0]), jnp.array([0.5, 0.0])
+  loss, gradient = jax.value_and_grad(losses.critic_loss)(q, jnp.array([4.0, 9.0]), reward, discount)
+  # Targets 1 + 0.5 * 4 and 2, for both critics.
+  np.testing.assert_allclose(loss, (4 + 0 + 9 + 9) / 2, rtol=1e-6)
+  np.testing.assert_allclose(gradient, [[-2, 0], [-3, -3]], rtol=1e-6)
+
+
+def test_policy_loss_by_hand():
+  weight = losses.advantage_weight(jnp.array([0.5, -1.0, 7.0]), 2.0, 100.0)
+  np.testing.assert_allclose(weight, [np.e, np.exp(-2), 100], rtol=1e-6)
+  loss, gradient = jax.value_and_grad(losses.policy_loss)(jnp.array([-1.0, -2.0, 0.5]), weight)
+  np.testing.assert_allclose(loss, (np.e + 2 * np.exp(-2) - 50) / 3, rtol=1e-6)
+  np.testing.assert_allclose(gradient, -np.asarray(weight) / 3, rtol=1e-6)
+
+
+def test_gradients_stop_where_the_paper_stops_them():
+  x, y = jnp.array([3.0, 1.0]), jnp.array([2.0, 3.0])
+  into = {
+    "Q of the value loss": jax.grad(losses.value_loss)(x, y, 0.7),
+    "V of the critic loss": jax.grad(losses.critic_loss, argnums=1)(jnp.stack([x, y]), y, x, x),
+    "the weight of the policy loss": jax.grad(losses.policy_loss, argnums=1)(x, y),
+  }
+  for name, gradient in into.items():
+    np.testing.assert_array_equal(gradient, [0, 0], err_msg=name)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"expectile": 1.0}, "expectile=1.0 must be between 0 and 1"),
+    ({"temperature": -1.0}, "temperature=-1.0 must be at least 0"),
+    ({"tau": 0.0}, "tau=0.0 must be above 0"),
+    ({"max_weight": 0.0}, "max_weight=0.0 must be above 0"),
+    ({"dropout": 1.0}, "dropout=1.0 must be"),
+    ({"n_step": 3, "reward_shift": -1.0}, "reward_shift=-1.0 with n_step=3"),
+    ({"head": "categorical"}, "does not fit"),
+  ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    iql(testing.continuous_spec(), **arguments)
+
+
+def test_dropout_is_of_training_alone():
+  spec = testing.continuous_spec()
+  agent = iql(spec, hidden=(16,), dropout=0.5, optimizer=optax.sgd(0.0))
+  batch = jax.tree.map(jnp.asarray, transitions(testing.fake_episodes(spec), np.arange(8)))
+  state = agent.init(jax.random.key(0), batch)
+  first, metrics = agent.update(state, batch)
+  _, again = agent.update(first, batch)
+  assert metrics["policy_loss"] != again["policy_loss"] and metrics["value_loss"] == again["value_loss"]
+  step = Step(batch.observation, batch.reward, jnp.zeros(8, bool))
+  plain = iql(spec, hidden=(16,)).act(state.params, (), step, None)[0]
+  np.testing.assert_array_equal(agent.act(state.params, (), step, None)[0], plain)
+
+
 def test_docstring_example():
-  assert doctest.testmod(iql_module).failed == 0
+  assert doctest.testmod(losses).failed == 0
