@@ -13,7 +13,8 @@ class Block(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     width = x.shape[-1]
     y = nn.LayerNorm(name="attention_norm")(x)
-    qkv = nn.DenseGeneral((3, self.heads, width // self.heads), name="qkv")(y)
+    # Without biases: a key's would change nothing, and its gradient be rounding errors alone, which Adam scales up.
+    qkv = nn.DenseGeneral((3, self.heads, width // self.heads), use_bias=False, name="qkv")(y)
     y = jax.nn.dot_product_attention(*(qkv[..., i, :, :] for i in range(3)))
     x = x + nn.DenseGeneral(width, axis=(-2, -1), name="out")(y)
     y = nn.gelu(nn.Dense(4 * width, name="up")(nn.LayerNorm(name="mlp_norm")(x)))

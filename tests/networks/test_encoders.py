@@ -109,10 +109,11 @@ def test_batch_axes_are_kept(encoder):
   observation = {"image": _random(2, 3, 2, 36, 36), "state": _random(2, 3, 3)}
   encoder = encoders.make(spec, encoder)
   variables = jax.jit(encoder.init)(jax.random.key(0), observation)
-  found = encoder.apply(variables, observation)
+  apply = jax.jit(encoder.apply)
+  found = apply(variables, observation)
   assert found.shape[:2] == (2, 3)
   for at in ((0,), (1, 2)):
-    part = encoder.apply(variables, jax.tree.map(lambda x, at=at: x[at], observation))
+    part = apply(variables, jax.tree.map(lambda x, at=at: x[at], observation))
     np.testing.assert_allclose(part, found[at], rtol=1e-4, atol=1e-5)
 
 

@@ -26,7 +26,7 @@ def test_shapes_are_the_papers():
 def test_forward_agrees_with_the_definition():
   picture = np.random.default_rng(0).uniform(size=(44, 40, 3))
   network = nature.Nature(features=7)
-  variables = network.init(jax.random.key(1), jnp.asarray(picture, jnp.float32))
+  variables = jax.jit(network.init)(jax.random.key(1), jnp.asarray(picture, jnp.float32))
   variables = jax.tree.map(lambda x: x + 0.01, variables)  # biases that count
   params = variables["params"]
   x = relu(conv(picture, params["conv_0"], stride=4))
@@ -34,7 +34,9 @@ def test_forward_agrees_with_the_definition():
   x = relu(conv(x, params["conv_2"]))
   expected = relu(dense(x.reshape(-1), params["dense"]))
   assert (expected > 0).sum() >= 3
-  np.testing.assert_allclose(network.apply(variables, picture.astype(np.float32)), expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    jax.jit(network.apply)(variables, picture.astype(np.float32)), expected, rtol=1e-4, atol=1e-5
+  )
 
 
 def test_the_smallest_picture():
