@@ -30,8 +30,9 @@ class Seeds(NamedTuple):
 def plan(count: int, mesh: Mesh) -> Seeds:
   """Seeds are spread where each device gets as many, and batched but on CPUs.
 
-  A CPU is busy with one seed's matmuls and has caches for one seed's parameters, so that ten seeds at once take longer
-  than one after the other; accelerators wait for small matmuls.
+  A CPU is busy with one seed's matmuls and has caches for one seed's parameters: on one core ten seeds took 9.9 (BC,
+  batch 256), 10.1 (BC, batch 8) and 10.2 times (IQL) the processor time of one when made one after the other, and 11.3,
+  12.6 and 11.6 times when batched. Accelerators wait for small matmuls.
 
   Raises:
     ValueError: where the number is no integer or below 1.
