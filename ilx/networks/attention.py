@@ -87,12 +87,17 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def _with_dropout(
   query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, rate: float, dropout_key: jax.Array
 ) -> jax.Array:
-  logits = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=jnp.float32)
-  seen = jnp.tril(jnp.ones(logits.shape[-2:], bool))
+  batch_size, length, heads, size = query.shape
+  # Batches of matrices: einsums over axes that are not in order leave the CPU's compiler with copies to make.
+  query, key, value = (x.swapaxes(1, 2).reshape(-1, length, size) for x in (query, key, value))
+  logits = jnp.matmul(query, key.swapaxes(1, 2), preferred_element_type=jnp.float32) * size**-0.5
+  logits = logits.reshape(batch_size, heads, length, length)
+  seen = jnp.tril(jnp.ones((length, length), bool))
   if mask is not None:
     seen = seen & mask
-  weights = jax.nn.softmax(jnp.where(seen, logits * query.shape[-1] ** -0.5, _UNSEEN), axis=-1)
-  return jnp.einsum("bnts,bsnh->btnh", dropout(weights, rate, dropout_key).astype(value.dtype), value)
+  weights = jax.nn.softmax(jnp.where(seen, logits, _UNSEEN), axis=-1)
+  weights = dropout(weights, rate, dropout_key).astype(value.dtype).reshape(-1, length, length)
+  return (weights @ value).reshape(batch_size, heads, length, size).swapaxes(1, 2)
 
 
 def _cudnn_can(query: jax.Array, mask: jax.Array | None) -> bool:

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from ilx.networks import attention as attention_lib
 from ilx.networks.transformer_layer import INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
 
+# Up to so many layers are compiled one after the other: a loop has to gather what its backward pass needs in larger
+# arrays, which on a CPU costs DT's update a tenth of its time.
+_UNROLLED = 4
 # What `jax.checkpoint` keeps.
 _REMAT = {
   "full": None,
@@ -166,6 +169,7 @@ class Transformer(nn.Module):
       split_rngs={"params": True},
       in_axes=(0, nn.broadcast),
       length=self.layers,
+      unroll=self.layers if self.layers <= _UNROLLED else 1,
     )
     same = ("heads", "layers", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
     attributes = {name: getattr(self, name) for name in same}

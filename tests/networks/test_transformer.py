@@ -241,6 +241,15 @@ def test_a_cache_longer_than_learnt_positions_is_refused():
     transformer.apply(_variables("learnt"), _tokens()[:, :1], cache, np.ones((B, 1), bool), method="extend")
 
 
+def test_attention_with_dropout_is_attention():
+  """At a rate too small for any weight to be dropped."""
+  query, key, value = (_tokens(seed, (B, L, HEADS, 4)) for seed in range(3))
+  mask = MASK[:, None, None, :]
+  expected = attention.causal(query, key, value, mask)
+  y = attention.causal(query, key, value, mask, 1e-7, jax.random.key(0))
+  np.testing.assert_allclose(y[MASK], expected[MASK], rtol=1e-4, atol=1e-6)
+
+
 def test_cudnn_where_it_can(monkeypatch):
   """What is taken is up to the device, the dtype and the shapes."""
 
