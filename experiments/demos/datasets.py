@@ -3,8 +3,9 @@
 Named ``<env>-<quality>``: random, medium, expert, or medium-expert, which is the other two, shuffled together. Actions
 are sampled from the policy. Every policy gives about 100,000 transitions in whole episodes. medium-replay is the
 training run that led to the medium policy, rebuilt from snapshots (``replay.py``): as many transitions as the run made
-until then, in its order. What is recorded follows bit for bit from the name and ``SEED`` on one platform, whatever the
-number of cores, processes and devices.
+until then, in its order. ``pointmaze-<size>`` are short walks in a maze, each labelled with a goal
+that it was not meant for (``maze.py``). What is recorded follows bit for bit from the name and ``SEED`` on one
+platform, whatever the number of cores, processes and devices.
 """
 
 import difflib
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 from rich import progress
 
-from experiments.demos import policy, replay
+from experiments.demos import finished, maze, policy, replay
 from ilx import data
 from ilx.evaluation import environments, rollout
 from ilx.types import Continuous
@@ -35,7 +36,7 @@ ENVIRONMENTS = {
 }
 REPLAY = "medium-replay"
 QUALITIES = ("random", "medium", REPLAY, "medium-expert", "expert")
-NAMES = tuple(f"{env}-{quality}" for env in ENVIRONMENTS for quality in QUALITIES)
+NAMES = (*(f"{env}-{quality}" for env in ENVIRONMENTS for quality in QUALITIES), *maze.MAZES)
 REFERENCES = pathlib.Path(__file__).parent / "references.json"
 
 # Another version, seed, policy or size makes other data: raise the version, so that cached datasets are told apart.
@@ -91,7 +92,9 @@ def _checked(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _fingerprints(name: str) -> dict[str, int]:
-  """CRC-32 of the weight files behind a dataset."""
+  """CRC-32 of the weight files behind a dataset; of a maze's map and options."""
+  if name in maze.MAZES:
+    return {name: zlib.crc32(repr(maze.MAZES[name]).encode())}
   env, quality = name.split("-", 1)
   shipped = [f"{env}-{q}" for q in _parts(quality) if q != "random"]
   return {policy_name: zlib.crc32(policy.path(policy_name).read_bytes()) for policy_name in shipped}
@@ -104,21 +107,23 @@ def _parts(quality: str) -> list[str]:
 
 def _build(name: str, root: pathlib.Path, rounds: int) -> None:
   with data.Recorder(root, name=name, version=VERSION, metadata=_metadata(name)) as recorder, _bar() as bar:
-    finished = _Finished(recorder)
+    done = finished.Finished(recorder)
     makers = _rounds(name, rounds)
     task = bar.add_task(name, total=len(makers))
-    for index in range(len(finished.returns), len(makers)):
+    for index in range(len(done.returns), len(makers)):
       episodes = makers[index](lambda share, index=index: bar.update(task, completed=index + share))
       # A build that was killed within this round has recorded its first episodes.
-      for episode in episodes[recorder.num_episodes - finished.num_episodes :]:
+      for episode in episodes[recorder.num_episodes - done.num_episodes :]:
         recorder.add(data.episode(episode.observation, episode.action, episode.reward, terminal=episode.is_terminal))
-      finished.add([float(np.sum(episode.reward, dtype=np.float64)) for episode in episodes])
-    returns = np.concatenate(finished.returns)
+      done.add([float(np.sum(episode.reward, dtype=np.float64)) for episode in episodes])
+    returns = np.concatenate(done.returns)
     recorder.metadata.update(data_return=float(returns.mean()), data_return_std=float(returns.std()))
 
 
 def _rounds(name: str, rounds: int) -> list[Round]:
   """How each round is made; a build that was killed makes those again that it had not recorded whole."""
+  if name in maze.MAZES:
+    return [functools.partial(_walks, name, index) for index in range(rounds)]
   env, quality = name.split("-", 1)
   if quality == REPLAY:
     segments = replay.segments(env, references()[ENVIRONMENTS[env]]["random_length"])
@@ -134,6 +139,16 @@ def _segment(
   act = policy.uniform(environments.spec(env_id).action) if segment.weights is None else policy.forward(segment.weights)
   count = max(1, round(scale * segment.env_steps / segment.length))
   return _record(env_id, act, _seed(name, index), count, progress)
+
+
+def _walks(name: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+  """One round of walks in a maze."""
+  task, seed = maze.MAZES[name], _seed(name, index)
+  act = maze.controller(task, maze.ACTION_NOISE)
+  count = NUM_ENVS * max(1, round(STEPS_PER_ROUND * task.size / (NUM_ENVS * task.walk)))
+  walks = _record(task.recorded, act, seed, count, progress, **task.recorded_kwargs)
+  goals = maze.goals(task, np.random.default_rng(seed), count)
+  return [maze.relabel(walk, goal) for walk, goal in zip(walks, goals, strict=True)]
 
 
 def _shuffled(name: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
@@ -161,42 +176,20 @@ def _play(env: str, quality: str, index: int, progress: Callable[[float], None])
 
 
 def _record(
-  env_id: str, act: policy.Forward, seed: int, count: int, progress: Callable[[float], None]
+  env_id: str, act: policy.Forward, seed: int, count: int, progress: Callable[[float], None], **env_kwargs: Any
 ) -> list[rollout.Episode]:
   """``count`` episodes with sampled actions, every slot playing its share."""
   episodes: list[rollout.Episode] = []
   rollout.play(
     policy.player(act, environments.spec(env_id).action),
     (),
-    environments.make(env_id, min(NUM_ENVS, count), seed),
+    environments.make(env_id, min(NUM_ENVS, count), seed, **env_kwargs),
     episodes=count,
     key=jax.random.key(seed, impl="threefry2x32"),
     on_episode=lambda _, episode: episodes.append(episode),
     progress=progress,
   )
   return episodes
-
-
-class _Finished:
-  """Returns of the rounds that are recorded, kept beside the recorder's journal until it closes."""
-
-  def __init__(self, recorder: data.Recorder):
-    self._path = recorder.path.with_name(f"{recorder.version}.incomplete") / "returns.jsonl"
-    self.returns: list[list[float]] = []
-    text = self._path.read_text() if self._path.exists() else ""
-    for line in text.splitlines(keepends=True):
-      returns = json.loads(line) if line.endswith("\n") else []  # a kill may tear the last line
-      if not returns or self.num_episodes + len(returns) > recorder.num_episodes:
-        break
-      self.returns.append(returns)
-
-  @property
-  def num_episodes(self) -> int:
-    return sum(map(len, self.returns))
-
-  def add(self, returns: list[float]) -> None:
-    self.returns.append(returns)
-    self._path.write_text("".join(json.dumps(row) + "\n" for row in self.returns))
 
 
 def _bar() -> progress.Progress:
@@ -208,8 +201,13 @@ def _seed(name: str, index: int) -> int:
 
 
 def _metadata(name: str) -> dict[str, Any]:
-  env, quality = name.split("-", 1)
-  env_id = ENVIRONMENTS[env]
+  if name in maze.MAZES:
+    env_id, env_kwargs = maze.MAZES[name].env_id, maze.MAZES[name].env_kwargs
+    policies = ["waypoint controller"]
+  else:
+    env, quality = name.split("-", 1)
+    env_id, env_kwargs = ENVIRONMENTS[env], {}
+    policies = [f"{env}-{q}" for q in _parts(quality)]
   action = environments.spec(env_id).action
   if isinstance(action, Continuous):
     bounds = {"action_low": action.low.tolist(), "action_high": action.high.tolist()}
@@ -218,9 +216,9 @@ def _metadata(name: str) -> dict[str, Any]:
   reference = references()[env_id]
   return {
     "env_id": env_id,
-    "env_kwargs": {},
+    "env_kwargs": env_kwargs,
     **bounds,
-    "policy": [f"{env}-{q}" for q in _parts(quality)],
+    "policy": policies,
     "weights": _fingerprints(name),
     "actions": "sampled",
     "seed": SEED,

@@ -20,12 +20,12 @@ from ilx.agents.bc import bc
 from ilx.agents.policies import Params
 from ilx.evaluation import rollout
 from ilx.networks import heads, mlp, scaling
-from ilx.types import Agent, Continuous, Discrete, Spec
+from ilx.types import Agent, Continuous, Discrete, Spec, Tree
 
 WEIGHTS = pathlib.Path(__file__).parent / "weights"
 
-# (observations float32 [B, O], generator or None for the mode) -> actions, float32 [B, A] or int32 [B].
-Forward = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
+# (observations float32 [B, O], or a tree; generator, or None for the mode) -> actions, float32 [B, A] or int32 [B].
+Forward = Callable[[Tree, np.random.Generator | None], np.ndarray]
 Weights = Mapping[str, np.ndarray]
 
 
@@ -125,12 +125,16 @@ def uniform(action: Continuous | Discrete) -> Forward:
   """Uniformly random actions; they have no mode."""
 
   def continuous(observation, rng):
-    return rng.uniform(action.low, action.high, (len(observation), action.size)).astype(np.float32)
+    return rng.uniform(action.low, action.high, (_batch_size(observation), action.size)).astype(np.float32)
 
   def discrete(observation, rng):
-    return rng.integers(action.num_actions, size=len(observation), dtype=np.int32)
+    return rng.integers(action.num_actions, size=_batch_size(observation), dtype=np.int32)
 
   return continuous if isinstance(action, Continuous) else discrete
+
+
+def _batch_size(observation: Tree) -> int:
+  return len(jax.tree.leaves(observation)[0])
 
 
 def player(act: Forward, action: Continuous | Discrete) -> rollout.Policy:
@@ -138,11 +142,11 @@ def player(act: Forward, action: Continuous | Discrete) -> rollout.Policy:
 
   def on_host(observation, *key):
     rng = np.random.Generator(np.random.Philox(key=np.asarray(key[0], np.uint64))) if key else None
-    return act(np.asarray(observation), rng)
+    return act(jax.tree.map(np.asarray, observation), rng)
 
   def jax_act(params, carry, step, key):
     del params
-    batch_size = step.observation.shape[0]
+    batch_size = step.reward.shape[0]
     if isinstance(action, Continuous):
       result = jax.ShapeDtypeStruct((batch_size, action.size), np.float32)
     else:

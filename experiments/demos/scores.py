@@ -11,10 +11,18 @@ EPISODES = 100
 SCORE_SEED = 30_000
 
 
-def score(act: policy.Forward, env_id: str, *, seed: int, sample: bool, episodes: int = EPISODES) -> dict[str, Any]:
+def score(
+  act: policy.Forward,
+  env_id: str,
+  *,
+  seed: int,
+  sample: bool,
+  episodes: int = EPISODES,
+  env_kwargs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
   """Return and length over ``episodes`` episodes, with the mean's 95 % interval (normal approximation)."""
   player = policy.player(act, environments.spec(env_id).action)
-  result = rollout.evaluate(player, (), env_id, episodes=episodes, seed=seed, sample=sample)
+  result = rollout.evaluate(player, (), env_id, episodes=episodes, seed=seed, sample=sample, env_kwargs=env_kwargs)
   mean, std = float(result.returns.mean()), float(result.returns.std(ddof=1))
   half = 1.96 * std / math.sqrt(episodes)
   return {

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from experiments import cli
-from experiments.demos import datasets, policy, replay
+from experiments.demos import datasets, maze, policy, replay
 from experiments.demos.scores import SCORE_SEED, score
 from ilx import data
 from ilx.evaluation import environments
@@ -19,7 +19,7 @@ QUALITIES = ("medium", "expert")
 
 TEXT = """# Experts of our own
 
-Made by `python -m experiments.demos.summarise` from the weight files and by playing.
+Made by `python -m experiments.demos.summarise` from the weight files and by playing; it builds replays and mazes.
 
 The policies in `weights/` were trained online in EnvPool by the code beside them: soft actor-critic (`sac.py`) where
 actions are continuous, PPO (`ppo.py`) where they are discrete. They are `.npz` files of float16 arrays and a JSON
@@ -69,6 +69,8 @@ again for more snapshots: its policy at 100,000 steps is the first run's, bit fo
 * `<env>`: {envs}
 * `<quality>`: {qualities}
 
+and the mazes below.
+
 About 100,000 transitions of whole episodes by each policy, sampled actions; `medium-expert` is the other two, shuffled
 together. They are recorded as RLDS below `$ILX_DATA_DIR` (default `~/.cache/ilx`), the same bit for bit on one
 platform, in about 10 seconds of one core for 100,000 transitions. The first `n` episodes are a fair sample, but in
@@ -80,6 +82,23 @@ in time, and plays as many transitions as the run made around it, in whole episo
 random; PPO's untrained policy is taken for random, too.
 
 {replays}
+
+## Mazes
+
+`pointmaze-medium` and `pointmaze-large` test stitching, as D4RL's `antmaze-*-diverse` do. A ball is pushed through
+EnvPool's `PointMaze_<Size>_Diverse_G-v3` from one corner to a goal that is drawn anew for every episode and stands in
+the observation; reaching it pays 1 and ends the episode, so that a mean return is a rate of success. An action lasts
+for {maze_steps} steps of the simulation; the time limits are the standard ones, 6 and 8 seconds.
+
+The data are short walks of a noisy waypoint controller (`maze.py`) from anywhere towards random squares, in the same
+maze with other starts and goals. Then each walk is given a goal as the task draws them, whatever it was up to, is paid
+where it comes upon that goal, and ends there. So what was done says nothing of the goal, and no walk is long enough to
+get from the start to any goal: only who joins pieces of many walks by their values gets there.
+
+{mazes}
+
+The controller without noise is the expert. IQL wants antmaze's hyper-parameters here: `--config.agent.expectile=0.9
+--config.agent.temperature=10 --config.agent.reward_shift=-1`.
 """
 
 
@@ -110,6 +129,36 @@ def _replay(env: str) -> list[str]:
   ]
 
 
+def _maze_reference(task: maze.Maze) -> dict[str, Any]:
+  """What random actions and the controller return."""
+  action = environments.spec(task.env_id).action
+  options = {"seed": SCORE_SEED, "env_kwargs": task.env_kwargs}
+  random = score(policy.uniform(action), task.env_id, sample=True, **options)
+  expert = score(maze.controller(task, 0.0), task.env_id, sample=False, **options)
+  return {
+    "random_return": random["return_mean"],
+    "random_length": random["length_mean"],
+    "expert_return": expert["return_mean"],
+    "episodes": expert["episodes"],
+    "envpool": environments.version(),
+  }
+
+
+def _maze(name: str) -> list[str]:
+  """A row on a maze's walks, which are built for it."""
+  task, episodes = maze.MAZES[name], data.load(datasets.build(name))
+  goals, (start,) = maze.cells(task, "g"), maze.cells(task, "r")
+  return [
+    name,
+    f"1, {len(goals)}",
+    str(task.walk),
+    f"{data.lengths(episodes).sum():,}",
+    f"{episodes.num_episodes:,}",
+    f"{data.returns(episodes).mean():.1%}",
+    ", ".join(str(maze.distances(task, tuple(goal))[tuple(start)]) for goal in goals),
+  ]
+
+
 def main() -> None:
   references, rows, commands = {}, [], []
   for env, env_id in datasets.ENVIRONMENTS.items():
@@ -129,6 +178,8 @@ def main() -> None:
       origin = [metadata["name"], f"{metadata['env_steps']:,}", str(metadata["seed"])]
       rows.append([*origin, _interval(mode), _interval(sample), f"{sample['length_mean']:,.0f}"])
     commands.append(f"    {shipped['expert']['command']} --workdir=runs/experts/{env_id}")
+  for task in maze.MAZES.values():
+    references[task.env_id] = _maze_reference(task)
   text = TEXT.format(
     scores=_table(["policy", "steps", "seed", "mode", "sampled", "length, sampled"], rows),
     references=_table(
@@ -141,6 +192,11 @@ def main() -> None:
     qualities=", ".join(datasets.QUALITIES),
     snapshots=replay.MAX_SNAPSHOTS,
     dense=replay.load("halfcheetah").metadata["command"],
+    mazes=_table(
+      ["dataset", "starts, goals", "actions in a walk", "transitions", "walks", "paid", "squares from start to goal"],
+      [_maze(name) for name in maze.MAZES],
+    ),
+    maze_steps=maze.FRAME_SKIP,
     replays=_table(
       [
         "dataset",

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.demos import datasets
+from experiments.demos import datasets, finished, maze
 from ilx import data
 
 NAME = "cartpole-medium-expert"
@@ -107,7 +107,7 @@ def test_torn_list_of_finished_rounds_is_played_again(built, tmp_path, monkeypat
     raise _Killed
 
   with monkeypatch.context() as patch:
-    patch.setattr(datasets._Finished, "add", dying)
+    patch.setattr(finished.Finished, "add", dying)
     with pytest.raises(_Killed):
       datasets.build(NAME, tmp_path, rounds=2)
   (tmp_path / NAME / f"{datasets.VERSION}.incomplete" / "returns.jsonl").write_text(torn)
@@ -138,7 +138,7 @@ def test_unknown_name_gets_the_nearest():
 
 def test_references_cover_all_environments():
   references = datasets.references()
-  assert list(references) == list(datasets.ENVIRONMENTS.values())
+  assert list(references) == [*datasets.ENVIRONMENTS.values(), *(task.env_id for task in maze.MAZES.values())]
   for reference in references.values():
     assert reference["random_return"] < reference["expert_return"]
     assert reference["episodes"] == 100
