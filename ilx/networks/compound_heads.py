@@ -34,7 +34,8 @@ class GaussianMixtureHead(nn.Module):
   Attributes:
     action_size: number of action dimensions, A.
     modes: components, K.
-    min_std: the least standard deviation.
+    min_std: the least standard deviation, by default robomimic's. Where actions lie on their bounds a component can
+      shrink onto them, and its likelihood then outweighs all else: 0.05 is safer.
     low_noise: whether samples have no noise about the means of components, as robomimic plays.
   """
 
