@@ -153,9 +153,9 @@ def dt(
   policies.check_observation(spec)
   _check(target_return=(target_return, math.isfinite(target_return), "a number"))
   _check(return_scale=(return_scale, return_scale > 0, "above 0"))
-  for name, value in (("length", length), ("layers", layers), ("max_episode_steps", max_episode_steps)):
+  for name, value in {"length": length, "layers": layers, "max_episode_steps": max_episode_steps}.items():
     _check(**{name: (value, value >= 1, "at least 1")})
-  for name, value in (("dropout", dropout), ("attention_dropout", attention_dropout)):
+  for name, value in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
     _check(**{name: (value, 0 <= value < 1, "from 0 to below 1")})
   _check(activation=(activation, activation in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}"))
   transformer = Transformer(
@@ -169,13 +169,9 @@ def dt(
     dtype=dtype,
     remat=remat,
   )
-  network = DecisionTransformer(
-    transformer,
-    heads_lib.make(spec.action, head, **(head_options or {})),
-    encoders.make(spec.observation, encoder),
-    max_episode_steps,
-    dropout,
-  )
+  head_module = heads_lib.make(spec.action, head, **(head_options or {}))
+  encoder_module = encoders.make(spec.observation, encoder)
+  network = DecisionTransformer(transformer, head_module, encoder_module, max_episode_steps, dropout)
   optimizer = _default_optimizer() if optimizer is None else optimizer
 
   def inputs(params: Params, window: Window) -> tuple[Any, ...]:
@@ -187,12 +183,8 @@ def dt(
 
   def init(key: jax.Array, batch: Window) -> State:
     key, network_key = jax.random.split(key)
-    params = Params(
-      network=None,
-      observation=scaling.observation_scale(spec),
-      action=scaling.action_scale(spec.action),
-      target_return=jnp.full((), target_return, jnp.float32),
-    )
+    scales = scaling.observation_scale(spec), scaling.action_scale(spec.action)
+    params = Params(None, *scales, jnp.full((), target_return, jnp.float32))
     one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), batch)
     params = params._replace(network=network.init(network_key, *inputs(params, one)[0]))
     return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
@@ -223,12 +215,9 @@ def dt(
     return action, Carry(memory, previous, earned, carry.target_return)
 
   def carry(batch_size: int) -> Carry:
-    return Carry(
-      context=context.make(transformer, batch_size, steps=length, tokens_per_step=3),
-      previous=jnp.zeros((batch_size, width)),
-      earned=jnp.zeros(batch_size),
-      target_return=jnp.full(batch_size, jnp.nan),
-    )
+    memory = context.make(transformer, batch_size, steps=length, tokens_per_step=3)
+    earned, target = jnp.zeros(batch_size), jnp.full(batch_size, jnp.nan)
+    return Carry(memory, jnp.zeros((batch_size, width)), earned, target)
 
   return Agent(init=init, update=update, act=act, carry=carry, view=Windows(length, frame_stack=frame_stack))
 
