@@ -8,10 +8,13 @@ from typing import Any
 import optax
 
 import ilx
+from ilx.networks import heads
 
 # Fields of the section that are not arguments of the constructor but make its optimizers, with their defaults.
 _OPTIMIZER = {"learning_rate": 3e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "gradient_clip": 0.0}
 
+# Fields that are options of heads, for agents that have an argument for them.
+_HEAD = tuple(dict.fromkeys(option for head in heads.HEADS for option in heads.options(head)))
 
 # Of a field that a config leaves to the data (None), the value that the returns in the data give.
 _OF_DATA = {
@@ -28,6 +31,7 @@ def make(
   steps: int,
   frame_stack: int = 0,
   facts: Mapping[str, Any] | None = None,
+  data: ilx.data.Episodes | ilx.data.Stream | None = None,
 ) -> ilx.Agent:
   """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
 
@@ -37,12 +41,14 @@ def make(
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
       ``warmup``, updates in which it rises from zero; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
-      largest global norm, 0 for none; every other field is an argument of the constructor.
+      largest global norm, 0 for none; the options of heads (``ilx.networks.heads.make``), None for their defaults;
+      every other field is an argument of the constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
     facts: on the data (``loading.Data.facts``), for the fields ``reward_scale`` and ``target_return`` where they are
       None.
+    data: what is learnt from, for the bins of ``binning="quantile"``.
 
   Raises:
     ValueError: for an unknown agent or field, naming the nearest valid one.
@@ -54,9 +60,15 @@ def make(
   options = {field: fields.pop(field, default) for field, default in _OPTIMIZER.items()}
   _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
   arguments = [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
+  known = [*arguments, *_OPTIMIZER, *(_HEAD if "head_options" in arguments else ())]
   for field in fields:
-    _check(field, [*arguments, *_OPTIMIZER], "config.agent")
+    _check(field, known, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
+  of_head = {field: fields.pop(field) for field in _HEAD if field in fields}
+  if of_head := {field: value for field, value in of_head.items() if value is not None}:
+    fields["head_options"] = of_head
+  if of_head.get("binning") == "quantile" and data is not None:
+    spec = ilx.data.rank_actions(spec, data)
   for field in [field for field in _OF_DATA if fields.get(field, 0) is None]:
     low, high = ((facts or {}).get(f"data_return_{end}") for end in ("min", "max"))
     if low is None or high is None:

@@ -154,11 +154,7 @@ def _joined(specs: Mapping[str, ilx.Spec]) -> ilx.Spec:
     raise ValueError("config.dataset: the datasets differ:\n  " + "\n  ".join(found))
   first, *others = specs.values()
   statistics = functools.reduce(ilx.data.merge, (spec.statistics for spec in specs.values()))
-  if isinstance(first.action, ilx.Discrete):
-    action = ilx.Discrete(max(spec.action.num_actions for spec in specs.values()))
-  else:
-    lows, highs = ([getattr(spec.action, edge) for spec in specs.values()] for edge in ("low", "high"))
-    action = ilx.Continuous(np.min(lows, axis=0), np.max(highs, axis=0))
+  action = jax.tree.map(_hull, *(spec.action for spec in specs.values()))
   if any(str(spec.action) != str(first.action) for spec in others):
     bounds = "; ".join(f"{name}: {spec.action}" for name, spec in specs.items())
     warnings.warn(f"the datasets' actions have different bounds ({bounds}); taken: {action}", stacklevel=3)
@@ -169,11 +165,24 @@ def _observation(spec: ilx.Spec) -> dict[str, str]:
   return layout({"observation": spec.observation})
 
 
+def _hull(*actions: Any) -> Any:
+  """The smallest bounds of (a part of) an action that hold all of these."""
+  first = actions[0]
+  if isinstance(first, ilx.Continuous):
+    lows, highs = ([getattr(action, edge) for action in actions] for edge in ("low", "high"))
+    return ilx.Continuous(np.min(lows, axis=0), np.max(highs, axis=0))
+  most = np.max([action.num_actions for action in actions], axis=0)
+  return type(first)(int(most) if isinstance(first, ilx.Discrete) else tuple(most.tolist()))
+
+
 def _layout(spec: ilx.Spec) -> dict[str, str]:
-  action = spec.action
-  return _observation(spec) | {
-    "action": f"continuous [{action.size}]" if isinstance(action, ilx.Continuous) else "discrete"
-  }
+  def kind(part: Any) -> str:
+    if isinstance(part, ilx.Continuous):
+      return f"continuous {list(part.low.shape)}"
+    return "discrete" if isinstance(part, ilx.Discrete) else f"{part.size} choices"
+
+  parts = jax.tree_util.tree_leaves_with_path({"action": spec.action})
+  return _observation(spec) | {jax.tree_util.keystr(path, simple=True, separator="/"): kind(p) for path, p in parts}
 
 
 def _heldout(

@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   with LoadingProgress() as loading_progress:
     task = load_task(config, loading_progress)
   print(loading.describe(task.data), flush=True)
-  agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts)
+  agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts, task.data.train)
   workdir.mkdir(parents=True, exist_ok=True)
   logs.write_json(workdir / "config.json", config.to_dict())
 

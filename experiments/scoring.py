@@ -8,7 +8,7 @@ import numpy as np
 
 import ilx
 from experiments.task import Task
-from ilx.evaluation.fidelity import DiscreteFidelity, Fidelity, fidelity
+from ilx.evaluation.fidelity import DiscreteFidelity, FactoredFidelity, Fidelity, MultiDiscreteFidelity, fidelity
 
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
 _EVALUATION_SEED, _FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
@@ -170,7 +170,16 @@ def of_heldout(split: str, compared: Sequence[Fidelity]) -> Mapping[str, Any] | 
   if not compared:
     return None
   first = compared[0]
-  about = {"split": split, "episodes": first.episodes, "transitions": first.transitions, **mean_scores(compared)}
+  return {"split": split, "episodes": first.episodes, "transitions": first.transitions, **_of_action(compared)}
+
+
+def _of_action(compared: Sequence[Fidelity]) -> dict[str, Any]:
+  first = compared[0]
+  if isinstance(first, FactoredFidelity):
+    return {"parts": {path: _of_action([one.parts[path] for one in compared]) for path in first.parts}}
+  about = mean_scores(compared)
+  if isinstance(first, MultiDiscreteFidelity):
+    return about | {"choices": [_of_action([one.choices[k] for one in compared]) for k in range(len(first.choices))]}
   if isinstance(first, DiscreteFidelity):
     each = {"count": first.count, "recall": _mean(compared, "recall")}
     return about | {"commonest_share": first.count.max() / first.transitions, "actions": each}

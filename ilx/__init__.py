@@ -3,7 +3,7 @@
 from ilx import agents, data, evaluation, networks, parallel, training
 from ilx.evaluation import evaluate
 from ilx.training import train
-from ilx.types import Agent, Continuous, Discrete, Spec, Statistics, Step, Transition
+from ilx.types import Agent, Continuous, Discrete, MultiDiscrete, Spec, Statistics, Step, Transition
 
 __version__ = "0.1.0"
 
@@ -11,6 +11,7 @@ __all__ = [
   "Agent",
   "Continuous",
   "Discrete",
+  "MultiDiscrete",
   "Spec",
   "Statistics",
   "Step",

@@ -15,8 +15,10 @@ def get_config() -> ml_collections.ConfigDict:
   config = defaults.get_config()
 
   config.agent.name = "bc"
-  # "deterministic", "tanh_gaussian" or "categorical"; empty: the first for continuous actions, the last for discrete.
+  # "deterministic", "gaussian", "tanh_gaussian", "gaussian_mixture" or "discretised" for continuous actions (empty: the
+  # first), "categorical" for discrete ones.
   config.agent.head = ""
+  defaults.head_options(config)
   # Widths of the MLP's hidden layers.
   config.agent.hidden = (256, 256)
   config.agent.learning_rate = 3e-4

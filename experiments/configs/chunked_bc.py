@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.execute = 0
   # See ``bc.py``.
   config.agent.head = ""
+  defaults.head_options(config)
   config.agent.encoder = "flat"
   # Widths of the MLP's hidden layers.
   config.agent.hidden = (256, 256)

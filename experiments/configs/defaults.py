@@ -1,6 +1,20 @@
 """The fields that every experiment has: data, run, evaluation. What one algorithm differs in stands in its own file."""
 
 import ml_collections
+from ml_collections import config_dict
+
+
+def head_options(config: ml_collections.ConfigDict) -> None:
+  """Adds the fields of ``config.agent`` that are options of heads; None for their defaults."""
+  # Of "gaussian_mixture": how many components (5), the least standard deviation (1e-4), and whether sampled actions are
+  # the means of components (False).
+  config.agent.modes = config_dict.placeholder(int)
+  config.agent.min_std = config_dict.placeholder(float)
+  config.agent.low_noise = config_dict.placeholder(bool)
+  # Of "discretised": how many bins a dimension has (256), and whether they are of equal widths ("uniform"), hold equal
+  # shares of the data ("quantile"), or are finest about the middle ("mu_law").
+  config.agent.bins = config_dict.placeholder(int)
+  config.agent.binning = config_dict.placeholder(str)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -24,6 +24,7 @@ MEASURES = (
   Measure("explained", "Variance explained", True),
   Measure("accuracy", "Accuracy", True),
   Measure("balanced_accuracy", "Mean recall of actions", True),
+  Measure("all_right", "All choices right", True),
   Measure("commonest_share", "Commonest action alone", True),
 )
 _COLUMNS = {
@@ -45,6 +46,10 @@ def found(result: Mapping[str, Any]) -> Mapping[str, Any]:
 def measures(result: Mapping[str, Any], minus: str = text.MINUS) -> list[tuple[str, str]]:
   """(name, value) of what was measured."""
   about = found(result)
+  parts = about.get("parts")
+  if isinstance(parts, Mapping):
+    each = {path: measures({"heldout": part}, minus) for path, part in parts.items()}
+    return [(f"{path}: {title[0].lower()}{title[1:]}", value) for path, pairs in each.items() for title, value in pairs]
   return [
     (measure.title, shown(value, measure.share, minus))
     for measure in MEASURES
