@@ -1,4 +1,3 @@
-import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +8,6 @@ import pytest
 from ilx import testing
 from ilx.agents.augmented import augmented
 from ilx.agents.bc import bc
-from ilx.networks import impala
 from ilx.types import Agent, Continuous, Discrete, Spec, Step, Transition
 
 PICTURE = jax.ShapeDtypeStruct((2, 16, 16), jnp.uint8)
@@ -20,8 +18,7 @@ class TestAugmented(testing.AgentConformance):
   noisy = True
 
   def make(self):
-    encoder = functools.partial(impala.Impala, channels=(2,), blocks=1, features=4)
-    return augmented(bc(self.spec, hidden=(8,), encoder=encoder), self.spec, pixels=2)
+    return augmented(bc(self.spec, hidden=(8,)), self.spec, pixels=2)
 
 
 class State(NamedTuple):
