@@ -10,6 +10,9 @@ import optax
 import ilx
 from ilx.networks import heads
 
+# Not the combinators, which make agents of agents.
+AGENTS = tuple(name for name in ilx.agents.__all__ if name != "augmented")
+
 # Fields of the section that are not arguments of the constructor but make its optimizers, with their defaults.
 _OPTIMIZER = {"learning_rate": 3e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "gradient_clip": 0.0}
 
@@ -41,8 +44,8 @@ def make(
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
       ``warmup``, updates in which it rises from zero; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
-      largest global norm, 0 for none; the options of heads (``ilx.networks.heads.make``), None for their defaults;
-      every other field is an argument of the constructor.
+      largest global norm, 0 for none; ``augment``, by how many pixels pictures are shifted at random; the options of
+      heads (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
@@ -55,12 +58,13 @@ def make(
   """
   fields = dict(config)
   name = fields.pop("name")
-  _check(name, ilx.agents.__all__, "config.agent.name")
+  _check(name, AGENTS, "config.agent.name")
   constructor = getattr(ilx.agents, name)
   options = {field: fields.pop(field, default) for field, default in _OPTIMIZER.items()}
   _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
+  pixels = fields.pop("augment", 0)
   arguments = [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
-  known = [*arguments, *_OPTIMIZER, *(_HEAD if "head_options" in arguments else ())]
+  known = [*arguments, *_OPTIMIZER, "augment", *(_HEAD if "head_options" in arguments else ())]
   for field in fields:
     _check(field, known, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
@@ -81,7 +85,8 @@ def make(
   if "policy_optimizer" in arguments:
     fields["policy_optimizer"] = _optimizer(steps, **options)
     options["schedule"] = "constant"
-  return constructor(spec, optimizer=_optimizer(steps, **options), **fields)
+  agent = constructor(spec, optimizer=_optimizer(steps, **options), **fields)
+  return ilx.agents.augmented(agent, spec, pixels=pixels) if pixels else agent
 
 
 def _optimizer(

@@ -23,6 +23,10 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.agent = ml_collections.ConfigDict()
   config.agent.name = ""
+  # How pictures in observations become features: "flat" (as vectors), "nature", "impala" or "vit".
+  config.agent.encoder = "flat"
+  # By how many pixels at most pictures are shifted at random in every update; 0: not at all.
+  config.agent.augment = 0
 
   # A built-in name (built on first use), a name under $ILX_DATA_DIR, or the folder of a TFDS dataset. Several are
   # mixed: "a,b" draws every transition as often as any other, "a=0.7,b=0.3" gives each dataset its share of a batch.

@@ -30,6 +30,7 @@ RECORDINGS = {
   Recording("MetaWorld_DrawerOpen-v3_expert", 899.0): 899.0,
   Recording("MetaWorld_DoorOpen-v3_expert", 928.0): 949.0,
 }
+_LOCOMOTION = ENVIRONMENTS  # names of recordings begin alike
 _DISCRETE = ("lunarlander", "cartpole", "minigrid")
 
 
@@ -70,6 +71,8 @@ def fields(agent: str, task: Task) -> Mapping[str, Any]:
   found: dict[str, Any] = {"dataset": task.dataset, "split": "train"}
   if agent == "rebrac":
     found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
+  if agent == "iql" and not task.dataset.startswith(_LOCOMOTION):
+    found["agent.reward_scale"] = 1.0  # the paper divides the rewards of locomotion alone
   if agent == "iql" and task.group == "mazes":
     # Kostrikov et al. 2021, section 5: the values for antmaze.
     found |= {"agent.expectile": 0.9, "agent.temperature": 10.0, "agent.reward_shift": -1.0}

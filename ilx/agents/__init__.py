@@ -1,5 +1,6 @@
-"""Learning algorithms: one file each, one constructor each, all returning `ilx.Agent`."""
+"""Learning algorithms: one file each, one constructor each, all returning `ilx.Agent`; combinators take one, too."""
 
+from ilx.agents.augmented import augmented
 from ilx.agents.bc import bc
 from ilx.agents.bc_transformer import bc_transformer
 from ilx.agents.chunked_bc import chunked_bc
@@ -8,4 +9,4 @@ from ilx.agents.iql import iql
 from ilx.agents.rebrac import rebrac
 from ilx.agents.td3_bc import td3_bc
 
-__all__ = ["bc", "bc_transformer", "chunked_bc", "dt", "iql", "rebrac", "td3_bc"]
+__all__ = ["augmented", "bc", "bc_transformer", "chunked_bc", "dt", "iql", "rebrac", "td3_bc"]

@@ -62,7 +62,8 @@ def place(step: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
   """
   half = steps // 2
   first, second = step % steps == 0, (step % steps == half) | (step == 0)
-  return jnp.stack([first, second]), (step >= steps) & (step % steps < half)
+  # Before step K//2 of an episode both caches hold the same.
+  return jnp.stack([first, second]), step % steps < half
 
 
 def extend(

@@ -7,17 +7,20 @@ import pytest
 from ilx import testing
 from ilx.agents import bc
 from ilx.agents.bc_transformer import bc_transformer, masked_mean
-from ilx.types import Continuous, Discrete, Spec, Step, Window
+from ilx.types import Discrete, Spec, Step, Window
 
 SMALL = {"length": 4, "layers": 1, "heads": 2, "width": 16}
 
 
-class TestActionsAndDropout(testing.AgentConformance):
-  spec = testing.continuous_spec()
+class TestPicturesActionsAndDropout(testing.AgentConformance):
+  spec = Spec(
+    {"image": jax.ShapeDtypeStruct((16, 16, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
+    testing.continuous_spec().action,
+  )
   noisy = True
 
   def make(self):
-    return bc_transformer(self.spec, actions=True, **SMALL)
+    return bc_transformer(self.spec, head="tanh_gaussian", actions=True, **SMALL)
 
 
 class TestDiscrete(testing.AgentConformance):
@@ -25,16 +28,6 @@ class TestDiscrete(testing.AgentConformance):
 
   def make(self):
     return bc_transformer(self.spec, dropout=0.0, positions="learnt", **SMALL)
-
-
-class TestPictures(testing.AgentConformance):
-  spec = Spec(
-    {"image": jax.ShapeDtypeStruct((16, 16, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
-    Continuous(-np.ones(2), np.ones(2)),
-  )
-
-  def make(self):
-    return bc_transformer(self.spec, dropout=0.0, head="tanh_gaussian", **SMALL)
 
 
 def _windows(rng, size=64, length=6):

@@ -1,5 +1,6 @@
 """From a config's ``agent`` section to an agent: optimizers, and what is left to the data."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,3 +72,15 @@ def test_data_without_rewards_leave_nothing_to_take(given):
   facts = {"data_return_min": None, "data_return_max": None}
   with pytest.raises(ValueError, match=r"config.agent.target_return: the data have no rewards .* set it to a number"):
     agents.make({"name": "bc", "target_return": None}, SPEC, 4, facts=facts)
+
+
+def test_pictures_are_shifted_where_asked_for():
+  pictures = SPEC._replace(observation=jax.ShapeDtypeStruct((16, 16, 1), jnp.uint8), statistics=None)
+  section = {"name": "bc", "encoder": "flat", "augment": 2}
+  with pytest.raises(ValueError, match="no pictures"):
+    agents.make(section, SPEC, 4)
+  agent, plain = agents.make(section, pictures, 4), agents.make({**section, "augment": 0}, pictures, 4)
+  observation = jax.random.randint(jax.random.key(0), (8, 16, 16, 1), 0, 256).astype(jnp.uint8)
+  batch = ilx.Transition(observation, jnp.ones((8, 3)), jnp.zeros(8), jnp.ones(8), observation)
+  losses = [float(a.update(a.init(jax.random.key(0), batch), batch)[1]["loss"]) for a in (agent, plain)]
+  assert losses[0] != losses[1]

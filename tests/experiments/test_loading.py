@@ -326,12 +326,12 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(robot, finished, tmp_path, m
   config = _config(robot, tier=tier, heldout="val")
   check = trainer._check_finite
 
-  def die(row, step):
+  def die(means, step, numbers):
     if step == 50 and by is Killed:
       raise Killed
     if step == 50:
       signal.raise_signal(signal.SIGTERM)
-    check(row, step)
+    check(means, step, numbers)
 
   monkeypatch.setattr(trainer, "_check_finite", die)
   with pytest.raises(by):
