@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ilx.networks import attention
+from ilx.networks import transformer as transformer_lib
 from ilx.networks.transformer import Transformer
 
 LAYERS, HEADS, WIDTH, B, L = 2, 2, 8, 5, 7
@@ -168,8 +169,10 @@ def plain_gradients():
   return _gradients()
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
-def test_computing_again_changes_nothing(remat, plain_gradients):
+@pytest.mark.parametrize(("remat", "unrolled"), [("full", 0), ("dots", 4)])
+def test_computing_again_changes_nothing(remat, unrolled, plain_gradients, monkeypatch):
+  """Nor does a loop over the layers, which few of them are not given."""
+  monkeypatch.setattr(transformer_lib, "_UNROLLED", unrolled)
   for a, b in zip(jax.tree.leaves(_gradients(remat=remat)), jax.tree.leaves(plain_gradients), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
