@@ -12,7 +12,7 @@ CONTINUOUS_ONLY = ("td3_bc", "rebrac")
 TRANSFORMERS = ("dt", "bc_transformer")
 ENVIRONMENTS = ("halfcheetah", "hopper", "walker2d")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
-MAZES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
+MAZES = ("pointmaze-medium", "pointmaze-large")
 
 # Recordings of others. The expert's return, 100 of the normalised score, is that of the expert set of the same task,
 # else that of the policy behind the data.

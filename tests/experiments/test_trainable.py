@@ -37,7 +37,7 @@ def _config(dataset: pathlib.Path, **changes):
 
 
 def _losses(config) -> tuple[task.Task, list[float]]:
-  """The mean loss of every twenty updates."""
+  """The mean loss between two logs."""
   found = task.load(config)
   rows = []
   ilx.train(
@@ -90,6 +90,9 @@ def test_a_recording_of_actions_alone_is_refused(shared_data, tmp_path):
 def test_a_real_robots_dataset(shared_data, tmp_path):
   folder = shutil.copytree(shared_data / "rlds" / "bridge_dataset" / "1.0.0", tmp_path / "bridge_dataset" / "1.0.0")
   config = _config(folder, env_id="none", observation="state,image_0", heldout="val", tier="host")
+  config.update(batch_size=16, steps=30, log_every=10)
+  # As one flat row the picture's 12,288 numbers drown the state: its first updates saturate the actions for good.
+  config.agent.encoder = "nature"
   found, losses = _losses(config)
   assert found.env_id is None
   assert {name: leaf.shape for name, leaf in found.data.spec.observation.items()} == {
@@ -97,4 +100,4 @@ def test_a_real_robots_dataset(shared_data, tmp_path):
     "image_0": (64, 64, 3),
   }
   assert found.data.heldout.episodes.num_episodes == 25
-  assert losses[-1] < losses[0], losses
+  assert losses[-1] < 0.7 * losses[0], losses
