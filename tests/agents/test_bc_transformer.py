@@ -12,15 +12,14 @@ from ilx.types import Discrete, Spec, Step, Window
 SMALL = {"length": 4, "layers": 1, "heads": 2, "width": 16}
 
 
-class TestPicturesActionsAndDropout(testing.AgentConformance):
+class TestPicturesAndActions(testing.AgentConformance):
   spec = Spec(
     {"image": jax.ShapeDtypeStruct((16, 16, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
     testing.continuous_spec().action,
   )
-  noisy = True
 
   def make(self):
-    return bc_transformer(self.spec, head="tanh_gaussian", actions=True, **SMALL)
+    return bc_transformer(self.spec, head="tanh_gaussian", actions=True, dropout=0.0, **SMALL)
 
 
 class TestDiscrete(testing.AgentConformance):
@@ -74,7 +73,7 @@ def test_remembers_what_bc_cannot():
 
 
 def _case(spec, **kwargs):
-  agent = bc_transformer(spec, **SMALL, dropout=0.0, **kwargs)
+  agent = bc_transformer(spec, **SMALL | {"dropout": 0.0} | kwargs)
   episodes = testing.fake_episodes(spec, length=9)
   batch = agent.view.take(agent.view.prepare(episodes), np.arange(9))
   return agent, batch, jax.jit(agent.init)(jax.random.key(0), batch)
@@ -92,6 +91,14 @@ def test_padding_does_not_count():
   )
   for a, b in zip(jax.tree.leaves(update(state, junk)[1]), jax.tree.leaves(expected[1]), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_every_update_drops_others():
+  agent, batch, state = _case(testing.continuous_spec(), dropout=0.5, optimizer=optax.sgd(0.0))
+  update = jax.jit(agent.update)
+  after, first = update(state, batch)
+  assert update(state, batch)[1]["loss"] == first["loss"]
+  assert update(after, batch)[1]["loss"] != first["loss"]
 
 
 def test_loss_is_the_mean_over_real_steps():
