@@ -196,7 +196,7 @@ def test_padding_changes_nothing():
   real = jax.tree.map(lambda x: x[:, 2:], padded)
   np.testing.assert_allclose(made.predict(padded)[:, 2:], made.predict(real), rtol=1e-5, atol=1e-6)
 
-  garbage = jax.tree.map(lambda x: x.at[:, :2].set(7), padded)._replace(mask=padded.mask)
+  garbage = jax.tree.map(lambda x: x.at[:, :2].set(jnp.asarray(7, x.dtype)), padded)._replace(mask=padded.mask)
   np.testing.assert_allclose(made.predict(garbage)[:, 2:], made.predict(real), rtol=1e-5, atol=1e-6)
   of_garbage, of_zeros = (made.update(made.state, windows)[1]["loss"] for windows in (garbage, padded))
   np.testing.assert_allclose(of_garbage, of_zeros, rtol=1e-6)
