@@ -43,7 +43,7 @@ def make(
 
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
-      ``warmup``, updates in which it rises from zero; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
+      ``warmup``, updates in which it rises linearly; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
       largest global norm, 0 for none; ``augment``, by how many pixels pictures are shifted at random; the options of
       heads (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the constructor.
     spec: of the data.
@@ -97,7 +97,8 @@ def _optimizer(
     rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
   if warmup:
     constant = rate if callable(rate) else optax.constant_schedule(rate)
-    rate = optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), constant], [warmup])
+    rising = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)  # no update is lost
+    rate = optax.join_schedules([rising, constant], [warmup])
   adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
   return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
 

@@ -34,7 +34,7 @@ class Run(NamedTuple):
 def overrides(run: Run) -> dict[str, Any]:
   """The fields that differ from the agent's own config file."""
   return {
-    **suite.fields(run.agent, run.task),
+    **suite.fields(run.agent, run.task, run.steps),
     "steps": run.steps,
     "seed": run.seeds[0],
     **({"seeds": len(run.seeds)} if len(run.seeds) > 1 else {}),

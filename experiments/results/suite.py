@@ -31,6 +31,7 @@ RECORDINGS = {
   Recording("MetaWorld_DoorOpen-v3_expert", 928.0): 949.0,
 }
 _LOCOMOTION = ENVIRONMENTS  # names of recordings begin alike
+_RETURN_SCALES = (("pointmaze", 1.0), ("minigrid", 1.0), ("lunarlander", 100.0))
 _DISCRETE = ("lunarlander", "cartpole", "minigrid")
 
 
@@ -66,8 +67,8 @@ def applies(agent: str, task: Task) -> bool:
   return agent not in CONTINUOUS_ONLY or not task.dataset.startswith(_DISCRETE)
 
 
-def fields(agent: str, task: Task) -> Mapping[str, Any]:
-  """What the paper sets by task, as fields of the config; nothing is tuned here."""
+def fields(agent: str, task: Task, steps: int) -> Mapping[str, Any]:
+  """What the paper sets by task, or by the number of updates, as fields of the config; nothing is tuned here."""
   found: dict[str, Any] = {"dataset": task.dataset, "split": "train"}
   if agent == "rebrac":
     found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
@@ -76,6 +77,14 @@ def fields(agent: str, task: Task) -> Mapping[str, Any]:
   if agent == "iql" and task.group == "mazes":
     # Kostrikov et al. 2021, section 5: the values for antmaze.
     found |= {"agent.expectile": 0.9, "agent.temperature": 10.0, "agent.reward_shift": -1.0}
+  if agent in TRANSFORMERS:
+    # The papers' runs are longer than their warm-up of 10,000 updates by an order of magnitude.
+    found["agent.warmup"] = steps // 10
+  if agent == "dt":
+    # Such that returns come out at about 1 to 10, as in the paper's tasks.
+    found["agent.return_scale"] = next(
+      (scale for name, scale in _RETURN_SCALES if task.dataset.startswith(name)), 1000.0
+    )
   return found
 
 

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ilx.networks.convolution import Conv
+
 
 class ResidualBlock(nn.Module):
   """``x + conv(relu(conv(relu(x))))``, of unchanged shape ``[..., H, W, C]``."""
@@ -12,7 +14,7 @@ class ResidualBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     y = x
     for i in range(2):
-      y = nn.Conv(x.shape[-1], (3, 3), name=f"conv_{i}")(nn.relu(y))
+      y = Conv(x.shape[-1], 3, name=f"conv_{i}")(nn.relu(y))
     return x + y
 
 
@@ -38,7 +40,7 @@ class Impala(nn.Module):
   def __call__(self, picture: jax.Array) -> jax.Array:
     x = picture
     for i, channels in enumerate(self.channels):
-      x = max_pool(nn.Conv(self.width * channels, (3, 3), name=f"conv_{i}")(x))
+      x = max_pool(Conv(self.width * channels, 3, name=f"conv_{i}")(x))
       for j in range(self.blocks):
         x = ResidualBlock(name=f"block_{i}_{j}")(x)
     x = nn.relu(x).reshape(*x.shape[:-3], -1)

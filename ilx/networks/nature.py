@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from ilx.networks.convolution import Conv
+
 # Channels, size of the kernel, stride.
 _LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
@@ -26,6 +28,6 @@ class Nature(nn.Module):
   def __call__(self, picture: jax.Array) -> jax.Array:
     x = picture
     for i, (channels, size, stride) in enumerate(_LAYERS):
-      x = nn.relu(nn.Conv(channels, (size, size), (stride, stride), padding="VALID", name=f"conv_{i}")(x))
+      x = nn.relu(Conv(channels, size, stride, "VALID", name=f"conv_{i}")(x))
     x = x.reshape(*x.shape[:-3], -1)
     return nn.relu(nn.Dense(self.features, name="dense")(x))

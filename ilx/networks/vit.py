@@ -1,7 +1,11 @@
 """A small vision transformer."""
 
+import math
+
 import flax.linen as nn
 import jax
+
+from ilx.networks.convolution import Conv
 
 
 class Block(nn.Module):
@@ -43,9 +47,9 @@ class ViT(nn.Module):
   def __call__(self, picture: jax.Array) -> jax.Array:
     if self.width % self.heads:
       raise ValueError(f"ViT: heads={self.heads} do not divide width={self.width}; choose a multiple")
-    batch, size = picture.shape[:-3], (self.patch, self.patch)
-    x = nn.Conv(self.width, size, size, padding="SAME", name="patches")(picture.reshape(-1, *picture.shape[-3:]))
-    x = x.reshape(x.shape[0], -1, self.width)
+    batch = picture.shape[:-3]
+    x = Conv(self.width, self.patch, self.patch, name="patches")(picture)
+    x = x.reshape(math.prod(batch), -1, self.width)
     x = x + self.param("positions", nn.initializers.normal(0.02), x.shape[1:])
     for i in range(self.layers):
       x = Block(self.heads, name=f"block_{i}")(x)

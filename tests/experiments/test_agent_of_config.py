@@ -44,7 +44,7 @@ def test_the_policy_alone_is_scheduled_where_values_are_learnt_too(given):
 
 def test_warmup_comes_before_the_schedule(given):
   agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 2}, SPEC, 6)
-  expected = [0.0, 0.05, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
+  expected = [0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
   np.testing.assert_allclose(rates(given["policy_optimizer"], 6), expected, atol=1e-5)
 
 
