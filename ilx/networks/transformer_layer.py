@@ -122,8 +122,9 @@ class MLP(nn.Module):
 class Dense(nn.Module):
   """A linear map of the last axes, as a product of two matrices.
 
-  Flattened, since XLA's CPU compiler transposes a copy of the cotangent for the gradient of weights that are
-  multiplied with more than two axes, which then takes 1.6 times as long.
+  In the form whose gradients XLA's CPU compiler is best at: flattened, since for weights that are multiplied with more
+  than two axes the cotangent is copied transposed, and their gradient takes 1.6 times as long; and with the transpose
+  where the kernel is tall, as a tall gradient takes 1.9 times as long as a wide one.
 
   Attributes:
     features: axes of the result.
@@ -144,7 +145,11 @@ class Dense(nn.Module):
     batch, given = x.shape[: x.ndim - self.inputs], x.shape[x.ndim - self.inputs :]
     rows, columns = math.prod(given), math.prod(self.features)
     kernel = self.param("kernel", nn.initializers.normal(self.std), (*given, *self.features), jnp.float32)
-    y = x.reshape(-1, rows).astype(self.dtype) @ kernel.reshape(rows, columns).astype(self.dtype)
+    x, matrix = x.reshape(-1, rows).astype(self.dtype), kernel.reshape(rows, columns).astype(self.dtype)
+    if rows > columns:
+      y = jax.lax.dot_general(x, jax.lax.optimization_barrier(matrix.T), (((1,), (1,)), ((), ())))
+    else:
+      y = x @ matrix
     if self.bias:
       bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
       y = y + bias.reshape(columns).astype(self.dtype)
