@@ -58,14 +58,14 @@ def _pool(x):
 
 def test_forward_agrees_with_the_definition():
   picture = np.random.default_rng(0).uniform(size=(11, 8, 3))
-  network = impala.Impala(channels=(4, 5), blocks=1, features=6)
+  network = impala.Impala(channels=(4, 5), blocks=1, features=16)
   variables = jax.jit(network.init)(jax.random.key(1), jnp.asarray(picture, jnp.float32))
   params = variables["params"]
   x = picture
   for i in range(2):
     x = _block(_pool(conv(x, params[f"conv_{i}"], padding=1)), params[f"block_{i}_0"])
   expected = relu(dense(relu(x).reshape(-1), params["dense"]))
-  assert (expected > 0).sum() >= 3
+  assert 0 < np.sum(expected > 0) < len(expected)
   np.testing.assert_allclose(
     jax.jit(network.apply)(variables, picture.astype(np.float32)), expected, rtol=1e-4, atol=1e-5
   )

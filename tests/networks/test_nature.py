@@ -25,7 +25,7 @@ def test_shapes_are_the_papers():
 
 def test_forward_agrees_with_the_definition():
   picture = np.random.default_rng(0).uniform(size=(44, 40, 3))
-  network = nature.Nature(features=7)
+  network = nature.Nature(features=16)
   variables = jax.jit(network.init)(jax.random.key(1), jnp.asarray(picture, jnp.float32))
   variables = jax.tree.map(lambda x: x + 0.01, variables)  # biases that count
   params = variables["params"]
@@ -33,7 +33,7 @@ def test_forward_agrees_with_the_definition():
   x = relu(conv(x, params["conv_1"], stride=2))
   x = relu(conv(x, params["conv_2"]))
   expected = relu(dense(x.reshape(-1), params["dense"]))
-  assert (expected > 0).sum() >= 3
+  assert 0 < np.sum(expected > 0) < len(expected)
   np.testing.assert_allclose(
     jax.jit(network.apply)(variables, picture.astype(np.float32)), expected, rtol=1e-4, atol=1e-5
   )
