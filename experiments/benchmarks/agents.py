@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import ilx
 from experiments.benchmarks import fake, flops, matmuls, measure
 from experiments.benchmarks.measure import Row
+from experiments.benchmarks.training import copied, initial_state, repeated_updates
 from ilx.parallel import make_mesh
 from ilx.parallel.mesh import replicated
 from ilx.training import seeds as seeds_lib
@@ -87,7 +87,7 @@ def updates(
   """Updates a second by the trainer's own program; ``least`` is a bar that is not scaled."""
   work = flops.of(agent.update, *shapes(agent, data, batch_size))
   calls = {
-    "update": measure.repeated(_updates(agent, data, batch_size), seconds),
+    "update": measure.repeated(repeated_updates(agent, data, batch_size), seconds),
     "large": measure.repeated(matmuls.large(), seconds, work=2 * matmuls.SIDE**3 / work),
   }
   times = measure.interleave(calls, rounds)
@@ -107,16 +107,16 @@ def updates(
 
 def first(name: str, agent: ilx.Agent, data: ilx.data.Episodes, subject: Subject, rounds: int) -> Row:
   """Compilation of the trainer's program and one update, anew each time, beside the update alone."""
-  state = _state(agent, data, subject.batch_size)
+  state = initial_state(agent, data, subject.batch_size)
 
   def compiled() -> float:
     # Another function each time, so that no cache of tracing or compilation helps.
     fresh = agent._replace(update=lambda state, batch: agent.update(state, batch))
     program = make_program(fresh, subject.batch_size, make_mesh())
-    jax.block_until_ready(program(_copied(state), data, jax.random.key(0), 1))
+    jax.block_until_ready(program(copied(state), data, jax.random.key(0), 1))
     return 1.0
 
-  alone = _updates(agent, data, subject.batch_size)
+  alone = repeated_updates(agent, data, subject.batch_size)
   alone(1)
   times = measure.interleave({"first": compiled, "alone": lambda: (alone(1), 1.0)[1]}, rounds)
   return measure.row(
@@ -126,7 +126,7 @@ def first(name: str, agent: ilx.Agent, data: ilx.data.Episodes, subject: Subject
 
 def acting(name: str, agent: ilx.Agent, data: ilx.data.Episodes, seconds: float, rounds: int) -> list[Row]:
   """Time of one action, by environment, where `ENVIRONMENTS` act together; observations come from the host."""
-  params = _state(agent, data, 8).params
+  params = initial_state(agent, data, 8).params
   act = jax.jit(lambda params, carry, step: agent.act(params, carry, step, None))
   observation = np.asarray(data.observation[:ENVIRONMENTS])
   step = ilx.Step(observation, np.zeros(ENVIRONMENTS, np.float32), np.zeros(ENVIRONMENTS, bool))
@@ -156,7 +156,7 @@ def many_seeds(
   mesh = make_mesh()
   seeds = seeds_lib.plan(count, mesh)
   program = make_program(agent, batch_size, mesh, seeds)
-  states = [_initial(agent, data, batch_size) for _ in range(count)]
+  states = [initial_state(agent, data, batch_size) for _ in range(count)]
   state, keys = seeds_lib.stack(states, seeds, mesh), jax.random.split(jax.random.key(0), count)
 
   def call(n: int) -> None:
@@ -165,7 +165,7 @@ def many_seeds(
 
   calls = {
     "many": measure.repeated(call, 2 * seconds),
-    "one": measure.repeated(_updates(agent, data, batch_size), seconds),
+    "one": measure.repeated(repeated_updates(agent, data, batch_size), seconds),
   }
   times = measure.interleave(calls, rounds)
   bar = count if jax.default_backend() == "cpu" else 2
@@ -188,30 +188,3 @@ def shapes(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> tuple[
 def _memory(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> int:
   """Bytes that one update needs beside its arguments and results."""
   return jax.jit(agent.update).lower(*shapes(agent, data, batch_size)).compile().memory_analysis().temp_size_in_bytes
-
-
-def _updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Callable[[int], None]:
-  """``call(n)`` makes ``n`` updates as the trainer makes them between two logs."""
-  program, state = make_program(agent, batch_size, make_mesh()), _state(agent, data, batch_size)
-
-  def call(n: int) -> None:
-    nonlocal state
-    state, sums = jax.block_until_ready(program(state, data, jax.random.key(0), n))
-    if not np.isfinite(sums["loss"]):
-      raise FloatingPointError(f"the loss is {sums['loss']} at batch {batch_size}")
-
-  return call
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _initial(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
-  return agent.init(jax.random.key(0), agent.view.sample(jax.random.key(0), data, batch_size))
-
-
-def _state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
-  return jax.device_put(_initial(agent, data, batch_size), replicated(make_mesh()))
-
-
-def _copied(state: Any) -> Any:
-  """The program is given the memory of its state, so each needs one of its own."""
-  return jax.tree.map(jnp.copy, state)

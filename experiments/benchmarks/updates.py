@@ -1,15 +1,12 @@
 """BC updates through the trainer's own device program, beside the float32 matmuls that they consist of."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import ilx
 from experiments.benchmarks import fake, matmuls, measure
 from experiments.benchmarks.measure import Row
+from experiments.benchmarks.training import copied, initial_state, repeated_updates
 from ilx.parallel import make_mesh
 from ilx.parallel.mesh import replicated
 from ilx.training.programs import make_program
@@ -35,7 +32,7 @@ def run(quick: bool) -> list[Row]:
 def _speed(agent: ilx.Agent, episodes: ilx.data.Episodes, batch_size: int, seconds: float, rounds: int) -> list[Row]:
   flops = matmuls.flops(batch_size, SIZES)
   calls = {
-    "update": measure.repeated(_updates(agent, episodes, batch_size), seconds),
+    "update": measure.repeated(repeated_updates(agent, episodes, batch_size), seconds),
     "shapes": measure.repeated(matmuls.same_shapes(batch_size, SIZES), seconds),
     "large": measure.repeated(matmuls.large(), seconds, work=2 * matmuls.SIDE**3 / flops),
   }
@@ -54,12 +51,12 @@ def _speed(agent: ilx.Agent, episodes: ilx.data.Episodes, batch_size: int, secon
 
 def _first(agent: ilx.Agent, episodes: ilx.data.Episodes, rounds: int) -> Row:
   """Compilation and one update, anew each time."""
-  state = _state(agent, episodes, 256)
-  jax.block_until_ready(_copied(state))
+  state = initial_state(agent, episodes, 256)
+  jax.block_until_ready(copied(state))
 
   def update() -> float:
     program = make_program(agent, 256, make_mesh())
-    jax.block_until_ready(program(_copied(state), episodes, jax.random.key(0), 1))
+    jax.block_until_ready(program(copied(state), episodes, jax.random.key(0), 1))
     return 1.0
 
   def shapes() -> float:
@@ -69,28 +66,3 @@ def _first(agent: ilx.Agent, episodes: ilx.data.Episodes, rounds: int) -> Row:
   times = measure.interleave({"update": update, "shapes": shapes}, rounds)
   note = "compilation included"
   return measure.row("BC, the first update", times["update"], "s", "its own matmuls alone", times["shapes"], note=note)
-
-
-def _updates(agent: ilx.Agent, episodes: ilx.data.Episodes, batch_size: int) -> Callable[[int], None]:
-  """``call(n)`` makes ``n`` updates as the trainer makes them between two logs."""
-  program, state = make_program(agent, batch_size, make_mesh()), _state(agent, episodes, batch_size)
-
-  def call(n: int) -> None:
-    nonlocal state
-    state, sums = jax.block_until_ready(program(state, episodes, jax.random.key(0), n))
-    if not np.isfinite(sums["loss"]):
-      raise FloatingPointError(f"the loss is {sums['loss']} at batch {batch_size}")
-
-  return call
-
-
-def _state(agent: ilx.Agent, episodes: ilx.data.Episodes, batch_size: int) -> Any:
-  def init(key, episodes):
-    return agent.init(key, agent.view.sample(key, episodes, batch_size))
-
-  return jax.jit(init, out_shardings=replicated(make_mesh()))(jax.random.key(0), episodes)
-
-
-def _copied(state: Any) -> Any:
-  """The program is given the memory of its state, so each needs one of its own."""
-  return jax.tree.map(jnp.copy, state)

@@ -1,33 +1,17 @@
 """Behaviour cloning: maximum likelihood of the demonstrated actions (Pomerleau 1991)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ilx.agents import policies
-from ilx.agents.policies import Params
+from ilx.agents.policies import Params, State
 from ilx.data.views import Transitions
 from ilx.networks import scaling
 from ilx.types import Agent, Spec, Transition
-
-
-class State(NamedTuple):
-  """All that learning changes.
-
-  Attributes:
-    params: `Params`.
-    optimizer: the optax state.
-    step: int32 ``[]``, updates made.
-    key: of the randomness in updates to come.
-  """
-
-  params: Params
-  optimizer: Any
-  step: jax.Array
-  key: jax.Array
 
 
 def bc(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx.agents import policies
-from ilx.agents.policies import Params
+from ilx.agents.policies import Params, State
 from ilx.data.windows import Windows
 from ilx.networks import actions as actions_lib
 from ilx.networks import context, encoders, scaling
@@ -16,22 +16,6 @@ from ilx.networks import heads as heads_lib
 from ilx.networks.history import HistoryPolicy
 from ilx.networks.transformer import Transformer
 from ilx.types import Agent, Array, Spec, Step, Tree, Window
-
-
-class State(NamedTuple):
-  """All that learning changes.
-
-  Attributes:
-    params: `policies.Params`.
-    optimizer: the optax state.
-    step: int32 ``[]``, updates made.
-    key: of the randomness in updates to come.
-  """
-
-  params: Params
-  optimizer: Any
-  step: jax.Array
-  key: jax.Array
 
 
 class Carry(NamedTuple):

@@ -5,35 +5,19 @@ and its variational encoder: any observation, any head.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ilx.agents import policies
-from ilx.agents.policies import Params
+from ilx.agents.policies import Params, State
 from ilx.data.windows import Chunks
 from ilx.networks import chunks, scaling
 from ilx.networks.chunks import Plan, Votes
 from ilx.networks.distributions import Distribution
 from ilx.types import Agent, Chunk, Spec, Step, Tree
-
-
-class State(NamedTuple):
-  """All that learning changes.
-
-  Attributes:
-    params: `Params`.
-    optimizer: the optax state.
-    step: int32 ``[]``, updates made.
-    key: of the randomness in updates to come.
-  """
-
-  params: Params
-  optimizer: Any
-  step: jax.Array
-  key: jax.Array
 
 
 def chunked_bc(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx.agents import policies
+from ilx.agents.policies import State
 from ilx.data.windows import Windows
 from ilx.networks import actions, context, encoders, scaling
 from ilx.networks import heads as heads_lib
@@ -33,22 +34,6 @@ class Params(NamedTuple):
   observation: scaling.ObservationScale | None
   action: scaling.ActionScale | dict[str, Tree] | None
   target_return: jax.Array
-
-
-class State(NamedTuple):
-  """All that learning changes.
-
-  Attributes:
-    params: `Params`.
-    optimizer: the optax state.
-    step: int32 ``[]``, updates made.
-    key: of the randomness in updates to come.
-  """
-
-  params: Params
-  optimizer: Any
-  step: jax.Array
-  key: jax.Array
 
 
 class Carry(NamedTuple):

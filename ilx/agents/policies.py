@@ -31,6 +31,22 @@ class Params(NamedTuple):
   action: scaling.ActionScale | dict[str, Tree] | None
 
 
+class State(NamedTuple):
+  """All that learning changes, where nothing but a policy is learnt.
+
+  Attributes:
+    params: what play needs: `Params`, or an agent's own.
+    optimizer: the optax state.
+    step: int32 ``[]``, updates made.
+    key: of the randomness in updates to come.
+  """
+
+  params: Any
+  optimizer: Any
+  step: jax.Array
+  key: jax.Array
+
+
 def make(
   spec: Spec,
   *,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx.agents import policies
-from ilx.agents.td3_bc import State, check_continuous, check_ranges, critic_loss, smoothed
+from ilx.agents.td3_bc import State, check_continuous, check_ranges, critic_loss, initial_state, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
 from ilx.types import Agent, Spec, Transition
@@ -87,20 +87,7 @@ def rebrac(
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
-    key, policy_key, critic_key = jax.random.split(key, 3)
-    params = policies.init(policy, spec, policy_key, batch.observation)
-    observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
-    critic = critic_network.init(critic_key, scaling.standardise(params.observation, observation), action)
-    return State(
-      params=params,
-      target_policy=jax.tree.map(jnp.copy, params.network),
-      critic=critic,
-      target_critic=jax.tree.map(jnp.copy, critic),
-      optimizer=(optimizer.init(critic), optimizer.init(params.network)),
-      policy_metrics={name: jnp.zeros(()) for name in ("policy_loss", "bc_loss")},
-      step=jnp.zeros((), jnp.int32),
-      key=key,
-    )
+    return initial_state(spec, policy, critic_network, optimizer, key, batch)
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params

@@ -108,20 +108,7 @@ def td3_bc(
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
-    key, policy_key, critic_key = jax.random.split(key, 3)
-    params = policies.init(policy, spec, policy_key, batch.observation)
-    observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
-    critic = critic_network.init(critic_key, scaling.standardise(params.observation, observation), action)
-    return State(
-      params=params,
-      target_policy=jax.tree.map(jnp.copy, params.network),
-      critic=critic,
-      target_critic=jax.tree.map(jnp.copy, critic),
-      optimizer=(optimizer.init(critic), optimizer.init(params.network)),
-      policy_metrics={name: jnp.zeros(()) for name in ("policy_loss", "bc_loss")},
-      step=jnp.zeros((), jnp.int32),
-      key=key,
-    )
+    return initial_state(spec, policy, critic_network, optimizer, key, batch)
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
@@ -182,6 +169,31 @@ def td3_bc(
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
     view=Transitions(frame_stack=frame_stack),
+  )
+
+
+def initial_state(
+  spec: Spec,
+  policy: Any,
+  critic_network: critics.Ensemble,
+  optimizer: optax.GradientTransformation,
+  key: jax.Array,
+  batch: Transition,
+) -> State:
+  """Fresh networks, with targets that are copies of them; of the batch shapes and dtypes alone are used."""
+  key, policy_key, critic_key = jax.random.split(key, 3)
+  params = policies.init(policy, spec, policy_key, batch.observation)
+  observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
+  critic = critic_network.init(critic_key, scaling.standardise(params.observation, observation), action)
+  return State(
+    params=params,
+    target_policy=jax.tree.map(jnp.copy, params.network),
+    critic=critic,
+    target_critic=jax.tree.map(jnp.copy, critic),
+    optimizer=(optimizer.init(critic), optimizer.init(params.network)),
+    policy_metrics={name: jnp.zeros(()) for name in ("policy_loss", "bc_loss")},
+    step=jnp.zeros((), jnp.int32),
+    key=key,
   )
 
 

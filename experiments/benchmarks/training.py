@@ -1,0 +1,42 @@
+"""Updates as the trainer makes them between two logs, to be timed."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ilx
+from ilx.parallel import make_mesh
+from ilx.parallel.mesh import replicated
+from ilx.training.programs import make_program
+
+
+def repeated_updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Callable[[int], None]:
+  """``call(n)`` makes ``n`` updates by the trainer's own program, on data that are on the device."""
+  program, state = make_program(agent, batch_size, make_mesh()), initial_state(agent, data, batch_size)
+
+  def call(n: int) -> None:
+    nonlocal state
+    state, sums = jax.block_until_ready(program(state, data, jax.random.key(0), n))
+    if not np.isfinite(sums["loss"]):
+      raise FloatingPointError(f"the loss is {sums['loss']} at batch {batch_size}")
+
+  return call
+
+
+def initial_state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
+  """Fresh, and where the trainer has it."""
+  return jax.device_put(_initial(agent, data, batch_size), replicated(make_mesh()))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _initial(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
+  return agent.init(jax.random.key(0), agent.view.sample(jax.random.key(0), data, batch_size))
+
+
+def copied(state: Any) -> Any:
+  """The program is given the memory of its state, so each needs one of its own."""
+  return jax.tree.map(jnp.copy, state)
