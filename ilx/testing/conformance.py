@@ -55,15 +55,6 @@ class AgentConformance:
   # Whether an update draws noise for every item (dropout, target noise): then the order of a batch does matter.
   noisy = False
 
-  def setup_method(self) -> None:
-    """Compiles without expensive optimisations: here compiling takes nearly all of the time."""
-    self._quick_before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-
-  def teardown_method(self) -> None:
-    """Compiles as before."""
-    jax.config.update("jax_disable_most_optimizations", self._quick_before)
-
   def make(self) -> Agent:
     """The agent under test; the same at every call."""
     raise NotImplementedError(f"{type(self).__name__} must define make()")
