@@ -3,7 +3,9 @@
 One JSON file for an agent on a dataset, ``<folder>/<agent>/<dataset>.json``: a list with an entry for every seed.
 """
 
+import fcntl
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,11 +28,16 @@ def read(folder: pathlib.Path, agent: str, dataset: str) -> list[dict[str, Any]]
 
 
 def add(folder: pathlib.Path, agent: str, dataset: str, entries: Sequence[Mapping[str, Any]]) -> None:
-  """Adds entries; those of the same seeds are replaced."""
-  by_seed = {entry["seed"]: entry for entry in [*read(folder, agent, dataset), *entries]}
+  """Adds entries; those of the same seeds are replaced. Others who add at the same time wait."""
   file = path(folder, agent, dataset)
   file.parent.mkdir(parents=True, exist_ok=True)
-  logs.write_json(file, [by_seed[seed] for seed in sorted(by_seed)])
+  lock = os.open(file.parent, os.O_RDONLY)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    by_seed = {entry["seed"]: entry for entry in [*read(folder, agent, dataset), *entries]}
+    logs.write_json(file, [by_seed[seed] for seed in sorted(by_seed)])
+  finally:
+    os.close(lock)
 
 
 def entries(run: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The table of results: what is run, what is kept, what the page says."""
 
+import concurrent.futures
 import json
 import pathlib
 import subprocess
@@ -81,6 +82,15 @@ def test_what_is_finished_is_kept_and_not_missing(tmp_path, trainings):
   assert second["returns"] == [101.0, 103.0]
   assert first["curve"] == [[10, 10.0], [40, 40.0]]
   assert first["config"]["steps"] == 40 and "seed" not in first["config"]
+
+
+def test_runs_that_end_together_are_all_kept(tmp_path):
+  def add(seed):
+    archive.add(tmp_path, "bc", "hopper-medium", [{"seed": seed}])
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(add, range(64)))
+  assert [entry["seed"] for entry in archive.read(tmp_path, "bc", "hopper-medium")] == list(range(64))
 
 
 def test_another_config_is_missing(tmp_path, trainings):
