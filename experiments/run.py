@@ -91,7 +91,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   )
   if not learnt or not path.exists():
     return
-  before, now = _flat(json.loads(path.read_text())), _flat(logs.jsonable(config.to_dict()))
+  before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
   before.setdefault("seeds", 1)  # of a run older than the field
   free = ("evaluation.video",) + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
@@ -100,11 +100,12 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     raise ValueError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested fields by their names joined with dots."""
+  found = {}
   for key, value in tree.items():
-    flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-  return flat
+    found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+  return found
 
 
 def summarise(

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import run
 from ilx.training import logs
 
 # Fields of a config that do not change what a seed learns or scores.
@@ -40,10 +41,10 @@ def add(folder: pathlib.Path, agent: str, dataset: str, entries: Sequence[Mappin
     os.close(lock)
 
 
-def entries(run: pathlib.Path) -> list[dict[str, Any]]:
+def entries(folder: pathlib.Path) -> list[dict[str, Any]]:
   """The entries of a finished run folder, one for each of its seeds."""
-  result, config, where = (json.loads((run / f"{name}.json").read_text()) for name in ("result", "config", "where"))
-  rows = logs.read_jsonl(run / "log.jsonl")
+  result, config, where = (json.loads((folder / f"{name}.json").read_text()) for name in ("result", "config", "where"))
+  rows = logs.read_jsonl(folder / "log.jsonl")
   several = result.get("per_seed") or [result]
   found = []
   for one in several:
@@ -75,13 +76,5 @@ def entries(run: pathlib.Path) -> list[dict[str, Any]]:
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of a config, flat, that decide what a seed learns and scores."""
-  flat = flatten(logs.jsonable(config))
+  flat = run.flat(logs.jsonable(config))
   return {name: value for name, value in sorted(flat.items()) if name not in _FREE}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested fields by their names joined with dots."""
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-  return flat

@@ -53,7 +53,7 @@ def _command(dataset, workdir, /, **changes):
 
 
 def _flat(config):
-  return run._flat(config.to_dict())
+  return run.flat(config.to_dict())
 
 
 def _environment(devices: int = 1):
