@@ -84,10 +84,7 @@ def bc(
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
-    params = params._replace(network=optax.apply_updates(params.network, updates))
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-    return State(params, optimizer_state, state.step + 1, state.key), metrics
+    return policies.descend(state, optimizer, value, gradient)
 
   return Agent(
     init=init,

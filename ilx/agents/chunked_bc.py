@@ -85,10 +85,7 @@ def chunked_bc(
   def update(state: State, batch: Chunk) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
-    params = params._replace(network=optax.apply_updates(params.network, updates))
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-    return State(params, optimizer_state, state.step + 1, state.key), metrics
+    return policies.descend(state, optimizer, value, gradient)
 
   def act(params: Params, carry: Votes | Plan, step: Step, key: jax.Array | None) -> tuple[Tree, Votes | Plan]:
     dist = predict(params.network, params, step.observation)

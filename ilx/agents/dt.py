@@ -182,10 +182,7 @@ def dt(
   def update(state: State, batch: Window) -> tuple[State, dict[str, jax.Array]]:
     params, key = state.params, jax.random.fold_in(state.key, state.step)
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch, key)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
-    params = params._replace(network=optax.apply_updates(params.network, updates))
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-    return State(params, optimizer_state, state.step + 1, state.key), metrics
+    return policies.descend(state, optimizer, value, gradient)
 
   def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
     earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ilx.networks import encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
@@ -107,6 +108,17 @@ def init(network: Any, spec: Spec, key: jax.Array, observation: Tree) -> Params:
     observation=scale,
     action=scaling.action_scale(spec.action),
   )
+
+
+def descend(
+  state: State, optimizer: optax.GradientTransformation, loss: jax.Array, gradient: Any
+) -> tuple[State, dict[str, jax.Array]]:
+  """The end of an update: the optimizer's step against the gradient of the network's variables, and the metrics."""
+  params = state.params
+  updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
+  params = params._replace(network=optax.apply_updates(params.network, updates))
+  metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+  return State(params, optimizer_state, state.step + 1, state.key), metrics
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:
