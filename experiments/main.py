@@ -24,6 +24,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<agent>-<dataset>-seed<seed>.")
 flags.mark_flag_as_required("config")
 _SHOW_WARNING = warnings.showwarning
+# What parsing flags of a config raises.
+UNUSABLE = (flags.Error, AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -32,15 +34,19 @@ def parse(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     _CONFIG.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
     return rest
-  except flags.Error as error:
-    reason = str(error)
-  except (AttributeError, KeyError) as error:
+  except UNUSABLE as error:
+    print(f"error: {explain(error)}\nSee --help.", file=sys.stderr)
+    sys.exit(2)
+
+
+def explain(error: Exception) -> str:
+  """One line on flags that could not be parsed, given one of UNUSABLE."""
+  if isinstance(error, flags.Error):
+    return str(error)
+  if isinstance(error, (AttributeError, KeyError)):
     near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error))
-    reason = f"the config has no field {near[2]!r}; did you mean {near[1]!r}?" if near else f"no such field: {error}"
-  except (ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
-    reason = f"--config cannot be loaded: {' '.join(str(error).rpartition('Attempted')[2].split())}"
-  print(f"error: {reason}\nSee --help.", file=sys.stderr)
-  sys.exit(2)
+    return f"the config has no field {near[2]!r}; did you mean {near[1]!r}?" if near else f"no such field: {error}"
+  return f"--config cannot be loaded: {' '.join(str(error).rpartition('Attempted')[2].split())}"
 
 
 def main() -> None:
