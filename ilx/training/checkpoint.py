@@ -1,39 +1,61 @@
-"""Checkpoints of a training state, through orbax."""
+"""Checkpoints of a training state: written through orbax while training goes on, checked before they are used."""
 
 import errno
 import os
 import pathlib
+import re
+import shutil
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
+from ilx.training import manifest
 from ilx.types import Tree
+
+# A checkpoint that is being removed; orbax's own unfinished ones. Neither is worth anything.
+_REMOVED, _UNFINISHED = ".removed", ".orbax-checkpoint-tmp"
 
 
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written or read; the message names the folder."""
 
 
-class Checkpoints:
-  """The newest ``keep`` states of one run, in ``directory/<step>``; a context manager.
+class UnusableCheckpoint(CheckpointError):
+  """A checkpoint is damaged, or of another state; an older one may be good."""
 
-  Orbax writes each checkpoint under a temporary name and renames it when complete, so a crash never leaves half a
-  checkpoint under a step's name.
+
+class Checkpoints:
+  """The states of one run, in ``directory/<step>``; a context manager.
+
+  A checkpoint is written under a temporary name, takes its own when orbax is done, and counts from when its manifest
+  (sizes and checksums of its files) is on the disk; only then do older ones go. All of that happens in the background.
+  One whose files are not those of its manifest is passed over, and set aside under another name as soon as an older one
+  was read: nothing that is damaged is ever removed. Where no checkpoint has a manifest, as in runs of old, orbax's own
+  checks must do.
+
+  With several processes all of them make the same calls; the first one writes, removes and decides what is good.
   """
 
-  def __init__(self, directory: str | os.PathLike, keep: int = 3):
-    from orbax.checkpoint import v1 as ocp
+  def __init__(self, directory: str | os.PathLike, keep: int = 3, keep_every: int = 0):
+    """Nothing is written or removed yet.
 
+    Args:
+      directory: made when it is needed; every process must see it.
+      keep: how many of the newest checkpoints stay, at least 1.
+      keep_every: those of steps that are multiples of it stay, too; 0: no others.
+    """
+    if keep < 1 or keep_every < 0:
+      raise ValueError(f"keep={keep} must be at least 1 and keep_every={keep_every} at least 0")
     self.directory = pathlib.Path(directory).absolute()
-    self._checkpointer = ocp.training.Checkpointer(
-      self.directory,
-      # When to save is the trainer's decision.
-      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-      cleanup_tmp_directories=True,
-    )
-    self._pending: Any = None
+    self._keep, self._keep_every = keep, keep_every
+    self._unusable: dict[int, str] = {}
+    self._pool = ThreadPoolExecutor(1, thread_name_prefix="ilx-checkpoint")
+    self._pending: Future | None = None
     self._pending_step = 0
 
   def __enter__(self) -> "Checkpoints":
@@ -43,16 +65,87 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      try:
-        self._checkpointer.close()
-      except Exception as error:  # the same failure again
-        raise self._failed("write", self._pending_step, error) from error
+      self._pool.shutdown()
+
+  def newest(self) -> int | None:
+    """Updates made by the newest good checkpoint; None where there is no checkpoint.
+
+    Raises:
+      CheckpointError: where there are checkpoints, and none is good; they stay where they are.
+    """
+    found = None
+    if jax.process_index() == 0:
+      self._tidy()
+      found = self._newest()
+    if jax.process_count() > 1:  # processes may read at different times: the first one's word counts
+      found = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if found is None else found)))
+      found = None if found < 0 else found
+    if found is None and self._steps():
+      reasons = "".join(f"\n  {self.directory / str(step)}: {why}" for step, why in sorted(self._unusable.items()))
+      raise CheckpointError(
+        f"no checkpoint in {self.directory} is good; none was changed. Choose another workdir, or move them away to "
+        f"begin anew:{reasons}"
+      )
+    return found
+
+  def _newest(self) -> int | None:
+    steps = [step for step in reversed(self._steps()) if step not in self._unusable]
+    complete = [step for step in steps if manifest.exists(self.directory / str(step))]
+    for step in complete:
+      wrong = manifest.check(self.directory / str(step))
+      if wrong is None:
+        for other in steps:
+          if other > step and other not in self._unusable:
+            self.reject(other, "it has no manifest, so its writing was cut short")
+        return step
+      self.reject(step, wrong)
+    return next((step for step in steps if step not in complete), None)
 
   @property
   def latest_step(self) -> int | None:
-    """Updates made by the newest complete checkpoint, or None."""
-    latest = self._checkpointer.latest
-    return None if latest is None else latest.step
+    """``newest()``."""
+    return self.newest()
+
+  def reject(self, step: int, reason: str) -> None:
+    """``newest`` passes over ``step`` from now on; it is set aside when another one was read."""
+    self._unusable[step] = reason
+
+  def restore(self, step: int, like: Tree) -> Tree:
+    """The state saved at ``step``; checkpoints that were passed over are renamed, with a warning each.
+
+    Args:
+      step: one that was saved.
+      like: a tree of arrays or ``jax.ShapeDtypeStruct`` with the shapes, dtypes and shardings wanted.
+
+    Raises:
+      UnusableCheckpoint: where its arrays are not those of ``like``, or it cannot be read and has no manifest.
+      CheckpointError: where it cannot be read for any other reason.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    folder = self.directory / str(step)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    try:
+      if wrong := _differences(ocp.metadata(folder).metadata, abstract):
+        raise UnusableCheckpoint(f"could not read checkpoint {folder}: {wrong}")
+      state = ocp.load(folder, abstract)
+    except UnusableCheckpoint:
+      raise
+    except Exception as error:
+      failed = self._failed("read", step, error)
+      raise failed if manifest.exists(folder) else UnusableCheckpoint(str(failed)) from error
+    if jax.process_index() == 0:
+      for other, reason in sorted(self._unusable.items()):
+        aside = _set_aside(self.directory / str(other))
+        warnings.warn(
+          f"checkpoint {self.directory / str(other)} is not used: {reason}. It is kept as {aside.name}; training goes "
+          f"on from step {step}",
+          stacklevel=2,
+        )
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("checkpoints set aside")
+    self._unusable = {}
+    return state
 
   def save(self, step: int, state: Tree) -> None:
     """Starts writing ``state``; it may be donated as soon as this returns.
@@ -60,15 +153,18 @@ class Checkpoints:
     Raises:
       CheckpointError: when this or the previous write failed, a full disk for example.
     """
+    from orbax.checkpoint import v1 as ocp
+
     self.wait()
     # On a CPU orbax may hold views of the very buffers that the next update is about to overwrite.
     if any(device.platform == "cpu" for x in jax.tree.leaves(state) for device in x.devices()):
       state = jax.tree.map(jnp.copy, state)
     self._pending_step = step
     try:
-      self._pending = self._checkpointer.save_async(step, state)
+      response = ocp.save_async(self.directory / str(step), state)
     except Exception as error:
       raise self._failed("write", step, error) from error
+    self._pending = self._pool.submit(self._finish, step, response)
 
   def wait(self) -> None:
     """Returns once the write in progress is complete.
@@ -83,22 +179,33 @@ class Checkpoints:
       except Exception as error:
         raise self._failed("write", self._pending_step, error) from error
 
-  def restore(self, step: int, like: Tree) -> Tree:
-    """The state saved at ``step``.
-
-    Args:
-      step: one that was saved.
-      like: a tree of arrays or ``jax.ShapeDtypeStruct`` with the shapes, dtypes and shardings wanted.
-
-    Raises:
-      CheckpointError: when it cannot be read or its arrays differ from ``like``.
-    """
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+  def _finish(self, step: int, response: Any) -> None:
+    """In a thread: once the files are there, the manifest; then checkpoints that are not to be kept go."""
+    folder = self.directory / str(step)
     try:
-      restored = self._checkpointer.load(step, abstract)
-    except Exception as error:
-      raise self._failed("read", step, error) from error
-    return restored
+      response.result()
+      if jax.process_index() == 0:
+        manifest.write(folder)
+    except BaseException:
+      if jax.process_index() == 0:  # what is there of it is of no use, and the disk may be full
+        if not manifest.exists(folder):
+          shutil.rmtree(folder, ignore_errors=True)
+        self._tidy()
+      raise
+    if jax.process_index() == 0:
+      for other in self._steps()[: -self._keep]:
+        if not self._keep_every or other % self._keep_every:
+          _remove(self.directory / str(other))
+
+  def _tidy(self) -> None:
+    """Removes what a process that was killed, or failed, left unfinished."""
+    for path in self.directory.glob("*"):
+      if path.name.endswith(_REMOVED) or _UNFINISHED in path.name:
+        shutil.rmtree(path, ignore_errors=True)
+
+  def _steps(self) -> list[int]:
+    """Of all checkpoints, rising."""
+    return sorted(int(path.name) for path in self.directory.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name))
 
   def _failed(self, verb: str, step: int, error: BaseException) -> CheckpointError:
     cause: BaseException | None = error
@@ -109,3 +216,40 @@ class Checkpoints:
         return CheckpointError(f"could not {verb} checkpoint {self.directory / str(step)}: {reason}")
       cause = cause.__cause__ or cause.__context__
     return CheckpointError(f"could not {verb} checkpoint {self.directory / str(step)}: {error}")
+
+
+def _differences(saved: Tree, wanted: Tree) -> str | None:
+  """How the arrays of a checkpoint (their metadata) differ from those wanted; None where they do not."""
+  # A random key is on disk what it is made of.
+  wanted = jax.tree.map(
+    lambda x: jax.eval_shape(jax.random.key_data, x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, wanted
+  )
+  there, here = ({path: (tuple(x.shape), np.dtype(x.dtype)) for path, x in _leaves(tree)} for tree in (saved, wanted))
+  if missing := sorted(here.keys() - there.keys()):
+    return f"it lacks {missing[0]}, which this run's state has"
+  if added := sorted(there.keys() - here.keys()):
+    return f"it has {added[0]}, which this run's state lacks"
+  for path, (shape, dtype) in here.items():
+    if there[path] != (shape, dtype):
+      was = f"{there[path][1]}{list(there[path][0])}"
+      return f"{path} is {was} there where this run's is {dtype}{list(shape)}"
+  return None
+
+
+def _leaves(tree: Tree) -> list[tuple[str, Any]]:
+  """With their paths, such as ``params/network/0``: the names that a file has for fields, keys and places alike."""
+  return [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in jax.tree.leaves_with_path(tree)]
+
+
+def _set_aside(folder: pathlib.Path) -> pathlib.Path:
+  """Renames to the first free of ``<step>.damaged``, ``<step>.damaged-2``, ..."""
+  aside, number = folder.with_name(f"{folder.name}.damaged"), 1
+  while aside.exists():
+    number += 1
+    aside = folder.with_name(f"{folder.name}.damaged-{number}")
+  return folder.rename(aside)
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Under another name first: a kill in the middle leaves no half of a checkpoint."""
+  shutil.rmtree(folder.rename(folder.with_name(folder.name + _REMOVED)))
