@@ -82,21 +82,16 @@ def _refuse(message: str) -> int:
 
 
 def _overview() -> str:
-  lines = [(name, importlib.import_module(f"experiments.data.{name}").__doc__.split("\n")[0]) for name in COMMANDS]
-  commands = "\n".join(f"  {name:<10} {first}" for name, first in lines)
-  return f"{__doc__.strip()}\n\nCommands (each has --help):\n{commands}"
+  from experiments import cli
+
+  return f"{__doc__.strip()}\n\nCommands (each has --help):\n{cli.overview(f'{__package__}.{n}' for n in COMMANDS)}"
 
 
 def _help(name: str, command: ModuleType, values: flags.FlagValues) -> str:
-  from absl import flags
+  from experiments import cli
 
-  lines = []
-  for flag in sorted((values[key] for key in values), key=lambda flag: flag.name):
-    switch = "--[no]" if isinstance(flag, flags.BooleanFlag) else "--"
-    default = "" if flag.default in (None, [], False) else f" (default: {flag.default_as_str})"
-    lines.append(f"  {switch}{flag.name}\n      {flag.help}{default}")
   usage = f"python -m experiments.data {name} {command.ARGUMENTS} [flags]"
-  return f"{command.__doc__.strip()}\n\nusage: {usage}\n\n" + "\n".join(lines)
+  return f"{command.__doc__.strip()}\n\nusage: {usage}\n\n{cli.described(values)}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Whether the runs of a sweep can start, found out before any does."""
+
+import copy
+import difflib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import main, run
+from experiments.launch.sweep import Run
+
+FINISHED, INTERRUPTED, NEW = "finished", "interrupted", "new"
+
+
+class Checked(NamedTuple):
+  """A run, its config, and how far it is: FINISHED, INTERRUPTED (it has checkpoints) or NEW."""
+
+  run: Run
+  config: ml_collections.ConfigDict
+  state: str
+
+
+def check(runs: Sequence[Run], workdir: pathlib.Path | None, known: Sequence[str] = ()) -> list[Checked]:
+  """The runs with their configs.
+
+  Args:
+    runs: to be checked.
+    workdir: the sweep's folder; None: it is not on this machine, and every run is taken as new.
+    known: flags that are no run's, to tell what a misspelt one may have meant.
+
+  Raises:
+    ValueError: naming the run, for an unknown flag, field or value, two runs of one config, a folder with a run of
+      another config.
+  """
+  found: list[Checked] = []
+  for this in runs:
+    try:
+      config = config_of(this.flags, known)
+      state = NEW if workdir is None else progress(config, workdir / this.name)
+    except ValueError as error:
+      raise ValueError(str(error) if len(runs) == 1 else f"{this.name}: {error}") from None
+    found.append(Checked(this, config, state))
+  for place, one in enumerate(found):
+    same = next((other for other in found[:place] if other.config.eq_as_configdict(one.config)), None)
+    if same:
+      raise ValueError(f"the runs {same.run.name!r} and {one.run.name!r} have the same config")
+  return found
+
+
+def config_of(arguments: Sequence[str], known: Sequence[str] = ()) -> ml_collections.ConfigDict:
+  """The config that experiments.main has when it is called with these flags.
+
+  Raises:
+    ValueError: for what it would refuse.
+  """
+  values = flags.FlagValues()
+  for module, several in flags.FLAGS.flags_by_module_dict().items():
+    if module == main.__name__ or module.startswith("absl."):
+      for flag in several:
+        if flag.name.partition(".")[0] != "config":
+          values[flag.name] = copy.deepcopy(flag)
+  flag = config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["", *arguments])
+  try:
+    rest = values(["", *arguments])
+    if flag.value is not None:
+      flag.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
+  except flags.UnrecognizedFlagError as error:
+    near = difflib.get_close_matches(error.flagname, [*known, *values, *_fields(flag.value)], cutoff=0.5)
+    raise ValueError(f"there is no flag --{error.flagname}{f'; did you mean --{near[0]}?' if near else ''}") from None
+  except main.UNUSABLE as error:
+    raise ValueError(main.explain(error)) from None
+  if flag.value is None:
+    raise ValueError("--config must name a config file, such as --config=experiments/configs/bc.py")
+  if len(rest) > 1:
+    raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --, and their value follows a =")
+  return flag.value
+
+
+def _fields(config: Any) -> list[str]:
+  """Of a config, as flags; none where it could not be loaded."""
+  if not isinstance(config, ml_collections.ConfigDict):
+    return []
+  return [f"config.{name}" for name in run.flat(config.to_dict())]
+
+
+def progress(config: ml_collections.ConfigDict, folder: pathlib.Path) -> str:
+  """FINISHED, INTERRUPTED or NEW.
+
+  Raises:
+    ValueError: where the folder holds a run of another config.
+  """
+  run.check_config(config, folder)
+  try:
+    result = json.loads((folder / "result.json").read_text())
+  except FileNotFoundError:
+    learnt = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    return INTERRUPTED if learnt else NEW
+  except ValueError as error:
+    raise ValueError(f"{folder / 'result.json'} cannot be read ({error}); remove it to have the run finished") from None
+  return FINISHED if result.get("steps") == config.steps else INTERRUPTED

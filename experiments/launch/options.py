@@ -1,0 +1,51 @@
+"""What the commands have in common: which runs, and where."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments.launch import check, sweep
+from experiments.launch.check import Checked
+
+
+def define(values: flags.FlagValues, where: str = "") -> None:
+  """Defines the flags that say which runs there are; ``where`` adds something about the folder."""
+  flags.DEFINE_multi_string(
+    "grid",
+    [],
+    "FLAG=VALUE,VALUE,...: every value, with every one of further grids. Commas in brackets or quotes do not separate.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    "list",
+    None,
+    "File with the flags of one run a line; with --grid, every line is run at every point of it.",
+    flag_values=values,
+  )
+  flags.DEFINE_string("workdir", None, f"Folder of the sweep, {where}each run has its own in it.", flag_values=values)
+  flags.DEFINE_bool("dry_run", False, "Print what would be done, do nothing.", flag_values=values)
+
+
+def runs(values: flags.FlagValues, rest: Sequence[str], here: bool = True) -> list[Checked]:
+  """The runs that the flags describe, checked; ``rest`` are the flags of all of them.
+
+  Args:
+    values: the launcher's own flags.
+    rest: all others.
+    here: whether the sweep's folder is on this machine.
+
+  Raises:
+    ValueError: naming the flag that is at fault.
+    OSError: where the list cannot be read.
+  """
+  if not values.workdir:
+    raise ValueError("--workdir must name the sweep's folder, such as --workdir=runs/sweep")
+  lines = None if values["list"].value is None else pathlib.Path(values["list"].value).read_text().splitlines()
+  found = sweep.expand(rest, values.grid, lines)
+  return check.check(found, folder(values) if here else None, list(values))
+
+
+def folder(values: flags.FlagValues) -> pathlib.Path:
+  """The sweep's, absolute: commands may run elsewhere."""
+  return pathlib.Path(values.workdir).expanduser().absolute()

@@ -1,0 +1,108 @@
+"""What the runs of a sweep came to."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import ilx
+from experiments import run, scoring
+from ilx.training import logs
+
+# Fields of a config that say how a run is watched, not what it does.
+_ASIDE = ("evaluation.video",)
+_SEED = "seed"
+
+
+class Row(NamedTuple):
+  """A run, or several that differ in the seed alone.
+
+  Attributes:
+    name: of the run; empty for several.
+    fields: what it has that others have not: fields of the config (other flags with their dashes), and their values.
+    state: "finished", or how far it is.
+    result: ``result.json``, empty where it is not finished; of several what it says of returns, with ``runs``.
+  """
+
+  name: str
+  fields: Mapping[str, Any]
+  state: str
+  result: Mapping[str, Any]
+
+
+def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
+  """The runs of a sweep, one row each.
+
+  Args:
+    folder: the sweep's.
+    swept: the names of the runs, and in which fields they differ; None: every folder in it that has a config, and the
+      fields in which these differ.
+
+  Raises:
+    ValueError: for files that are no JSON, or no runs at all.
+  """
+  if swept is None:
+    swept = _differing(folder)
+  return [Row(name, fields, *_come_to(folder / name)) for name, fields in swept.items()]
+
+
+def over_seeds(rows: Sequence[Row]) -> list[Row]:
+  """For those that differ in the seed alone one row, with intervals over seeds and episodes.
+
+  Unfinished runs and those that played nothing are left out; empty where no two are left that go together.
+  """
+  groups: dict[str, list[Row]] = {}
+  for row in rows:
+    if row.result.get("return_mean") is not None and _SEED in row.fields:
+      others = {name: value for name, value in row.fields.items() if name != _SEED}
+      groups.setdefault(json.dumps(others, sort_keys=True), []).append(row)
+  return [_together(group) for group in groups.values() if len(group) > 1]
+
+
+def _together(rows: Sequence[Row]) -> Row:
+  returns = [scoring.returns_of(row.result) for row in rows]
+  fields = {name: value for name, value in rows[0].fields.items() if name != _SEED}
+  summary = ilx.evaluation.summary(np.concatenate(returns))
+  random, expert = (_mean(rows, f"{who}_return") for who in ("random", "expert"))
+  result = {
+    "runs": len(rows),
+    "return_mean": summary["mean"],
+    "return_ci95": summary["mean_ci95"],
+    "normalized_score": float(ilx.evaluation.normalized(summary["mean"], random, expert)),
+    "seconds": _mean(rows, "seconds"),
+  }
+  return Row("", fields, "finished", logs.jsonable(result))
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+  """NaN where a run does not know it."""
+  return float(np.mean([np.nan if row.result[name] is None else row.result[name] for row in rows]))
+
+
+def _differing(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+  configs = {path.parent.name: run.flat(_json(path)) for path in sorted(folder.glob("*/config.json"))}
+  if not configs:
+    raise ValueError(f"{folder} holds no runs; --workdir must name the folder of a sweep")
+  names = dict.fromkeys(name for config in configs.values() for name in config if name not in _ASIDE)
+  differ = [name for name in names if len({json.dumps(config.get(name)) for config in configs.values()}) > 1]
+  return {name: {field: config.get(field) for field in differ} for name, config in configs.items()}
+
+
+def _come_to(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
+  """How far a run is, and its result."""
+  config = _json(folder / "config.json") if (folder / "config.json").exists() else {}
+  if (folder / "result.json").exists():
+    result = _json(folder / "result.json")
+    if result.get("steps") == config.get("steps"):
+      return "finished", result
+  rows = logs.read_jsonl(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
+  return (f"{rows[-1]['step']:,} of {config['steps']:,} updates" if rows and config else "not started"), {}
+
+
+def _json(path: pathlib.Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,94 @@
+"""The table of results of a sweep: how far its runs are and what they score.
+
+python -m experiments.launch table --workdir=runs/sweep
+
+One row for each run, with the fields in which they differ; where some differ in the seed alone, also one row for all of
+these, whose interval is over seeds and episodes. It is written to table.md and table.json in the folder, too.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments.data import outputs, terminal
+from experiments.launch import options, results, sweep
+from experiments.launch.results import Row
+from experiments.report import heldout, text
+from ilx.training import logs
+
+
+def define(values: flags.FlagValues) -> None:
+  """The flags of the command."""
+  flags.DEFINE_string("workdir", None, "Folder of the sweep, or any folder of runs.", flag_values=values)
+
+
+def main(values: flags.FlagValues, rest: Sequence[str]) -> int:
+  """Prints and writes the table; returns 0."""
+  if rest:
+    raise ValueError(f"unexpected argument {rest[0]!r}")
+  if not values.workdir:
+    raise ValueError("--workdir must name the sweep's folder, such as --workdir=runs/sweep")
+  show(results.read(options.folder(values)), options.folder(values))
+  return 0
+
+
+def show(rows: Sequence[Row], folder: pathlib.Path) -> None:
+  """Prints the table of the runs, and writes it to ``table.md`` and ``table.json`` in ``folder``."""
+  tables = [cells(some) for some in (results.over_seeds(rows), rows) if some]
+  for heads, lines in tables:
+    terminal.table(heads, lines)
+  outputs.write(folder / "table.md", "\n".join(markdown(*table) for table in tables))
+  about = {"runs": rows, "over_seeds": results.over_seeds(rows)}
+  logs.write_json(folder / "table.json", {name: [row._asdict() for row in some] for name, some in about.items()})
+  print(f"table: {folder / 'table.md'}")
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+  """Heads and cells; a column of which no row has anything is left out."""
+  fields = list(dict.fromkeys(name for row in rows for name in row.fields))
+  names = sweep.short(fields)
+  means = [row.result["return_mean"] for row in rows if row.result.get("return_mean") is not None]
+  decimals = text.decimals_for(means)
+  columns = {names[field]: [_value(row.fields.get(field)) for row in rows] for field in fields}
+  if not fields:
+    columns = {"run": [row.name for row in rows]}
+  scores = [_scores(row.result, decimals) for row in rows]
+  columns |= {head: [score.get(head, "") for score in scores] for head in dict.fromkeys(h for s in scores for h in s)}
+  columns["state"] = ["" if row.state == "finished" else row.state for row in rows]
+  kept = {head: column for head, column in columns.items() if any(column)}
+  return list(kept), [list(line) for line in zip(*kept.values(), strict=True)]
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+  """A table in Markdown, numbers to the right."""
+  rule = ["---:" if all(_number(line[i]) for line in lines) else "---" for i in range(len(heads))]
+  words = [[cell.replace("|", "\\|") for cell in line] for line in (heads, rule, *lines)]
+  return "".join(f"| {' | '.join(line)} |\n" for line in words)
+
+
+def _scores(result: Mapping[str, Any], decimals: int) -> dict[str, str]:
+  found = {}
+  if result.get("runs"):
+    found["seeds"] = str(result["runs"])
+  if result.get("return_mean") is not None:
+    found["return"] = text.fixed(result["return_mean"], decimals, "-")
+    found["95 % interval"] = " to ".join(text.fixed(edge, decimals, "-") for edge in result["return_ci95"])
+  if result.get("normalized_score") is not None:
+    found["normalised"] = text.fixed(result["normalized_score"], 1, "-")
+  found |= {name.lower(): value for name, value in heldout.measures(result, "-")}
+  if not result.get("runs") and result.get("return_mean") is None and result.get("loss") is not None:
+    found["loss"] = text.significant(result["loss"], "-")
+  if result.get("seconds") is not None:
+    found["minutes"] = f"{result['seconds'] / 60:.1f}"
+  return found
+
+
+def _value(value: Any) -> str:
+  return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def _number(cell: str) -> bool:
+  return not cell.strip("-0123456789.,e+% to")
