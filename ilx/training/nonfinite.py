@@ -1,0 +1,144 @@
+"""Updates whose numbers are not finite: which was the first, and what it learnt from."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilx.data import sampling
+from ilx.data.episodes import Episodes
+from ilx.parallel import replicas
+from ilx.training import logs
+from ilx.types import Agent, Tree, View
+
+SKIPPED = "skipped"
+
+
+class Sums(NamedTuple):
+  """What a device program gathers over its updates, by the metric's name.
+
+  Attributes:
+    metrics: their sums, float32 ``[]``, of many seeds ``[S]``.
+    first: the number of the first update (from 1) in which it was not finite, int32 shaped alike; 0: none.
+  """
+
+  metrics: dict[str, jax.Array]
+  first: dict[str, jax.Array]
+
+
+def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> Sums:
+  """Before the first update, given the shapes of the metrics."""
+  return Sums(
+    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
+    jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), metrics),
+  )
+
+
+def add(sums: Sums, metrics: Mapping[str, jax.Array], step: jax.Array) -> Sums:
+  """After an update, of which ``step`` is the number, from 1."""
+  return Sums(
+    jax.tree.map(jnp.add, sums.metrics, metrics),
+    jax.tree.map(lambda first, x: jnp.where((first == 0) & ~jnp.isfinite(x), step, first), sums.first, metrics),
+  )
+
+
+def skipping(update: Callable[[Any, Tree], tuple[Any, dict[str, jax.Array]]]) -> Callable:
+  """An update that leaves the state as it was, but for ``step``, where a metric is not finite, or a number of the state
+  that was finite no longer is.
+
+  Metrics are then 0, and ``skipped`` is 1, else 0. The next update sees the next batch.
+  """
+
+  def skip(state: Any, batch: Tree) -> tuple[Any, dict[str, jax.Array]]:
+    new, metrics = update(state, batch)
+    metrics = replicas.mean(metrics)  # so that all replicas agree
+    good = [jnp.isfinite(x).all() for x in metrics.values()]
+    for old_leaf, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+      if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        good.append((jnp.isfinite(leaf) | ~jnp.isfinite(old_leaf)).all())
+    ok = jnp.stack(good).all()
+    kept = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
+    metrics = {name: jnp.where(ok, x, jnp.zeros_like(x)) for name, x in metrics.items()}
+    return kept._replace(step=new.step), metrics | {SKIPPED: 1.0 - ok.astype(jnp.float32)}
+
+  return skip
+
+
+class Found(NamedTuple):
+  """The first update that was not finite.
+
+  Attributes:
+    step: its number, from 1: it used batch ``step - 1``.
+    names: of the metrics that were not finite in it.
+    place: of many seeds, which; 0.
+  """
+
+  step: int
+  names: list[str]
+  place: int
+
+
+def find(first: Mapping[str, np.ndarray]) -> Found | None:
+  """What ``Sums.first``, fetched, says; of several seeds the one that was first."""
+  flat = {name: np.atleast_1d(values) for name, values in first.items()}
+  bad = {(int(step), place) for values in flat.values() for place, step in enumerate(values) if step}
+  if not bad:
+    return None
+  step, place = min(bad)
+  return Found(step, [name for name, values in flat.items() if values[place] == step], place)
+
+
+def save(
+  folder: pathlib.Path, found: Found, agent: Agent, data: Any, batch_size: int, seed: int, last_row: Mapping[str, Any]
+) -> None:
+  """Writes what can be looked at: ``diverged.json``, and the batches in ``diverged.npz``.
+
+  Of the update found and of the one before, whose gradients may have been the reason.
+
+  Args:
+    folder: the run's.
+    found: the update.
+    agent: whose view makes the batches.
+    data: episodes or stream, as given to ``ilx.train``.
+    batch_size: of the run.
+    seed: of the run that diverged, of many.
+    last_row: what was logged last, with its ``step``.
+  """
+  arrays: dict[str, np.ndarray] = {}
+  facts: dict[str, Any] = {"step": found.step, "seed": seed, "not_finite": found.names, "last_row": dict(last_row)}
+  if isinstance(data, Episodes):
+    data = agent.view.prepare(data)
+  for step in range(max(1, found.step - 1), found.step + 1):
+    rows, batch = batch_of(agent.view, data, batch_size, seed, step - 1)
+    for path, leaf in jax.tree.leaves_with_path(batch):
+      arrays[f"{step}/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = np.asarray(leaf)
+    facts[f"update_{step}"] = {"batch": step - 1}
+    if rows is not None:
+      episode = sampling.episode_of(data, rows)
+      places = rows - np.asarray(data.starts)[episode]
+      facts[f"update_{step}"] |= {"rows": rows, "episode": episode, "step_in_episode": places}
+  facts["how"] = (
+    f"numpy.load('diverged.npz') has the batches of updates {max(1, found.step - 1)} and {found.step}, as "
+    f"'{found.step}/observation'. Metrics are of before an update: where nothing is wrong with its own batch, the "
+    "gradients of the one before were not finite. Training again from the last checkpoint comes to the same update."
+  )
+  temporary = folder / "diverged.tmp.npz"
+  np.savez(temporary, **arrays)
+  temporary.rename(folder / "diverged.npz")
+  logs.write_json(folder / "diverged.json", facts)
+
+
+def batch_of(view: View, data: Any, batch_size: int, seed: int, number: int) -> tuple[np.ndarray | None, Tree]:
+  """Batch ``number`` of a run, numpy, and the rows of prepared episodes that it is of; None of a stream."""
+  if not isinstance(data, Episodes):
+    batches = data.batches(view, batch_size, seed, start=number)
+    try:
+      return None, next(batches)
+    finally:
+      batches.close()
+  key = jax.random.split(jax.random.key(seed))[1]
+  rows = np.asarray(data.rows)[np.asarray(sampling.positions_many(key, data, number, 1, batch_size))[0]]
+  return rows, view.take(data, rows)
