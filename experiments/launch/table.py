@@ -19,6 +19,10 @@ from experiments.launch.results import Row
 from experiments.report import heldout, text
 from ilx.training import logs
 
+# What of a result is kept in table.json.
+_SCORES = ("return_mean", "return_ci95", "return_iqm", "return_iqm_ci95", "normalized_score", "heldout", "loss")
+_KEPT = (*_SCORES, "runs", "steps", "seconds")
+
 
 def define(values: flags.FlagValues) -> None:
   """The flags of the command."""
@@ -38,11 +42,12 @@ def main(values: flags.FlagValues, rest: Sequence[str]) -> int:
 def show(rows: Sequence[Row], folder: pathlib.Path) -> None:
   """Prints the table of the runs, and writes it to ``table.md`` and ``table.json`` in ``folder``."""
   tables = [cells(some) for some in (results.over_seeds(rows), rows) if some]
-  for heads, lines in tables:
-    terminal.table(heads, lines)
+  for place, table in enumerate(tables):
+    print(end="\n" if place else "", flush=True)
+    terminal.table(*table)
   outputs.write(folder / "table.md", "\n".join(markdown(*table) for table in tables))
   about = {"runs": rows, "over_seeds": results.over_seeds(rows)}
-  logs.write_json(folder / "table.json", {name: [row._asdict() for row in some] for name, some in about.items()})
+  logs.write_json(folder / "table.json", {name: [_json(row) for row in some] for name, some in about.items()})
   print(f"table: {folder / 'table.md'}")
 
 
@@ -67,6 +72,10 @@ def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
   rule = ["---:" if all(_number(line[i]) for line in lines) else "---" for i in range(len(heads))]
   words = [[cell.replace("|", "\\|") for cell in line] for line in (heads, rule, *lines)]
   return "".join(f"| {' | '.join(line)} |\n" for line in words)
+
+
+def _json(row: Row) -> dict[str, Any]:
+  return row._asdict() | {"result": {name: row.result[name] for name in _KEPT if name in row.result}}
 
 
 def _scores(result: Mapping[str, Any], decimals: int) -> dict[str, str]:

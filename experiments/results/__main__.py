@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.results import bc, page, runs, suite
+from ilx.training import Interrupted
 
 FLAGS = flags.FLAGS
 HERE = pathlib.Path(__file__).parent
@@ -54,6 +55,9 @@ def main() -> None:
       failures = runs.finish(todo, workdir, folder, FLAGS.jobs)
     text = page.page(folder, bc.shell(["-m", "experiments.results", *sys.argv[1:]]))
     pathlib.Path(FLAGS.output).write_text(text)
+  except Interrupted as stop:
+    print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
+    sys.exit(128 + stop.signal)
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"written to {FLAGS.output}")

@@ -1,17 +1,15 @@
 """Running what is missing in a table of results: processes side by side, each on cores of its own."""
 
-import concurrent.futures
 import importlib
-import os
+import itertools
 import pathlib
-import queue
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments.launch import processes
+from experiments.launch.processes import Ended, Process
 from experiments.results import archive, bc, suite
 from experiments.results.suite import Task
 from ilx.training import logs
@@ -86,46 +84,34 @@ def variables(task: Task, workdir: pathlib.Path) -> dict[str, str]:
 
 
 def finish(runs: Sequence[Run], workdir: pathlib.Path, folder: pathlib.Path, jobs: int) -> list[str]:
-  """Runs all, ``jobs`` at a time, and archives each as it ends; returns what failed, a line each."""
+  """Runs all, ``jobs`` at a time, and archives each as it ends; returns what failed, a line each.
+
+  Raises:
+    ilx.training.Interrupted: on SIGINT or SIGTERM, once those that run have saved.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
-  cores: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-  every = sorted(os.sched_getaffinity(0))
-  for job in range(jobs):
-    cores.put(every[job::jobs])
-  began, failures = time.monotonic(), []
+  began, failures, ends = time.monotonic(), [], itertools.count(1)
+  by_name = {run.name: run for run in runs}
 
-  def one(number: int, run: Run) -> str | None:
-    mine = cores.get()
-    try:
-      return _one(run, workdir, folder, mine if jobs > 1 else [])
-    finally:
-      cores.put(mine)
-      minutes = (time.monotonic() - began) / 60
-      print(f"[{number}/{len(runs)}] {run.name} ended, {minutes:.0f} minutes since the start", flush=True)
+  def ended(entry: Ended) -> None:
+    if entry.failure:
+      failures.append(entry.failure)
+    else:
+      _archive(by_name[entry.process.name], workdir, folder, entry.share.cores)
+    minutes = (time.monotonic() - began) / 60
+    print(f"[{next(ends)}/{len(runs)}] {entry.process.name} ended, {minutes:.0f} minutes since the start", flush=True)
 
-  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    futures = [pool.submit(one, number, run) for number, run in enumerate(runs, start=1)]
-    try:
-      failures = [found for future in concurrent.futures.as_completed(futures) if (found := future.result())]
-    except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)
-      raise
+  processes.finish([_process(run, workdir) for run in runs], processes.shares(jobs), ended)
   return failures
 
 
-def _one(run: Run, workdir: pathlib.Path, folder: pathlib.Path, cores: Sequence[int]) -> str | None:
-  pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores and shutil.which("taskset") else []
-  log, run_folder = workdir / f"{run.name}.log", workdir / run.name
-  words = [*pinned, sys.executable, *command(run, workdir)]
-  with open(log, "w") as output:
-    ended = subprocess.run(
-      words, env=os.environ | variables(run.task, workdir), stdout=output, stderr=subprocess.STDOUT, check=False
-    )
-  if ended.returncode:
-    lines = log.read_text().strip().splitlines() or ["no output"]
-    return f"{run.name}: exit status {ended.returncode}: {lines[-1]}; see {log}"
+def _process(run: Run, workdir: pathlib.Path) -> Process:
+  words = [sys.executable, *command(run, workdir)]
+  return Process(run.name, words, workdir / f"{run.name}.log", variables(run.task, workdir))
+
+
+def _archive(run: Run, workdir: pathlib.Path, folder: pathlib.Path, cores: Sequence[int] | None) -> None:
   # A process on some of the cores sees those alone.
   about: Mapping[str, Any] = bc.where() | ({"cores": len(cores)} if cores else {})
-  logs.write_json(run_folder / "where.json", about)
-  archive.add(folder, run.agent, run.task.dataset, archive.entries(run_folder))
-  return None
+  logs.write_json(workdir / run.name / "where.json", about)
+  archive.add(folder, run.agent, run.task.dataset, archive.entries(workdir / run.name))

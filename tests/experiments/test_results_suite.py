@@ -20,17 +20,17 @@ def run(agent="bc", seeds=(0,), steps=40):
 
 
 class Trainings:
-  """Stands for `subprocess.run`: leaves the folder that a training run leaves."""
+  """Stands for `subprocess.Popen`: leaves the folder that a training run leaves."""
 
   def __init__(self, fail=()):
     self.calls, self.fail = [], fail
 
-  def __call__(self, words, env, stdout, stderr, check):
+  def __call__(self, words, stdout, **others):
     folder = pathlib.Path(next(word for word in words if word.startswith("--workdir=")).removeprefix("--workdir="))
     self.calls.append(folder.name)
     if folder.name in self.fail:
       stdout.write("error: the disk is full\n")
-      return types.SimpleNamespace(returncode=1)
+      return types.SimpleNamespace(returncode=1, poll=lambda: 1)
     given = dict(word.removeprefix("--config.").split("=", 1) for word in words if word.startswith("--config."))
     name = next(word for word in words if word.startswith("--config=")).rpartition("/")[2].removesuffix(".py")
     this = run(
@@ -61,13 +61,13 @@ class Trainings:
     names = [f"eval/return_mean/seed{seed}" for seed in this.seeds] if len(per_seed) > 1 else ["eval/return_mean"]
     rows = [{"step": step, **dict.fromkeys(names, float(step))} for step in (10, 40)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return types.SimpleNamespace(returncode=0)
+    return types.SimpleNamespace(returncode=0, poll=lambda: 0)
 
 
 @pytest.fixture
 def trainings(monkeypatch):
   found = Trainings()
-  monkeypatch.setattr(subprocess, "run", found)
+  monkeypatch.setattr(subprocess, "Popen", found)
   return found
 
 
