@@ -1,12 +1,26 @@
 """Shared fixtures; eight emulated devices, so that sharding is tested on any machine."""
 
+import gc
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_go_with_their_tests() -> Iterator[None]:
+  """Compiled programs are dropped when a file's tests end.
+
+  Each maps several regions of memory, of which Linux gives a process 65,530 (vm.max_map_count); thousands of tests in
+  one process need more, and what then fails is not Python but the process.
+  """
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture(scope="session")

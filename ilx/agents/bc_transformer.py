@@ -15,6 +15,7 @@ from ilx.networks import context, encoders, scaling
 from ilx.networks import heads as heads_lib
 from ilx.networks.history import HistoryPolicy
 from ilx.networks.transformer import Transformer
+from ilx.parallel import replicas
 from ilx.types import Agent, Array, Spec, Step, Tree, Window
 
 
@@ -145,7 +146,7 @@ def bc_transformer(
 
 def masked_mean(x: Array, mask: Array) -> jax.Array:
   """The mean of ``x [B, T]`` over the steps where ``mask`` (bool) is true."""
-  return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask)
+  return jnp.sum(jnp.where(mask, x, 0.0)) / replicas.mean(jnp.sum(mask))
 
 
 def _default_optimizer() -> optax.GradientTransformation:

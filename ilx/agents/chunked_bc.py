@@ -17,6 +17,7 @@ from ilx.data.windows import Chunks
 from ilx.networks import chunks, scaling
 from ilx.networks.chunks import Plan, Votes
 from ilx.networks.distributions import Distribution
+from ilx.parallel import replicas
 from ilx.types import Agent, Chunk, Spec, Step, Tree
 
 
@@ -122,4 +123,4 @@ def chunk_loss(dist: Distribution, action: Tree, mask: jax.Array) -> jax.Array:
   """
   action = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), action)
   log_prob = jax.vmap(lambda d, a: d.log_prob(a))(dist, action)
-  return -jnp.sum(jnp.where(mask.T, log_prob, 0.0)) / jnp.sum(mask)
+  return -jnp.sum(jnp.where(mask.T, log_prob, 0.0)) / replicas.mean(jnp.sum(mask))

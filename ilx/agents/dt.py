@@ -17,6 +17,7 @@ from ilx.networks import heads as heads_lib
 from ilx.networks.decision_transformer import DecisionTransformer
 from ilx.networks.distributions import Deterministic, Distribution
 from ilx.networks.transformer import Transformer
+from ilx.parallel import replicas
 from ilx.types import Agent, Array, Spec, Step, Tree, Window
 
 
@@ -214,7 +215,7 @@ def action_loss(dist: Distribution, action: Tree, mask: Array) -> jax.Array:
     error = jnp.mean(jnp.square(action - dist.location), axis=-1)
   else:
     error = -dist.log_prob(action)
-  return jnp.sum(jnp.where(mask, error, 0.0)) / jnp.sum(mask)
+  return jnp.sum(jnp.where(mask, error, 0.0)) / replicas.mean(jnp.sum(mask))
 
 
 _ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}

@@ -11,6 +11,7 @@ from ilx.agents import policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import actions, critics, encoders, mlp, scaling
+from ilx.parallel import replicas
 from ilx.types import Agent, Continuous, Discrete, Spec, Transition
 
 
@@ -170,16 +171,17 @@ def iql(
       return policy_loss(dist.log_prob(action), weight)
 
     (v_loss, v), gradient = jax.value_and_grad(of_value, has_aux=True)(state.value)
-    value, value_optimizer = _step(optimizer, gradient, state.optimizer[0], state.value)
+    value, value_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[0], state.value)
 
     advantage = target_q - value_network.apply(value, observation)
     weight = advantage_weight(advantage, temperature, max_weight)
     p_loss, gradient = jax.value_and_grad(of_policy)(params.network)
-    network, network_optimizer = _step(policy_optimizer, gradient, state.optimizer[2], params.network)
+    gradient = replicas.mean(gradient)
+    network, network_optimizer = policies.step(policy_optimizer, gradient, state.optimizer[2], params.network)
 
     next_v = value_network.apply(value, next_observation)
     (q_loss, q), gradient = jax.value_and_grad(of_critic, has_aux=True)(state.critic)
-    critic, critic_optimizer = _step(optimizer, gradient, state.optimizer[1], state.critic)
+    critic, critic_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[1], state.critic)
     target = optax.incremental_update(critic, state.target, tau)
 
     metrics = {
@@ -232,11 +234,6 @@ def advantage_weight(advantage: jax.Array, temperature: float, max_weight: float
 def policy_loss(log_prob: jax.Array, weight: jax.Array) -> jax.Array:
   """``-E weight log pi(a | s)`` (equation 7); no gradient flows into ``weight``. Both ``[B]``, to ``[]``."""
   return -jnp.mean(jax.lax.stop_gradient(weight) * log_prob)
-
-
-def _step(optimizer: optax.GradientTransformation, gradient: Any, state: Any, variables: Any) -> tuple[Any, Any]:
-  updates, state = optimizer.update(gradient, state, variables)
-  return optax.apply_updates(variables, updates), state
 
 
 def _check(**arguments: tuple[float, bool, str]) -> None:

@@ -12,6 +12,7 @@ import optax
 
 from ilx.networks import encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
+from ilx.parallel import replicas
 from ilx.types import Spec, Step, Tree
 
 # Numbers in one observation, from which on flattening pictures is warned of.
@@ -114,11 +115,18 @@ def descend(
   state: State, optimizer: optax.GradientTransformation, loss: jax.Array, gradient: Any
 ) -> tuple[State, dict[str, jax.Array]]:
   """The end of an update: the optimizer's step against the gradient of the network's variables, and the metrics."""
-  params = state.params
-  updates, optimizer_state = optimizer.update(gradient, state.optimizer, params.network)
-  params = params._replace(network=optax.apply_updates(params.network, updates))
+  gradient = replicas.mean(gradient)
+  network, optimizer_state = step(optimizer, gradient, state.optimizer, state.params.network)
   metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
-  return State(params, optimizer_state, state.step + 1, state.key), metrics
+  return State(state.params._replace(network=network), optimizer_state, state.step + 1, state.key), metrics
+
+
+def step(
+  optimizer: optax.GradientTransformation, gradient: Any, optimizer_state: Any, variables: Any
+) -> tuple[Any, Any]:
+  """The optimizer's step against a gradient: the variables and the optimizer's state after it."""
+  updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables)
+  return optax.apply_updates(variables, updates), optimizer_state
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:

@@ -12,6 +12,7 @@ from ilx.agents import policies
 from ilx.agents.td3_bc import State, check_continuous, check_ranges, critic_loss, initial_state, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
+from ilx.parallel import replicas
 from ilx.types import Agent, Spec, Transition
 
 
@@ -96,7 +97,7 @@ def rebrac(
     )
     action, data_action = (scaling.to_unit(params.action, x) for x in (batch.action, batch.next_action))
 
-    noise = jax.random.normal(jax.random.fold_in(state.key, state.step), action.shape)
+    noise = replicas.draw(jax.random.normal, jax.random.fold_in(state.key, state.step), action.shape)
     next_action = policy.apply(state.target_policy, next_observation).mode()
     next_action = smoothed(next_action, policy_noise * noise, noise_clip)
     penalty = jnp.where(batch.next_is_last, 0.0, squared_distance(next_action, data_action))
@@ -108,8 +109,7 @@ def rebrac(
       return critic_loss(q, target_q), q
 
     (q_loss, q), gradient = jax.value_and_grad(of_critic, has_aux=True)(state.critic)
-    updates, critic_optimizer = optimizer.update(gradient, state.optimizer[0], state.critic)
-    critic = optax.apply_updates(state.critic, updates)
+    critic, critic_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[0], state.critic)
 
     def of_policy(variables):
       chosen = policy.apply(variables, observation).mode()
@@ -119,9 +119,8 @@ def rebrac(
       return loss, {"policy_loss": loss, "bc_loss": bc_loss}
 
     def learn():
-      gradient, metrics = jax.grad(of_policy, has_aux=True)(params.network)
-      updates, policy_optimizer = optimizer.update(gradient, state.optimizer[1], params.network)
-      network = optax.apply_updates(params.network, updates)
+      gradient, metrics = replicas.mean(jax.grad(of_policy, has_aux=True)(params.network))
+      network, policy_optimizer = policies.step(optimizer, gradient, state.optimizer[1], params.network)
       target_policy = optax.incremental_update(params.network, state.target_policy, tau)
       target_critic = optax.incremental_update(critic, state.target_critic, tau)
       return network, target_policy, target_critic, policy_optimizer, metrics
@@ -166,7 +165,7 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, actor_bc_coef: float, normaliz
     bc_loss: ``[]``, the mean `squared_distance` of the policy's actions and the data's.
     actor_bc_coef, normalize_q: see `rebrac`.
   """
-  scale = 1.0 / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) if normalize_q else 1.0
+  scale = 1.0 / jax.lax.stop_gradient(replicas.mean(jnp.mean(jnp.abs(q)))) if normalize_q else 1.0
   return actor_bc_coef * bc_loss - scale * jnp.mean(q)
 
 

@@ -11,6 +11,7 @@ from ilx.agents import policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import critics, encoders, mlp, scaling
+from ilx.parallel import replicas
 from ilx.types import Agent, Continuous, Spec, Transition
 
 
@@ -117,7 +118,7 @@ def td3_bc(
     )
     action = scaling.to_unit(params.action, batch.action)
 
-    noise = jax.random.normal(jax.random.fold_in(state.key, state.step), action.shape)
+    noise = replicas.draw(jax.random.normal, jax.random.fold_in(state.key, state.step), action.shape)
     next_action = policy.apply(state.target_policy, next_observation).mode()
     next_action = smoothed(next_action, policy_noise * noise, noise_clip)
     next_q = jnp.min(critic_network.apply(state.target_critic, next_observation, next_action), axis=0)
@@ -128,8 +129,7 @@ def td3_bc(
       return critic_loss(q, target_q), q
 
     (q_loss, q), gradient = jax.value_and_grad(of_critic, has_aux=True)(state.critic)
-    updates, critic_optimizer = optimizer.update(gradient, state.optimizer[0], state.critic)
-    critic = optax.apply_updates(state.critic, updates)
+    critic, critic_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[0], state.critic)
 
     def of_policy(variables):
       chosen = policy.apply(variables, observation).mode()
@@ -139,9 +139,8 @@ def td3_bc(
       return loss, {"policy_loss": loss, "bc_loss": bc_loss}
 
     def learn():
-      gradient, metrics = jax.grad(of_policy, has_aux=True)(params.network)
-      updates, policy_optimizer = optimizer.update(gradient, state.optimizer[1], params.network)
-      network = optax.apply_updates(params.network, updates)
+      gradient, metrics = replicas.mean(jax.grad(of_policy, has_aux=True)(params.network))
+      network, policy_optimizer = policies.step(optimizer, gradient, state.optimizer[1], params.network)
       target_policy = optax.incremental_update(network, state.target_policy, tau)
       target_critic = optax.incremental_update(critic, state.target_critic, tau)
       return network, target_policy, target_critic, policy_optimizer, metrics
@@ -215,7 +214,7 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, alpha: float) -> jax.Array:
     bc_loss: ``[]``, the mean square of the policy's actions less the data's, over batch and dimensions.
     alpha: see `td3_bc`.
   """
-  return bc_loss - alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q))) * jnp.mean(q)
+  return bc_loss - alpha / jax.lax.stop_gradient(replicas.mean(jnp.mean(jnp.abs(q)))) * jnp.mean(q)
 
 
 def check_continuous(name: str, spec: Spec) -> None:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import encoders
+from ilx.parallel import replicas
 from ilx.types import Tree
 
 
@@ -31,7 +32,7 @@ def random_shift(key: jax.Array, observation: Tree, shapes: Tree, pixels: int = 
   def one(key: jax.Array, x: jax.Array, spec: jax.ShapeDtypeStruct) -> jax.Array:
     if not encoders.is_picture(spec):
       return x
-    by = jax.random.randint(key, (x.shape[0], 2), -pixels, pixels + 1)
+    by = replicas.draw(lambda k, shape: jax.random.randint(k, shape, -pixels, pixels + 1), key, (x.shape[0], 2))
     return shift(x, by, encoders.height_axis(tuple(spec.shape)) - len(spec.shape))
 
   return structure.unflatten(map(one, keys, leaves, specs))

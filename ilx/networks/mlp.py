@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
+from ilx.networks.dropout import dropout
+
 
 class MLP(nn.Module):
   """Dense layers, each followed by layer norm (optional), an activation and dropout (optional).
@@ -33,5 +35,5 @@ class MLP(nn.Module):
         x = nn.LayerNorm()(x)
       x = self.activation(x)
       if self.dropout:
-        x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
+        x = dropout(x, self.dropout, self.make_rng("dropout") if self.has_rng("dropout") else None)
     return x
