@@ -95,11 +95,8 @@ def jobset(name: str, labels: Mapping[str, str], run: str, words: Sequence[str],
     },
     "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(name, words, hosts)},
   }
-  restart = {
-    "name": "saved",
-    "action": "RestartJobSetAndIgnoreMaxRestarts",
-    "onJobFailureReasons": ["PodFailurePolicy"],
-  }
+  # What the rules above end, as opposed to what crashed.
+  again = {"action": "RestartJobSetAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}
   return {
     "apiVersion": "jobset.x-k8s.io/v1alpha2",
     "kind": "JobSet",
