@@ -121,7 +121,7 @@ def longest_name(nodes: int) -> int:
 
 def _pod(name: str, words: Sequence[str], hosts: Hosts) -> dict[str, Any]:
   resource = RESOURCES[hosts.accelerator]
-  devices = {resource: hosts.devices} if resource else {}
+  devices = {resource: str(hosts.devices)} if resource else {}
   asked = {"cpu": hosts.cpus, "memory": hosts.memory}
   selector = dict(hosts.selector)
   if hosts.tpu:
