@@ -4,9 +4,13 @@
   python -m experiments.main --config=experiments/configs/bc.py --config.dataset=hopper-expert --workdir=runs/hopper
 
 Fields of the config are set as --config.FIELD=VALUE; the config file documents them. An interrupted run (Ctrl-C,
-SIGTERM, a crash) goes on from its last checkpoint when the same command is given again.
+SIGTERM, a crash) goes on from its last checkpoint when the same command is given again, also on another number of
+devices or hosts. On several hosts, with a --workdir that all see:
+
+  python -m experiments.main --config=experiments/configs/bc.py --distributed=10.0.0.1:1234,2,0   # and ...,2,1
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -19,9 +23,16 @@ from ml_collections import config_flags
 
 from experiments import choosing, cli, run, summary
 from ilx import training
+from ilx.parallel import hosts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as experiments/configs/bc.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<agent>-<dataset>-seed<seed>.")
+_DISTRIBUTED = flags.DEFINE_string(
+  "distributed",
+  "",
+  "Several processes as one run, the same command in each: 'auto' where Slurm, Kubernetes, Open MPI or a TPU's "
+  "metadata say which they are; or COORDINATOR:PORT,PROCESSES,INDEX. Empty: this process alone.",
+)
 flags.mark_flag_as_required("config")
 _SHOW_WARNING = warnings.showwarning
 # What parsing flags of a config raises.
@@ -52,14 +63,20 @@ def explain(error: Exception) -> str:
 def main() -> None:
   """Runs the experiment that the flags describe."""
   config = _CONFIG.value
-  devices = jax.devices()
   warnings.showwarning = _warn
   try:
+    if _DISTRIBUTED.value:
+      hosts.initialize(_DISTRIBUTED.value)
+    if not hosts.is_first():
+      sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+    devices = jax.devices()
     names = "+".join(pathlib.Path(name).name for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
     folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-{seeds}"
     workdir = pathlib.Path(_WORKDIR.value or folder).expanduser()
-    print(f"{config.agent.name} on {config.dataset}, {len(devices)} x {devices[0].device_kind}, run folder {workdir}")
+    many = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    where = f"{len(devices)} x {devices[0].device_kind}{many}"
+    print(f"{config.agent.name} on {config.dataset}, {where}, run folder {workdir}")
     result = run.run(config, workdir)
   except training.Interrupted as stop:
     print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
@@ -69,8 +86,9 @@ def main() -> None:
       raise
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-  summary.terminal_table(result)
-  print(f"report: {workdir / 'report.html'}")
+  if result is not None:
+    summary.terminal_table(result)
+    print(f"report: {workdir / 'report.html'}")
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -18,18 +18,22 @@ from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
 from experiments.task import Task
 from experiments.task import load as load_task
+from ilx.parallel import hosts
 from ilx.training import logs
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
   """Trains, scores and reports; an interrupted run goes on when called again with the same config.
+
+  Of several processes (``ilx.parallel.hosts``) all train, and play their share of the episodes; the first writes what
+  the run leaves. ``workdir`` is a folder that all of them see.
 
   Leaves in ``workdir``: config.json, log.jsonl, tensorboard/, checkpoints/, result.json, report.html, episode.mp4.
 
   Returns:
-    The content of result.json.
+    The content of result.json; None in processes other than the first.
 
   Raises:
     ValueError: when ``workdir`` holds a run of another config.
@@ -45,11 +49,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     task = load_task(config, loading_progress)
   print(loading.describe(task.data), flush=True)
   agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts, task.data.train)
-  workdir.mkdir(parents=True, exist_ok=True)
-  logs.write_json(workdir / "config.json", config.to_dict())
+  if hosts.is_first():
+    workdir.mkdir(parents=True, exist_ok=True)
+    logs.write_json(workdir / "config.json", config.to_dict())
 
   def open_logs(step: int) -> tuple[logs.Log, ...]:
     progress.resume(step)
+    if not hosts.is_first():
+      return ()
     return logs.JsonlLog(workdir / "log.jsonl", step), logs.TensorBoardLog(workdir / "tensorboard", step)
 
   progress = TrainingProgress(config.steps)
@@ -62,6 +69,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       batch_size=config.batch_size,
       seed=config.seed,
       seeds=None if config.seeds == 1 else config.seeds,
+      strategy=config.strategy,
       tier=task.data.tier,
       workdir=workdir,
       log_every=config.log_every,
@@ -71,11 +79,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       logs=open_logs,
       on_progress=progress.update,
     )
+  params = hosts.readable(state.params)
+  if not hosts.is_first():
+    return None
   result = summarise(config, task, scorer, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video and task.env_id is not None:
-    params = scoring.each_seed(config, state.params)[0]
-    scoring.record_video(config, task, agent, params, workdir / "episode.mp4")
+    first_seed = scoring.each_seed(config, params)[0]
+    scoring.record_video(config, task, agent, first_seed, workdir / "episode.mp4")
   write_report(workdir)
   return result
 
@@ -93,7 +104,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     return
   before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
   before.setdefault("seeds", 1)  # of a run older than the field
-  free = ("evaluation.video",) + (("steps",) if config.agent.get("schedule") == "constant" else ())
+  free = ("evaluation.video", "strategy") + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
   if changed:
     what = "; ".join(f"config.{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in changed)

@@ -83,6 +83,7 @@ class Scorer:
       episodes=section.final_episodes if final else section.episodes,
       seed=(_FINAL_SEED if final else _EVALUATION_SEED) + seed,
       env_kwargs=self._task.env_kwargs,
+      across_hosts=True,
       progress=progress,
     )
 

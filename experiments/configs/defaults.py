@@ -73,6 +73,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Updates, and transitions in the batch of each, over all devices together.
   config.steps = 50_000
   config.batch_size = 256
+  # How devices share an update. "jit": the compiler divides it, whatever the agent; "pmap": each has all parameters and
+  # averages gradients with the others. What is learnt is the same to rounding.
+  config.strategy = "jit"
   # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000

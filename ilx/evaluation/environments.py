@@ -27,13 +27,14 @@ def slot_seeds(seed: int, num_envs: int) -> np.ndarray:
   return base + np.arange(num_envs)
 
 
-def make(env_id: str, num_envs: int, seed: int, **env_kwargs: Any) -> Any:
+def make(env_id: str, num_envs: int, seed: int, first_slot: int = 0, **env_kwargs: Any) -> Any:
   """``num_envs`` environments stepped together, as an EnvPool object with the gymnasium interface.
 
   Args:
     env_id: EnvPool's name of the task, such as ``"HalfCheetah-v5"``.
     num_envs: number of environment slots.
     seed: any integer >= 0; see ``slot_seeds``.
+    first_slot: the number of the first of these slots, where others play those before it.
     **env_kwargs: the task's own options, such as ``max_episode_steps``.
 
   Raises:
@@ -42,7 +43,8 @@ def make(env_id: str, num_envs: int, seed: int, **env_kwargs: Any) -> Any:
   """
   envpool = _envpool()
   _check(envpool, env_id, env_kwargs)
-  env = envpool.make(env_id, "gymnasium", num_envs=num_envs, seed=int(slot_seeds(seed, num_envs)[0]), **env_kwargs)
+  first = int(slot_seeds(seed, num_envs)[0]) + first_slot
+  env = envpool.make(env_id, "gymnasium", num_envs=num_envs, seed=first, **env_kwargs)
   with warnings.catch_warnings():
     # EnvPool makes the spaces on first use, and gymnasium then warns that float64 bounds were rounded to float32.
     warnings.filterwarnings("ignore", message=".*precision lowered")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ilx.evaluation import environments
 from ilx.evaluation.trajectories import Episode, Trajectories
+from ilx.parallel import hosts
 from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Tree
 
 # Slots stepped together unless the caller chooses. On 2 cores HalfCheetah with a 2x256 policy gains up to about 50:
@@ -47,6 +48,13 @@ class Result(NamedTuple):
   env_version: str
 
 
+class Share(NamedTuple):
+  """The slots ``first``, ``first + 1``, ... of ``total``, others of which are played elsewhere."""
+
+  first: int
+  total: int
+
+
 def evaluate(
   agent: Agent | Policy,
   params: Tree,
@@ -57,6 +65,7 @@ def evaluate(
   num_envs: int | None = None,
   env_kwargs: dict[str, Any] | None = None,
   sample: bool = False,
+  across_hosts: bool = False,
   progress: Callable[[float], None] | None = None,
 ) -> Result:
   """Plays ``episodes`` whole episodes and returns their scores; the same arguments give the same bits.
@@ -73,6 +82,8 @@ def evaluate(
     num_envs: slots stepped together; by default as few as play the episodes in ``ceil(episodes / 64)`` rounds.
     env_kwargs: the task's own options.
     sample: draw actions from the policy instead of taking its mode.
+    across_hosts: every process of a run (see ``ilx.parallel.hosts``) plays its share of the slots, and all return what
+      all have played; each must make this call. The number of processes changes no episode, unless actions are sampled.
     progress: called a few times a second with the fraction played, at most 1.
 
   Raises:
@@ -83,10 +94,21 @@ def evaluate(
   if num_envs is None:
     rounds = -(-episodes // MAX_ENVS)
     num_envs = -(-episodes // rounds)
-  env = environments.make(env_id, min(num_envs, episodes), seed, **(env_kwargs or {}))
+  num_envs = min(num_envs, episodes)
+  host, count = (jax.process_index(), jax.process_count()) if across_hosts else (0, 1)
+  first, end = host * num_envs // count, (host + 1) * num_envs // count
   start = time.perf_counter()
-  key = jax.random.key(seed) if sample else None
-  returns, lengths, env_steps = play(agent, params, env, episodes=episodes, key=key, progress=progress)
+  returns, lengths, env_steps = np.zeros(episodes), np.zeros(episodes, np.int64), 0
+  if first < end:
+    env = environments.make(env_id, end - first, seed, first, **(env_kwargs or {}))
+    key = jax.random.key(seed) if sample else None
+    if key is not None and host:
+      key = jax.random.fold_in(key, host)
+    share = Share(first, num_envs)
+    returns, lengths, env_steps = play(agent, params, env, episodes=episodes, key=key, share=share, progress=progress)
+  if across_hosts:
+    returns, lengths = hosts.gather(returns).sum(axis=0), hosts.gather(lengths).sum(axis=0)
+    env_steps = int(hosts.gather(np.array(env_steps)).sum())
   seconds = time.perf_counter() - start
   return Result(returns, lengths, seconds, env_steps, env_id, environments.version())
 
@@ -98,6 +120,7 @@ def play(
   *,
   episodes: int,
   key: jax.Array | None = None,
+  share: Share | None = None,
   on_episode: Callable[[int, Episode], None] | None = None,
   progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -112,11 +135,13 @@ def play(
     env: fresh from ``environments.make``; it is reset here, once.
     episodes: how many to play.
     key: None for the mode of the policy, a key for samples.
-    on_episode: called with ``(index, episode)`` in the order of ``index``, 0 to ``episodes - 1``.
+    share: which slots those of ``env`` are; by default all there are.
+    on_episode: called with ``(index, episode)`` in the order of ``index``, 0 to ``episodes - 1``; not for a share.
     progress: called a few times a second with the fraction played, at most 1.
 
   Returns:
-    returns float64 ``[episodes]``, lengths int64 ``[episodes]``, number of environment steps made.
+    returns float64 ``[episodes]``, lengths int64 ``[episodes]``, number of environment steps made. Of a share, entries
+    of other slots' episodes are 0.
 
   Raises:
     ValueError: where the policy's actions have a wrong shape, are out of range or NaN.
@@ -128,10 +153,11 @@ def play(
 
   returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
   # The episode that each slot plays; at or beyond `episodes` its share is played.
-  index = np.arange(num_envs)
+  first, total = share or (0, num_envs)
+  index = first + np.arange(num_envs)
+  report = _reporter(progress, index, total, episodes, env.config["max_episode_steps"])
   earned, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
   trajectories = Trajectories(num_envs, episodes, on_episode) if on_episode else None
-  report = _reporter(progress, episodes, env.config["max_episode_steps"])
 
   observation = environments.observe(env.reset()[0])
   reward, is_first, steps = np.zeros(num_envs, np.float32), np.ones(num_envs, bool), 0
@@ -152,7 +178,7 @@ def play(
       returns[index[slot]], lengths[index[slot]] = earned[slot], length[slot]
       if trajectories:
         trajectories.end(slot, index[slot], bool(terminated[slot]))
-      index[slot] += num_envs
+      index[slot] += total
     report(index, np.where(ended, 0, length))
   return returns, lengths, steps * num_envs
 
@@ -219,17 +245,24 @@ def _checked(action: np.ndarray, spec: Spec, num_envs: int) -> np.ndarray:
   return action
 
 
-def _reporter(progress: Callable[[float], None] | None, episodes: int, time_limit: int) -> Callable:
-  """Calls ``progress`` now and then; an unfinished episode counts for the part of its time limit that has passed."""
+def _reporter(
+  progress: Callable[[float], None] | None, first: np.ndarray, total: int, episodes: int, time_limit: int
+) -> Callable:
+  """Calls ``progress`` now and then; an unfinished episode counts for the part of its time limit that has passed.
+
+  ``first``: the episode that each slot begins with, of ``total`` slots.
+  """
   last = time.perf_counter()
+  begins = first.copy()
+  share = np.sum(-((begins - episodes) // total))
 
   def report(index: np.ndarray, length: np.ndarray) -> None:
     nonlocal last
     if progress is None or (time.perf_counter() - last < _REPORT_SECONDS and np.any(index < episodes)):
       return
     last = time.perf_counter()
-    finished = np.sum(index // len(index))
+    finished = np.sum((index - begins) // total)
     underway = np.sum(length[index < episodes]) / time_limit
-    progress(min(1.0, float((finished + underway) / episodes)))
+    progress(min(1.0, float((finished + underway) / share)))
 
   return report

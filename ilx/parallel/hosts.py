@@ -1,0 +1,72 @@
+"""Several processes, mostly one on each host, as one run."""
+
+import re
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ilx.types import Tree
+
+_ADDRESS = re.compile(r"([^,\s]+:\d+),(\d+),(\d+)")
+
+
+def initialize(how: str = "auto") -> None:
+  """Makes this process one of several; before anything else of jax is used, in every one of them.
+
+  Args:
+    how: "auto": jax finds the others by what Slurm, Kubernetes, Open MPI or a TPU's metadata say (where none is found
+      it says so by an error); or ``"COORDINATOR:PORT,PROCESSES,INDEX"``, such as ``"10.0.0.1:1234,2,0"``, of which the
+      index differs between the processes.
+
+  Raises:
+    ValueError: where ``how`` is neither.
+    RuntimeError: where the others are not found, or jax was used before.
+  """
+  if how == "auto":
+    try:
+      jax.distributed.initialize()
+    except ValueError as error:
+      raise RuntimeError(
+        f"no cluster was found ({error}); name the processes as COORDINATOR:PORT,PROCESSES,INDEX"
+      ) from error
+    return
+  found = _ADDRESS.fullmatch(how)
+  if not found or not int(found[3]) < int(found[2]):
+    raise ValueError(f"{how!r}: expected 'auto' or COORDINATOR:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0")
+  jax.distributed.initialize(found[1], int(found[2]), int(found[3]))
+
+
+def is_first() -> bool:
+  """Whether this is the process that writes what a run leaves behind; the only one, where there is one."""
+  return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+  """Returns once every process is here; ``what`` names the place, and must be the same in all."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+def gather(x: np.ndarray) -> np.ndarray:
+  """The arrays of all processes, alike in shape and dtype, stacked: ``[processes, *x.shape]``, the same bits."""
+  x = np.ascontiguousarray(x)
+  if jax.process_count() == 1:
+    return x[None]
+  # As bytes: jax would make float32 of float64.
+  gathered = np.asarray(multihost_utils.process_allgather(np.frombuffer(x.tobytes(), np.uint8)))
+  return np.frombuffer(gathered.tobytes(), x.dtype).reshape(jax.process_count(), *x.shape)
+
+
+def readable(tree: Tree) -> Tree:
+  """The tree with every array that lies partly on other hosts' devices gathered to this one's memory.
+
+  Every process calls it at the same moment. What can be read already is passed on as it is.
+  """
+
+  def leaf(x: jax.Array) -> jax.Array | np.ndarray:
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return x
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+  return jax.tree.map(leaf, tree)
