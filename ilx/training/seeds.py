@@ -79,12 +79,28 @@ def served(seeds: Seeds, mesh: Mesh) -> list[int]:
   return sorted({seed for (part,) in everywhere.values() for seed in range(seeds.count)[part]})
 
 
+def stacked(state: Any, seeds: Seeds, mesh: Mesh) -> Any:
+  """Shapes and shardings of the states of all seeds as one, given one seed's.
+
+  Where seeds are not spread, leaves are divided as those of one seed are, and the axis of the seeds is not.
+  """
+
+  def leaf(shared: bool, spec: PartitionSpec, x: Any) -> jax.ShapeDtypeStruct:
+    own = getattr(x.sharding, "spec", PartitionSpec())
+    if own and not (shared or seeds.spread):
+      spec = PartitionSpec(None, *own)
+    shape = x.shape if shared else (seeds.count, *x.shape)
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+  return jax.tree.map(leaf, is_shared(state), partitions(state, seeds), state)
+
+
 def stack(states: Sequence[Any], seeds: Seeds, mesh: Mesh) -> Any:
   """One state of many, on the devices where its seeds are computed."""
-  shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), partitions(states[0], seeds))
+  shardings = jax.tree.map(lambda x: x.sharding, stacked(states[0], seeds, mesh))
   shared = is_shared(states[0])
 
-  def stacked(states):
+  def joined(states):
     return jax.tree.map(lambda shared, *x: x[0] if shared else jnp.stack(x), shared, *states)
 
-  return jax.jit(stacked, out_shardings=shardings)(states)
+  return jax.jit(joined, out_shardings=shardings)(states)
