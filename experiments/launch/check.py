@@ -58,6 +58,8 @@ def config_of(arguments: Sequence[str], known: Sequence[str] = ()) -> ml_collect
   Raises:
     ValueError: for what it would refuse.
   """
+  if not any(word.startswith("--config=") for word in arguments):
+    raise ValueError("--config must name a config file, such as --config=experiments/configs/bc.py")
   values = flags.FlagValues()
   for module, several in flags.FLAGS.flags_by_module_dict().items():
     if module == main.__name__ or module.startswith("absl."):
@@ -67,15 +69,12 @@ def config_of(arguments: Sequence[str], known: Sequence[str] = ()) -> ml_collect
   flag = config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["", *arguments])
   try:
     rest = values(["", *arguments])
-    if flag.value is not None:
-      flag.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
+    flag.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
   except flags.UnrecognizedFlagError as error:
-    near = difflib.get_close_matches(error.flagname, [*known, *values, *_fields(flag.value)], cutoff=0.5)
+    near = difflib.get_close_matches(error.flagname, [*known, *values, *_fields(values["config"].value)], cutoff=0.5)
     raise ValueError(f"there is no flag --{error.flagname}{f'; did you mean --{near[0]}?' if near else ''}") from None
   except main.UNUSABLE as error:
     raise ValueError(main.explain(error)) from None
-  if flag.value is None:
-    raise ValueError("--config must name a config file, such as --config=experiments/configs/bc.py")
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --, and their value follows a =")
   return flag.value
