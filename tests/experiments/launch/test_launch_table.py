@@ -1,0 +1,134 @@
+"""The table of results: of a real sweep, and of made-up runs."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import ilx
+from experiments.launch import __main__ as launch
+from experiments.launch import results, table
+from experiments.launch.results import Row
+from ilx.training import logs
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BC = f"--config={ROOT / 'experiments/configs/bc.py'}"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+  rng = np.random.default_rng(0)
+  with ilx.data.Recorder(tmp_path / "data", name="made-up", metadata={"env_id": "CartPole-v1"}) as recorder:
+    for _ in range(4):
+      observation = rng.normal(size=(11, 4))
+      recorder.add(ilx.data.episode(observation, rng.integers(2, size=10), np.ones(10), terminal=True))
+  return recorder.path
+
+
+def test_a_real_sweep_from_data_to_table(dataset, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  given = {"dataset": dataset, "split": "train", "steps": 40, "batch_size": 8, "agent.hidden": "(4,)"}
+  given |= {"log_every": 20, "checkpoint_every": 20, "evaluation.every": 40, "evaluation.episodes": 2}
+  given |= {"evaluation.final_episodes": 4, "evaluation.video": False}
+  flags = [f"--config.{name}={value}" for name, value in given.items()]
+  command = ["local", BC, *flags, "--grid=config.seed=0,1", "--jobs=2", f"--workdir={tmp_path / 'sweep'}"]
+  assert launch.main(command) == 0, capsys.readouterr()
+  rows = json.loads((tmp_path / "sweep" / "table.json").read_text())
+  found = [json.loads((tmp_path / "sweep" / f"seed={seed}" / "result.json").read_text()) for seed in (0, 1)]
+  assert [row["result"]["return_mean"] for row in rows["runs"]] == [result["return_mean"] for result in found]
+  (both,) = rows["over_seeds"]
+  expected = ilx.evaluation.summary([result["returns"] for result in found])
+  assert both["result"]["return_mean"] == expected["mean"]
+  assert both["result"]["return_ci95"] == list(expected["mean_ci95"])
+  before = (tmp_path / "sweep" / "table.md").read_text()
+  capsys.readouterr()
+  assert launch.main(["table", f"--workdir={tmp_path / 'sweep'}"]) == 0
+  assert (tmp_path / "sweep" / "table.md").read_text() == before, "the folders alone tell the same"
+  assert launch.main(command) == 0
+  assert "2 runs, 2 of them finished" in capsys.readouterr().out
+
+
+def made_up(folder, name, config, returns=None, **result):
+  path = folder / name
+  path.mkdir(parents=True)
+  logs.write_json(path / "config.json", {"steps": 10, "evaluation": {"video": name == "a"}, **config})
+  if returns is not None:
+    result = {"return_mean": np.mean(returns), "return_ci95": [min(returns), max(returns)], "returns": returns} | result
+    result = {"random_return": 0.0, "expert_return": 100.0, "normalized_score": np.mean(returns)} | result
+  if result:
+    logs.write_json(path / "result.json", {"steps": 10, "seconds": 90.0, **result})
+  return path
+
+
+def test_any_folder_of_runs_has_a_table_of_what_they_differ_in(tmp_path, capsys):
+  made_up(tmp_path, "a", {"seed": 0, "agent": {"hidden": [3, 4]}}, [10.0, 20.0])
+  made_up(tmp_path, "b", {"seed": 1, "agent": {"hidden": [3, 4]}}, [30.0, 40.0])
+  made_up(tmp_path, "c", {"seed": 0, "agent": {"hidden": [5]}}, [0.5, 1.5])
+  path = made_up(tmp_path, "d", {"seed": 1, "agent": {"hidden": [5]}})
+  (path / "log.jsonl").write_text('{"step": 4}\n{"step": 6}\n{"ste')
+  (tmp_path / "empty").mkdir()
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 0
+  over, single = (tmp_path / "table.md").read_text().split("\n\n")
+  assert [line.replace(" ", "") for line in over.splitlines()] == [
+    "|hidden|seeds|return|95%interval|normalised|minutes|",
+    "|---|---:|---:|---:|---:|---:|",
+    "|[3,4]|2|25|12to38|25.0|1.5|".replace("12to38", _interval([[10.0, 20.0], [30.0, 40.0]])),
+  ]
+  lines = [line.replace(" ", "") for line in single.splitlines()]
+  assert lines[0] == "|seed|hidden|return|95%interval|normalised|minutes|state|"
+  assert lines[2] == "|0|[3,4]|15|10to20|15.0|1.5||"
+  assert lines[5] == "|1|[5]|||||6of10updates|"
+  assert "10 to 20" in capsys.readouterr().out
+
+
+def _interval(returns):
+  return "to".join(f"{edge:.0f}" for edge in ilx.evaluation.summary(returns)["mean_ci95"])
+
+
+def test_a_result_of_fewer_updates_than_asked_for_is_not_finished(tmp_path):
+  made_up(tmp_path, "a", {"steps": 20}, [1.0, 2.0])
+  (row,) = results.read(tmp_path, {"a": {}})
+  assert (row.state, row.result) == ("not started", {})
+
+
+def test_runs_without_play_show_their_loss_and_likeness():
+  rows = [
+    Row("a", {"seed": 0}, "finished", {"return_mean": None, "loss": 0.25, "seconds": 6.0}),
+    Row("b", {"seed": 1}, "finished", {"return_mean": None, "loss": 0.5, "heldout": {"accuracy": 0.5}, "seconds": 6.0}),
+  ]
+  assert results.over_seeds(rows) == []
+  heads, lines = table.cells(rows)
+  assert heads == ["seed", "loss", "minutes", "accuracy"] or heads == ["seed", "accuracy", "loss", "minutes"]
+  assert {cell for line in lines for cell in line} >= {"0.25", "0.5", "50.0 %"}
+
+
+def test_several_seeds_of_one_run_count_each(tmp_path):
+  several = {"per_seed": [{"seed": s, "returns": [1.0 + s, 3.0 + s]} for s in (0, 1)], "return_mean": 2.5}
+  shared = {"random_return": None, "expert_return": 10.0, "seconds": 1.0, "return_ci95": [1, 4]}
+  single = {"returns": [5.0, 7.0], "return_mean": 6.0}
+  rows = [
+    Row("a", {"seed": 0}, "finished", several | shared),
+    Row("b", {"seed": 5}, "finished", single | shared),
+  ]
+  (both,) = results.over_seeds(rows)
+  assert both.result["return_mean"] == np.mean([1, 3, 2, 4, 5, 7])
+  assert both.result["normalized_score"] is None
+
+
+def test_cells_with_bars_stay_cells():
+  assert table.markdown(["a|b"], [["x|y"]]).splitlines() == ["| a\\|b |", "| --- |", "| x\\|y |"]
+
+
+@pytest.mark.parametrize(
+  ("make", "message"),
+  [
+    (lambda folder: None, "holds no runs"),
+    (lambda folder: (made_up(folder, "a", {}) / "config.json").write_text("{"), "config.json cannot be read"),
+  ],
+)
+def test_what_is_no_sweep_is_said(tmp_path, capsys, make, message):
+  make(tmp_path)
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 2
+  assert message in capsys.readouterr().err
