@@ -15,6 +15,8 @@ SAVED = 143
 PORT = 8476
 # Of the user in the image, who is to write to the volume.
 _GROUP = 1000
+# Variable with the pod's place among those of its run.
+_INDEX, _INDEX_FIELD = "ILX_PROCESS", "batch.kubernetes.io/job-completion-index"
 _REPLICATED, _CONTAINER, _VOLUME = "hosts", "ilx", "runs"
 
 
@@ -78,7 +80,7 @@ def jobset(name: str, labels: Mapping[str, str], run: str, words: Sequence[str],
     name: of the JobSet.
     labels: to find it by.
     run: the run's name, which may be no label.
-    words: the command.
+    words: the command, but for what tells several processes of each other.
     hosts: where it is computed.
   """
   exclusive = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"} if hosts.tpu else {}
@@ -145,10 +147,10 @@ def _pod(name: str, words: Sequence[str], hosts: Hosts) -> dict[str, Any]:
       {
         "name": _CONTAINER,
         "image": hosts.image,
-        "args": [_literal(word) for word in words],
+        "args": [*(_literal(word) for word in words), *_distributed(name, hosts)],
         "env": [
           *({"name": key, "value": _literal(value)} for key, value in hosts.variables.items()),
-          *(_addresses(name, hosts) if hosts.nodes > 1 and not hosts.tpu else []),
+          {"name": _INDEX, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{_INDEX_FIELD}']"}}},
         ],
         "ports": [{"containerPort": PORT}],
         "resources": {
@@ -162,13 +164,12 @@ def _pod(name: str, words: Sequence[str], hosts: Hosts) -> dict[str, Any]:
   }
 
 
-def _addresses(name: str, hosts: Hosts) -> list[dict[str, Any]]:
-  """Tells the processes of each other; on TPUs GKE does."""
-  index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+def _distributed(name: str, hosts: Hosts) -> list[str]:
+  """Tells the processes of each other; those on TPUs GKE tells."""
+  if hosts.nodes == 1:
+    return []
   return [
-    {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{name}-{_REPLICATED}-0-0.{name}:{PORT}"},
-    {"name": "JAX_NUM_PROCESSES", "value": str(hosts.nodes)},
-    {"name": "JAX_PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+    "--distributed=" + ("auto" if hosts.tpu else f"{name}-{_REPLICATED}-0-0.{name}:{PORT},{hosts.nodes},$({_INDEX})")
   ]
 
 

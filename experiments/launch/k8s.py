@@ -92,8 +92,7 @@ def manifests(values: flags.FlagValues, runs: Sequence[Checked]) -> str:
   base = _name(values.name or folder.name, len(runs), hosts.nodes)
   found: list[dict[str, Any]] = []
   for place, one in enumerate(runs):
-    several = ["--distributed=auto"] if hosts.nodes > 1 else []
-    words = ["python", "-m", "experiments.main", *one.run.flags, *several, f"--workdir={folder / one.run.name}"]
+    words = ["python", "-m", "experiments.main", *one.run.flags, f"--workdir={folder / one.run.name}"]
     name = f"{base}-{place}" if len(runs) > 1 else base
     found.append(jobset.jobset(name, {"ilx/sweep": base}, one.run.name, words, hosts))
   return yaml.safe_dump_all(found, sort_keys=False, explicit_start=True)

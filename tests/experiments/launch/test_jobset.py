@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from experiments.launch import __main__ as launch
+from experiments.launch import check
 
 yaml = pytest.importorskip("yaml")
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -136,16 +137,14 @@ def test_pods_on_several_nodes_find_each_other(capsys):
   (jobset,) = jobsets(capsys, *CUDA, "--nodes=4")
   job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
   assert (job["completions"], job["parallelism"], job["completionMode"]) == (4, 4, "Indexed")
-  found = variables(pod_of(jobset))
-  assert found["JAX_COORDINATOR_ADDRESS"] == "my-sweep-1-hosts-0-0.my-sweep-1:8476"
-  assert found["JAX_NUM_PROCESSES"] == "4"
+  where = "my-sweep-1-hosts-0-0.my-sweep-1:8476,4,$(ILX_PROCESS)"
+  assert pod_of(jobset)["containers"][0]["args"][-1] == f"--distributed={where}"
   index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-  assert found["JAX_PROCESS_ID"] == {"fieldRef": {"fieldPath": index}}
+  assert variables(pod_of(jobset))["ILX_PROCESS"] == {"fieldRef": {"fieldPath": index}}
   assert jobset["spec"]["network"]["enableDNSHostnames"]
-  assert "--distributed=auto" in pod_of(jobset)["containers"][0]["args"]
+  check.config_of([BC, f"--distributed={where}"])
   (alone,) = jobsets(capsys, *CUDA)
-  assert "JAX_COORDINATOR_ADDRESS" not in variables(pod_of(alone))
-  assert "--distributed=auto" not in pod_of(alone)["containers"][0]["args"]
+  assert "--distributed" not in " ".join(pod_of(alone)["containers"][0]["args"])
 
 
 def test_what_dies_starts_again_and_what_saved_does_not_count(capsys):
@@ -183,7 +182,7 @@ def test_tpus_are_asked_for_by_kind_and_topology(capsys):
   }
   exclusive = jobset["metadata"]["annotations"]["alpha.jobset.sigs.k8s.io/exclusive-topology"]
   assert exclusive == "cloud.google.com/gke-nodepool"
-  assert "JAX_COORDINATOR_ADDRESS" not in variables(pod_of(jobset)), "GKE tells TPU hosts of each other"
+  assert pod_of(jobset)["containers"][0]["args"][-1] == "--distributed=auto", "GKE tells TPU hosts of each other"
 
 
 def test_runs_and_data_are_in_the_volume(capsys):
