@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ilx.networks import attention
 from ilx.networks.dropout import dropout
+from ilx.parallel import activations
 
 # GPT-2's.
 INIT_STD = 0.02
@@ -62,6 +63,7 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, own: PerLayer, shared: Shared) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """``[B, L, D]`` to the same, and the keys and values to cache where there is a cache."""
+    x = activations.batch(x)
     keys = (None,) * 3 if own.dropout is None else jax.random.split(own.dropout, 3)
     same = {"bias": self.bias, "dtype": self.dtype, "out_std": INIT_STD / math.sqrt(2 * self.layers)}
     norm = {"epsilon": NORM_EPSILON, "use_bias": self.bias, "dtype": self.dtype}

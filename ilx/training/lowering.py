@@ -1,0 +1,108 @@
+"""The program of a training run, ahead of time: what it would compile to, with nothing allocated on devices."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ilx.data.episodes import Episodes
+from ilx.parallel import mesh as mesh_lib
+from ilx.parallel import placement
+from ilx.training import feed, programs, states, tiers
+from ilx.training import seeds as seeds_lib
+from ilx.training.seeds import Seeds
+from ilx.types import Agent, Tree
+
+
+class Lowered(NamedTuple):
+  """What training would run.
+
+  Attributes:
+    state: shapes and shardings of the state, ``jax.ShapeDtypeStruct``.
+    program: makes any number of updates; ``program.compile().memory_analysis()`` says what a device needs for it.
+  """
+
+  state: Any
+  program: jax.stages.Lowered
+
+
+def lower(
+  agent: Agent,
+  data: Episodes | tiers.Streamed,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+  rules: placement.Rules = placement.DEFAULT,
+  tier: tiers.Tier = "auto",
+  seeds: int | None = None,
+  strategy: programs.Strategy = "jit",
+) -> Lowered:
+  """The program that ``ilx.train`` would run with these arguments; of streamed data one batch is read.
+
+  Raises:
+    ValueError: where the batch does not divide among the mesh, or the rules do not fit the state.
+  """
+  many = None if seeds is None else seeds_lib.plan(seeds, mesh)
+  if not (many and many.spread):
+    mesh_lib.check_batch_size(mesh, batch_size)
+  if not isinstance(data, Episodes):
+    batches = data.batches(agent.view, batch_size, 0)
+    try:
+      batch = feed.next_batch(batches)
+    finally:
+      batches.close()
+  else:
+    data = agent.view.prepare(data)
+    if tier == "device" or (tier == "auto" and tiers.fits(data)):
+      return _resident(agent, data, batch_size, mesh, rules, many, strategy)
+    batch = agent.view.take(data, np.asarray(data.rows[:1]))
+  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), batch)
+  return lower_fed(agent, batch, mesh=mesh, rules=rules, seeds=many, strategy=strategy)
+
+
+def lower_fed(
+  agent: Agent,
+  batch: Tree,
+  *,
+  mesh: Mesh,
+  rules: placement.Rules = placement.DEFAULT,
+  seeds: Seeds | None = None,
+  strategy: programs.Strategy = "jit",
+) -> Lowered:
+  """The program for batches from the host, given the shapes of one: it needs no data at all."""
+  placed = states.place(agent, batch, mesh, rules, seeds)
+  capacity = feed.capacity(batch, seeds.count if seeds else 1)
+  parts = NamedSharding(mesh, seeds_lib.partition(seeds))
+  if seeds and seeds.spread:
+    where = parts
+  else:
+    where = NamedSharding(mesh, PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES))
+  sums = jax.eval_shape(programs.make_sums(agent, mesh, placed.one, batch, seeds))
+  sums = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parts), sums)
+  leading = (seeds.count,) if seeds else ()
+  stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, capacity, *x.shape), x.dtype, sharding=where), batch)
+  program = programs.make_fed_program(agent, mesh, seeds, strategy, states.shardings(placed.state))
+  return Lowered(placed.state, program.lower(placed.state, sums, stack, 1))
+
+
+def _resident(
+  agent: Agent,
+  episodes: Episodes,
+  batch_size: int,
+  mesh: Mesh,
+  rules: placement.Rules,
+  seeds: Seeds | None,
+  strategy: programs.Strategy,
+) -> Lowered:
+  everywhere = mesh_lib.replicated(mesh)
+  episodes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), episodes.replace(weights=None)
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  batch = jax.eval_shape(lambda key, data: agent.view.sample(key, data, batch_size), key, episodes)
+  placed = states.place(agent, batch, mesh, rules, seeds)
+  if seeds:
+    key = jax.ShapeDtypeStruct((seeds.count,), key.dtype, sharding=NamedSharding(mesh, seeds_lib.partition(seeds)))
+  program = programs.make_program(agent, batch_size, mesh, seeds, strategy, states.shardings(placed.state))
+  return Lowered(placed.state, program.lower(placed.state, episodes, key, 1))
