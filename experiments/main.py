@@ -21,12 +21,18 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import choosing, cli, run, summary
+from experiments import choosing, cli, placement, run, summary
 from ilx import training
 from ilx.parallel import hosts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as experiments/configs/bc.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<agent>-<dataset>-seed<seed>.")
+_EXPLAIN = flags.DEFINE_boolean(
+  "explain_placement",
+  False,
+  "Prints where every parameter would be on the mesh (--config.mesh.fsdp=4) and the memory that updates would need, "
+  "and ends.",
+)
 _DISTRIBUTED = flags.DEFINE_string(
   "distributed",
   "",
@@ -69,6 +75,8 @@ def main() -> None:
       hosts.initialize(_DISTRIBUTED.value)
     if not hosts.is_first():
       sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+    if _EXPLAIN.value:
+      return placement.explain(config)
     devices = jax.devices()
     names = "+".join(pathlib.Path(name).name for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"

@@ -18,6 +18,7 @@ from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
 from experiments.task import Task
 from experiments.task import load as load_task
+from ilx import parallel
 from ilx.parallel import hosts
 from ilx.training import logs
 
@@ -45,6 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   for field in ("episodes", "final_episodes"):
     if config.evaluation[field] < 1:
       raise ValueError(f"config.evaluation.{field}={config.evaluation[field]} must be at least 1")
+  mesh = parallel.make_mesh(**config.mesh)
   with LoadingProgress() as loading_progress:
     task = load_task(config, loading_progress)
   print(loading.describe(task.data), flush=True)
@@ -69,6 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       batch_size=config.batch_size,
       seed=config.seed,
       seeds=None if config.seeds == 1 else config.seeds,
+      mesh=mesh,
       strategy=config.strategy,
       tier=task.data.tier,
       workdir=workdir,
@@ -104,7 +107,8 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     return
   before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
   before.setdefault("seeds", 1)  # of a run older than the field
-  free = ("evaluation.video", "strategy") + (("steps",) if config.agent.get("schedule") == "constant" else ())
+  free = ("evaluation.video", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor")
+  free += ("steps",) if config.agent.get("schedule") == "constant" else ()
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
   if changed:
     what = "; ".join(f"config.{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in changed)

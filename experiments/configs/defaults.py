@@ -76,6 +76,13 @@ def get_config() -> ml_collections.ConfigDict:
   # How devices share an update. "jit": the compiler divides it, whatever the agent; "pmap": each has all parameters and
   # averages gradients with the others. What is learnt is the same to rounding.
   config.strategy = "jit"
+  # All devices: data x fsdp x tensor, -1 for as many as are left. A batch is divided over the first two. Large
+  # parameters and their optimizer's state are divided over fsdp, too; the heads and hidden layers of transformers over
+  # tensor. `--explain_placement` shows what goes where. A run may go on with another mesh.
+  config.mesh = ml_collections.ConfigDict()
+  config.mesh.data = -1
+  config.mesh.fsdp = 1
+  config.mesh.tensor = 1
   # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000
