@@ -21,8 +21,8 @@ def repeated_updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int)
   def call(n: int) -> None:
     nonlocal state
     state, sums = jax.block_until_ready(program(state, data, jax.random.key(0), n))
-    if not np.isfinite(sums["loss"]):
-      raise FloatingPointError(f"the loss is {sums['loss']} at batch {batch_size}")
+    if not np.isfinite(sums.metrics["loss"]):
+      raise FloatingPointError(f"the loss is {sums.metrics['loss']} at batch {batch_size}")
 
   return call
 

@@ -1,7 +1,8 @@
 """Training: large device programs, checkpoints, logs."""
 
 from ilx.training.checkpoint import CheckpointError
+from ilx.training.lock import FolderInUseError
 from ilx.training.seeds import one_seed
 from ilx.training.trainer import Interrupted, train
 
-__all__ = ["CheckpointError", "Interrupted", "one_seed", "train"]
+__all__ = ["CheckpointError", "FolderInUseError", "Interrupted", "one_seed", "train"]

@@ -101,11 +101,6 @@ class Checkpoints:
       self.reject(step, wrong)
     return next((step for step in steps if step not in complete), None)
 
-  @property
-  def latest_step(self) -> int | None:
-    """``newest()``."""
-    return self.newest()
-
   def reject(self, step: int, reason: str) -> None:
     """``newest`` passes over ``step`` from now on; it is set aside when another one was read."""
     self._unusable[step] = reason

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ilx.parallel import mesh as mesh_lib
 from ilx.training import seeds as seeds_lib
+from ilx.training import waiting
 from ilx.training.seeds import Seeds
 from ilx.types import Tree
 
@@ -36,7 +38,7 @@ class Feed:
 
   Iterating gives ``(stack, n)``: leaves ``[K, B, ...]``, divided among the devices along B, of which the first ``n``
   batches are meant; of many seeds leaves ``[S, K, B, ...]``, divided along S where the seeds are spread. What the
-  batches raise is raised here.
+  batches raise is raised here, as is what ends patience with them.
   """
 
   def __init__(
@@ -46,6 +48,7 @@ class Feed:
     capacity: int,
     mesh: Mesh,
     seeds: Seeds | None = None,
+    patience: waiting.Patience | None = None,
   ):
     """Starts the thread.
 
@@ -56,16 +59,18 @@ class Feed:
       capacity: K.
       mesh: where the batches go.
       seeds: None where there is one, whose stacks have no axis for it.
+      patience: with which stacks are waited for.
     """
     self._batches, self._counts, self._capacity, self._seeds = batches, counts, capacity, seeds
     if seeds and seeds.spread:
       where = seeds_lib.partition(seeds)
     else:
-      where = PartitionSpec(*(None,) * (2 if seeds else 1), ("data", "fsdp"))
+      where = PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES)
     self._sharding = NamedSharding(mesh, where)
     self._queue: queue.Queue = queue.Queue(_AHEAD)
     self._stopped = threading.Event()
-    self._ended = False
+    self._ended = self._left = False
+    self._patience = patience or waiting.Patience()
     self._thread = threading.Thread(target=self._run, name="ilx-feed", daemon=True)
     self._thread.start()
 
@@ -104,7 +109,11 @@ class Feed:
   def __next__(self) -> tuple[Tree, int]:
     if self._ended:
       raise StopIteration
-    item = self._queue.get()
+    try:
+      item = waiting.get(self._queue, self._patience)
+    except (TimeoutError, waiting.Stopped):
+      self._left = True
+      raise
     self._ended = item is None or isinstance(item, BaseException)
     if item is None:
       raise StopIteration
@@ -117,6 +126,8 @@ class Feed:
 
   def __exit__(self, *args: object) -> None:
     self._stopped.set()
+    if self._left:
+      return  # the thread is stuck in the batches, which cannot be closed then
     self._thread.join()
     for batches in self._batches:
       if close := getattr(batches, "close", None):

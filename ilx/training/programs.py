@@ -1,14 +1,18 @@
 """The device programs: many updates from one log to the next, with the data on the device or fed from the host."""
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ilx.data import sampling
 from ilx.data.episodes import Episodes
+from ilx.parallel import activations, replicas
 from ilx.parallel import mesh as mesh_lib
+from ilx.training import nonfinite
 from ilx.training import seeds as seeds_lib
 from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree
@@ -16,32 +20,40 @@ from ilx.types import Agent, Tree
 # (data, one seed's key or stack, update of this call, state.step) -> its batch.
 _Draw = Callable[[Any, Any, jax.Array, jax.Array], Tree]
 
+# How devices share an update. "jit": the compiler divides it, by where state and batch are (GSPMD). "pmap": every
+# device has all parameters and updates on its part of the batch; gradients are averaged by name (`replicas`).
+Strategy = Literal["jit", "pmap"]
+
 
 def make_program(
-  agent: Agent, batch_size: int, mesh: Mesh, seeds: Seeds | None = None
+  agent: Agent, batch_size: int, mesh: Mesh, seeds: Seeds | None = None, strategy: Strategy = "jit", where: Any = None
 ) -> Callable[[Any, Episodes, jax.Array, int], Any]:
   """For data on the device: ``(state, episodes, key, length) -> (state, sums of the metrics)``.
 
   Makes ``length`` updates, each on a batch drawn with ``fold_in(key, state.step)``. The state is donated. ``length`` is
   an argument of the compiled program, not a constant in it: one compilation serves every length.
 
-  With ``seeds`` the state is a stacked one, and keys and sums have a leading axis ``[S]``.
+  With ``seeds`` the state is a stacked one, and keys and sums have a leading axis ``[S]``. The state stays ``where`` it
+  is (shardings of its leaves; None: everywhere).
   """
   divided = mesh_lib.batch_sharding(mesh)
 
   def draw(episodes: Episodes, key: jax.Array, i: jax.Array, step: jax.Array) -> Tree:
     del i
-    return agent.view.sample(jax.random.fold_in(key, step), episodes, batch_size)
+    rows = sampling.draw(jax.random.fold_in(key, step), episodes, batch_size)
+    return agent.view.take(episodes, replicas.part(rows))
 
-  run = _program(agent, draw, mesh, seeds, divided)
+  run = _program(agent, draw, mesh, seeds, divided, strategy, PartitionSpec())
 
   def program(state, episodes, key, length):
     return run(state, None, episodes, key, length)
 
-  return _compiled(program, mesh, seeds, donate=(0,))
+  return _compiled(program, mesh, seeds, where, donate=(0,))
 
 
-def make_fed_program(agent: Agent, mesh: Mesh, seeds: Seeds | None = None) -> Callable[[Any, Any, Tree, int], Any]:
+def make_fed_program(
+  agent: Agent, mesh: Mesh, seeds: Seeds | None = None, strategy: Strategy = "jit", where: Any = None
+) -> Callable[[Any, Any, Tree, int], Any]:
   """For batches from the host: ``(state, sums, stack, length) -> (state, sums of the metrics)``.
 
   Makes ``length`` updates on the first batches of ``stack``, leaves ``[K, B, ...]``, with ``seeds``
@@ -52,12 +64,13 @@ def make_fed_program(agent: Agent, mesh: Mesh, seeds: Seeds | None = None) -> Ca
     del data, step
     return jax.tree.map(lambda x: x[i], stack)
 
-  run = _program(agent, draw, mesh, seeds, None)
+  stacks = PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES)
+  run = _program(agent, draw, mesh, seeds, None, strategy, stacks)
 
   def program(state, sums, stack, length):
     return run(state, sums, None, stack, length)
 
-  return _compiled(program, mesh, seeds, donate=(0, 1))
+  return _compiled(program, mesh, seeds, where, donate=(0, 1))
 
 
 def make_sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | None = None) -> Callable[[], Any]:
@@ -68,34 +81,49 @@ def make_sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | 
   shapes = jax.eval_shape(agent.update, state, batch)[1]
   if seeds:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds.count, *x.shape), x.dtype), shapes)
-  return jax.jit(lambda: _zeros(shapes), out_shardings=NamedSharding(mesh, seeds_lib.partition(seeds)))
+  return jax.jit(lambda: nonfinite.zeros(shapes), out_shardings=NamedSharding(mesh, seeds_lib.partition(seeds)))
 
 
-def _program(agent: Agent, draw: _Draw, mesh: Mesh, seeds: Seeds | None, divided: NamedSharding | None) -> Callable:
-  """``(state, sums or None, data, source, length) -> (state, sums)``."""
-  if seeds is None:
-    return lambda *args: _repeat(agent.update, draw, divided, *args)
-  if seeds.spread:
-    divided = None  # a device has whole batches
-  run = _batched if seeds.batched else _one_by_one
+def _program(
+  agent: Agent,
+  draw: _Draw,
+  mesh: Mesh,
+  seeds: Seeds | None,
+  divided: NamedSharding | None,
+  strategy: Strategy,
+  source_spec: PartitionSpec,
+) -> Callable:
+  """``(state, sums or None, data, source, length) -> (state, sums)``; ``source_spec``: of sources, on replicas."""
+  run = _single if seeds is None else _batched if seeds.batched else _one_by_one
+  whole = PartitionSpec()
 
   def program(state, sums, data, source, length):
-    def local(*args):
-      return run(agent, draw, divided, *args)
+    if seeds and seeds.spread:
+      parts, where, axes = seeds_lib.partition(seeds), seeds_lib.partitions(state, seeds), None
+      of_source = parts
+    elif strategy == "pmap":
+      parts, where, axes, of_source = whole, whole, mesh_lib.BATCH_AXES, source_spec
+    else:
+      with activations.on(mesh):
+        return run(agent, draw, divided, state, sums, data, source, length)
 
-    if not seeds.spread:
-      return local(state, sums, data, source, length)
-    whole, parts = PartitionSpec(), seeds_lib.partition(seeds)
-    where = seeds_lib.partitions(state, seeds)
+    def local(*args):
+      with replicas.across(axes) if axes else contextlib.nullcontext():
+        return run(agent, draw, None, *args)  # a device has what it computes
+
     return jax.shard_map(
       local,
       mesh=mesh,
-      in_specs=(where, parts, whole, parts, whole),
+      in_specs=(where, parts, whole, of_source, whole),
       out_specs=(where, parts),
-      check_vma=False,  # agents know nothing of devices
+      check_vma=False,  # agents know nothing of devices; `replicas.check_equal` looks
     )(state, sums, data, source, length)
 
   return program
+
+
+def _single(agent: Agent, *args) -> tuple[Any, Any]:
+  return _repeat(agent.update, *args)
 
 
 def _batched(agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args) -> tuple[Any, Any]:
@@ -123,25 +151,25 @@ def _one_by_one(
 
 
 def _repeat(update: Callable, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length) -> Any:
+  """``length`` updates; metrics are means over all replicas, where there are any."""
+
   def one_update(i, state):
     batch = draw(data, source, i, state.step)
-    return update(state, batch if divided is None else jax.lax.with_sharding_constraint(batch, divided))
+    state, metrics = update(state, batch if divided is None else jax.lax.with_sharding_constraint(batch, divided))
+    return state, replicas.mean(metrics)
 
   def body(i, carry):
     state, sums = carry
     state, metrics = one_update(i, state)
-    return state, jax.tree.map(jnp.add, sums, metrics)
+    return state, nonfinite.add(sums, metrics, state.step)
 
   if sums is None:
-    sums = _zeros(jax.eval_shape(one_update, 0, state)[1])
+    sums = nonfinite.zeros(jax.eval_shape(one_update, 0, state)[1])
   return jax.lax.fori_loop(0, length, body, (state, sums))
 
 
-def _zeros(shapes: Any) -> Any:
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-
-def _compiled(program: Callable, mesh: Mesh, seeds: Seeds | None, donate: tuple[int, ...]) -> Callable:
+def _compiled(program: Callable, mesh: Mesh, seeds: Seeds | None, where: Any, donate: tuple[int, ...]) -> Callable:
   if seeds and seeds.spread:
     return jax.jit(program, donate_argnums=donate)
-  return jax.jit(program, donate_argnums=donate, out_shardings=mesh_lib.replicated(mesh))
+  everywhere = mesh_lib.replicated(mesh)
+  return jax.jit(program, donate_argnums=donate, out_shardings=(everywhere if where is None else where, everywhere))

@@ -5,19 +5,26 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 T = TypeVar("T")
 
 
 class StopSignals:
   """While entered, the first SIGINT or SIGTERM sets ``received``; a second one acts as it would have otherwise.
 
-  Outside the main thread, where Python allows no handlers, it does nothing.
+  Outside the main thread, where Python allows no handlers, it does nothing. Of several processes of one run each finds
+  out in ``agree``, which all call at the same moments, that one of them got a signal: they stop at the same update.
   """
 
   def __init__(self) -> None:
     self.received: signal.Signals | None = None
+    self._own: signal.Signals | None = None
     self._previous: dict[int, object] = {}
     self._raising = False
+    self._several = jax.process_count() > 1
 
   def __enter__(self) -> "StopSignals":
     if threading.current_thread() is threading.main_thread():
@@ -25,12 +32,22 @@ class StopSignals:
         self._previous[number] = signal.signal(number, self._handle)
     return self
 
+  def agree(self) -> bool:
+    """Whether to stop, by a signal to any process."""
+    if self._several and not self.received:
+      number = int(multihost_utils.process_allgather(np.int32(self._own or 0)).max())
+      self.received = signal.Signals(number) if number else None
+    return self.received is not None
+
   def unless_signalled(self, work: Callable[[], T]) -> T | None:
-    """What long work returns, or None where a signal came before or in the middle of it: then it is dropped."""
-    if self.received:
+    """What long work returns, or None where a signal came before or in the middle of it: then it is dropped.
+
+    Of several processes only before: others wait for this one's part of the work.
+    """
+    if self.agree():
       return None
     try:
-      self._raising = True
+      self._raising = not self._several
       result = work()
       self._raising = False
       return result
@@ -43,7 +60,9 @@ class StopSignals:
 
   def _handle(self, number: int, frame: object) -> None:
     del frame
-    self.received = signal.Signals(number)
+    self._own = signal.Signals(number)
+    if not self._several:
+      self.received = self._own
     self._restore()
     if self._raising:
       raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """Where the data is while it is learnt from: on the devices, or on the host, or in files."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import os
@@ -17,7 +18,8 @@ from jax.sharding import Mesh, NamedSharding
 from ilx.data import host
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
-from ilx.training import feed, programs
+from ilx.parallel import placement
+from ilx.training import feed, programs, states, waiting
 from ilx.training import seeds as seeds_lib
 from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree, View
@@ -39,10 +41,12 @@ class Runner(NamedTuple):
   """Learning from data of one tier.
 
   Attributes:
-    init: the state before the first update, on the mesh.
+    state: shapes and shardings of the state, ``jax.ShapeDtypeStruct``.
+    init: the state before the first update, made where it is to be: no device ever holds more than its part.
     advance: ``(state, length) -> (state, sums of the metrics)``: the next ``length`` updates, lengths as announced.
   """
 
+  state: Any
   init: Callable[[], Any]
   advance: Callable[[Any, int], tuple[Any, Any]]
 
@@ -57,8 +61,11 @@ def open_runner(
   mesh: Mesh,
   tier: Tier = "auto",
   seeds: Seeds | None = None,
+  strategy: programs.Strategy = "jit",
+  rules: placement.Rules = placement.DEFAULT,
   start: int = 0,
   lengths: Iterable[int] = (),
+  patience: waiting.Patience | None = None,
 ) -> Iterator[Runner]:
   """The runner for the data and the tier, which goes on at update ``start``.
 
@@ -70,8 +77,11 @@ def open_runner(
     mesh: where updates are made.
     tier: where episodes are.
     seeds: None for one seed, without an axis for it.
+    strategy: how devices share an update.
+    rules: where the leaves of the state go.
     start: updates already made.
     lengths: what ``advance`` will be called with, so that batches can be made ahead.
+    patience: with which data that is not on the devices is waited for; ``source`` is found here.
 
   Raises:
     ValueError: where there is nothing to learn from, or the tier does not go with the data.
@@ -86,11 +96,13 @@ def open_runner(
       raise ValueError("episodes: no step to learn from; every episode has a single step")
     data = agent.view.prepare(data)
   numbers = [seed + i for i in range(seeds.count if seeds else 1)]
-  run = _Run(agent, batch_size, numbers, [jax.random.split(jax.random.key(n)) for n in numbers], mesh, seeds)
+  keys = [jax.random.split(jax.random.key(n)) for n in numbers]
+  run = _Run(agent, batch_size, numbers, keys, mesh, seeds, strategy, rules)
   if not streamed and (tier == "device" or (tier == "auto" and fits(data))):
     yield _resident(run, data)
     return
-  with _fed(run, data, start, lengths) as runner:
+  patience = dataclasses.replace(patience or waiting.Patience(), source=_source(data))
+  with _fed(run, data, start, lengths, patience) as runner:
     yield runner
 
 
@@ -130,34 +142,47 @@ class _Run(NamedTuple):
   keys: list[jax.Array]
   mesh: Mesh
   seeds: Seeds | None
+  strategy: programs.Strategy
+  rules: placement.Rules
 
   def init(self, one: Callable[[jax.Array], Any]) -> Any:
     """The state of one seed, or of all: made one by one by one program, so that they are those of single runs."""
-    states = [one(key[0]) for key in self.keys]
-    return seeds_lib.stack(states, self.seeds, self.mesh) if self.seeds else states[0]
+    made = [one(key[0]) for key in self.keys]
+    return seeds_lib.stack(made, self.seeds, self.mesh) if self.seeds else made[0]
+
+  def place(self, batch: Tree) -> states.Placed:
+    """Where the state goes, given a batch's shapes."""
+    return states.place(self.agent, batch, self.mesh, self.rules, self.seeds)
 
 
 def _resident(run: _Run, episodes: Episodes) -> Runner:
   agent, everywhere = run.agent, mesh_lib.replicated(run.mesh)
   # Weights are for the host; what draws by them is the table.
   episodes = jax.device_put(jax.tree.map(np.asarray, episodes.replace(weights=None)), everywhere)
-  program = programs.make_program(agent, run.batch_size, run.mesh, run.seeds)
-  init = jax.jit(
-    lambda key, data: agent.init(key, agent.view.sample(key, data, run.batch_size)), out_shardings=everywhere
-  )
+
+  def sample(key, data):
+    return agent.view.sample(key, data, run.batch_size)
+
+  placed = run.place(jax.eval_shape(sample, run.keys[0][0], episodes))
+  where = states.shardings(placed.state)
+  program = programs.make_program(agent, run.batch_size, run.mesh, run.seeds, run.strategy, where)
+  init = jax.jit(lambda key, data: agent.init(key, sample(key, data)), out_shardings=states.shardings(placed.one))
   key = run.keys[0][1]
   if run.seeds:
     key = jax.device_put(
       jnp.stack([key[1] for key in run.keys]), NamedSharding(run.mesh, seeds_lib.partition(run.seeds))
     )
   return Runner(
+    state=placed.state,
     init=lambda: run.init(lambda key: init(key, episodes)),
     advance=lambda state, length: program(state, episodes, key, length),  # the step says which batch is next
   )
 
 
 @contextlib.contextmanager
-def _fed(run: _Run, data: Episodes | Streamed, start: int, lengths: Iterable[int]) -> Iterator[Runner]:
+def _fed(
+  run: _Run, data: Episodes | Streamed, start: int, lengths: Iterable[int], patience: waiting.Patience
+) -> Iterator[Runner]:
   agent, batch_size, mesh, seeds = run.agent, run.batch_size, run.mesh, run.seeds
   served = seeds_lib.served(seeds, mesh) if seeds else [0]
   # A host makes all of a seed that a device of its own learns alone, else its part of every seed's batches.
@@ -166,27 +191,44 @@ def _fed(run: _Run, data: Episodes | Streamed, start: int, lengths: Iterable[int
     batches = [host.batches(agent.view, data, batch_size, run.keys[s][1], start=start, host=hosts) for s in served]
     item = agent.view.take(data, np.asarray(data.rows[:1]))
   else:
-    batches = [data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served]
-    batches[0] = _Peeked(batches[0])
+
+    def begin() -> list[Iterator[Tree]]:
+      first, *others = (data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served)
+      return [_Peeked(first), *others]
+
+    batches = waiting.call(begin, patience)
     item = batches[0].first
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), item)
+  placed = run.place(shapes)
   init = jax.jit(
     lambda key: agent.init(key, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)),
-    out_shardings=mesh_lib.replicated(mesh),
+    out_shardings=states.shardings(placed.one),
   )
-  program = programs.make_fed_program(agent, mesh, seeds)
-  zeros = programs.make_sums(agent, mesh, jax.eval_shape(init, run.keys[0][0]), shapes, seeds)
+  program = programs.make_fed_program(agent, mesh, seeds, run.strategy, states.shardings(placed.state))
+  zeros = programs.make_sums(agent, mesh, placed.one, shapes, seeds)
   capacity = feed.capacity(shapes, len(run.numbers))
-  with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds) as stacks:
+  with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds, patience) as stacks:
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
       sums = zeros()
       for _ in range(math.ceil(length / capacity)):
-        stack, count = next(stacks)
+        try:
+          stack, count = next(stacks)
+        except waiting.Stopped as stopped:
+          stopped.state = state
+          raise
         state, sums = program(state, sums, stack, count)
       return state, sums
 
-    yield Runner(lambda: run.init(init), advance)
+    yield Runner(placed.state, lambda: run.init(init), advance)
+
+
+def _source(data: Episodes | Streamed) -> str:
+  """What data are called in messages."""
+  if isinstance(data, Episodes):
+    return "the episodes in host memory"
+  folders = [str(source.info.directory) for source in getattr(data, "sources", ())]
+  return ", ".join(folders) or f"the {type(data).__name__} that was given"
 
 
 class _Peeked:

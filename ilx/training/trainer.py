@@ -5,19 +5,20 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilx.data.episodes import Episodes
+from ilx.parallel import hosts, placement, replicas
 from ilx.parallel import mesh as mesh_lib
+from ilx.training import nonfinite, programs, tiers, waiting
 from ilx.training import seeds as seeds_lib
-from ilx.training import tiers
-from ilx.training.checkpoint import Checkpoints
+from ilx.training.checkpoint import Checkpoints, UnusableCheckpoint
+from ilx.training.lock import locked
 from ilx.training.logs import Log
+from ilx.training.metrics import Metrics, where_to_look
 from ilx.training.signals import StopSignals
 from ilx.types import Agent, Tree
 
@@ -42,10 +43,17 @@ def train(
   seed: int = 0,
   seeds: int | None = None,
   mesh: Mesh | None = None,
+  strategy: programs.Strategy = "jit",
+  rules: placement.Rules | None = None,
   tier: tiers.Tier = "auto",
   workdir: str | os.PathLike | None = None,
   log_every: int = 1_000,
   checkpoint_every: int = 10_000,
+  keep: int = 3,
+  keep_every: int = 0,
+  on_nonfinite: Literal["stop", "skip"] = "stop",
+  data_timeout: float = 60.0,
+  data_deadline: float = 0.0,
   evaluate: Evaluate | None = None,
   evaluate_every: int = 0,
   logs: Callable[[int], Sequence[Log]] | None = None,
@@ -76,11 +84,24 @@ def train(
     seeds: None for one run; S, also 1, for many, whose state has a leading axis: ``[S, ...]`` in every leaf but
       ``state.step``, which they share. ``ilx.training.one_seed(state, i)`` is the state of one.
     mesh: default ``make_mesh()``, data-parallel over all devices.
+    strategy: how devices share an update. "jit": the compiler divides it (GSPMD), by where parameters and batch are.
+      "pmap": every device has all parameters, updates on its part of the batch, and averages gradients with the
+      others. What is learnt is the same to rounding; "jit" works for any mesh and any agent.
+    rules: where the leaves of the state go, see ``ilx.parallel.shardings``; default ``ilx.parallel.DEFAULT``, which
+      divides large ones over ``fsdp`` and transformers over ``tensor``. Not for seeds that are spread: a device has all
+      of each.
     tier: where episodes are: "device", a copy on every one; "host", in memory or memory-mapped, with the very same
       batches; "auto": on the devices if they take at most half of the free memory.
-    workdir: checkpoints go to ``workdir/checkpoints`` and the newest one is resumed from. None: no checkpoints.
+    workdir: checkpoints go to ``workdir/checkpoints`` and the newest good one is resumed from; what is damaged is named
+      in a warning and set aside. No other process can train there meanwhile. None: no checkpoints.
     log_every: updates between logs.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
+    keep: how many of the newest checkpoints stay.
+    keep_every: checkpoints of steps that are multiples of it stay, too; 0: no others.
+    on_nonfinite: "stop", an error, when a metric is not finite; "skip": an update that makes a number in the state or a
+      metric not finite is left out and counted as ``train/skipped``, at the price of a look at the whole state.
+    data_timeout: seconds without a batch from the host after which a warning names the source, repeatedly; 0: none.
+    data_deadline: seconds after which that is an error; 0: never.
     evaluate: called with params, of all seeds, and step; what it returns is logged under ``eval/``. The params are
       valid during the call, the next update takes their memory: copy what is to be kept.
     evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end. An evaluation that is
@@ -92,17 +113,28 @@ def train(
     The agent's state after ``steps`` updates.
 
   Raises:
-    ValueError: for sizes that do not fit the mesh, or a checkpoint beyond ``steps``.
-    FloatingPointError: when a metric (of any seed) stops being finite. Nothing is saved from then on.
-    Interrupted: on SIGINT or SIGTERM, once the state is saved.
-    CheckpointError: when a checkpoint cannot be written or read.
+    ValueError: for sizes that do not fit the mesh, a strategy that does not, or a checkpoint beyond ``steps``.
+    FloatingPointError: when a metric (of any seed) is not finite; names the update. No checkpoint is made from then
+      on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
+    Interrupted: on SIGINT or SIGTERM to any process, once the state is saved.
+    CheckpointError: when a checkpoint cannot be written, or there are checkpoints and none can be read.
+    FolderInUseError: where another process trains in ``workdir``.
+    TimeoutError: after ``data_deadline``.
   """
   for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
     if value < 1:
       raise ValueError(f"{name}={value} must be at least 1")
-  if evaluate_every < 0:
-    raise ValueError(f"evaluate_every={evaluate_every} must be at least 0")
+  for name, value in (
+    ("evaluate_every", evaluate_every), ("data_timeout", data_timeout), ("data_deadline", data_deadline)
+  ):  # fmt: skip
+    if value < 0:
+      raise ValueError(f"{name}={value} must be at least 0")
+  if on_nonfinite not in ("stop", "skip"):
+    raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
+  if on_nonfinite == "skip":
+    agent = agent._replace(update=nonfinite.skipping(agent.update))
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
+  _check_strategy(strategy, mesh)
   many = None if seeds is None else seeds_lib.plan(seeds, mesh)
   if not (many and many.spread):
     mesh_lib.check_batch_size(mesh, batch_size)
@@ -111,11 +143,15 @@ def train(
   numbers = range(seed, seed + seeds) if seeds else None
 
   with contextlib.ExitStack() as stack:
-    stop, checkpoints = stack.enter_context(StopSignals()), stack.enter_context(_checkpoints(workdir))
-    start = _updates_made(checkpoints, steps)
+    stop, checkpoints = stack.enter_context(StopSignals()), None
+    if workdir is not None:
+      stack.enter_context(locked(workdir))
+      checkpoints = stack.enter_context(Checkpoints(pathlib.Path(workdir) / "checkpoints", keep, keep_every))
     every = (log_every, checkpoint_every, evaluate_every or steps)
-    runner = stack.enter_context(
-      tiers.open_runner(
+    several = jax.process_count() > 1
+
+    def open_runner(start: int) -> contextlib.AbstractContextManager[tiers.Runner]:
+      return tiers.open_runner(
         agent,
         data,
         batch_size=batch_size,
@@ -123,14 +159,20 @@ def train(
         mesh=mesh,
         tier=tier,
         seeds=many,
+        strategy=strategy,
+        rules=placement.DEFAULT if rules is None else rules,
         start=start,
         lengths=_intervals(start, steps, *every),
+        # Several processes would not be left at the same update.
+        patience=waiting.Patience("", data_timeout, data_deadline, lambda: bool(stop.received) and not several),
       )
-    )
-    state = runner.init()
-    if start:
-      state = checkpoints.restore(start, state)
+
+    try:
+      start, runner, state = _begin(stack, checkpoints, steps, open_runner)
+    except waiting.Stopped:
+      raise Interrupted(f"stopped by {stop.received.name} before the first update", stop.received) from None
     open_logs = list(logs(start)) if logs else []
+    metrics = Metrics(numbers)
 
     def write(step: int, row: Mapping[str, Any]) -> None:
       for log in open_logs:
@@ -138,9 +180,18 @@ def train(
       if on_progress:
         on_progress(step, row)
 
+    def diverged(found: nonfinite.Found) -> str:
+      return where_to_look(
+        workdir,
+        lambda folder: nonfinite.save(folder, found, agent, data, batch_size, seed + found.place, metrics.last),
+      )
+
+    def is_due(step: int) -> bool:
+      return bool(evaluate and (step == steps or (evaluate_every and step % evaluate_every == 0)))
+
     def evaluate_if_due(step: int) -> None:
-      if evaluate and (step == steps or (evaluate_every and step % evaluate_every == 0)):
-        found = stop.unless_signalled(lambda: evaluate(state.params, step))
+      if is_due(step):
+        found = stop.unless_signalled(lambda: evaluate(hosts.readable(state.params), step))
         if found is not None:
           write(step, {f"eval/{name}": value for name, value in found.items()})
 
@@ -149,17 +200,22 @@ def train(
       if start:
         evaluate_if_due(start)  # the process before this one may have been stopped in it
       for length in _intervals(start, steps, *every):
-        if stop.received:
+        if stop.agree():
           break
         began = time.perf_counter()
-        state, sums = runner.advance(state, length)
-        means = {name: value / length for name, value in _fetched(sums).items()}
+        try:
+          state, sums = runner.advance(state, length)
+        except waiting.Stopped as stopped:
+          state, step = stopped.state, int(stopped.state.step)
+          break
+        if strategy == "pmap" and step == start and not (many and many.spread):
+          replicas.check_equal(state)
         step += length
-        _check_finite(means, step, numbers)
-        speed = {"updates_per_second": length / (time.perf_counter() - began)}
-        write(step, speed | _row(means, numbers))
-        # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed.
-        if checkpoints and (step % checkpoint_every == 0 or step == steps):
+        row = metrics.row(sums, length, step, diverged)
+        write(step, {"updates_per_second": length / (time.perf_counter() - began)} | row)
+        # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
+        # and which no signal ends where there are several processes.
+        if checkpoints and (step % checkpoint_every == 0 or step == steps or (several and is_due(step))):
           checkpoints.save(step, state)
           saved = step
         evaluate_if_due(step)
@@ -174,6 +230,16 @@ def train(
   return state
 
 
+def _check_strategy(strategy: str, mesh: Mesh) -> None:
+  if strategy not in ("jit", "pmap"):
+    raise ValueError(f"strategy={strategy!r}: expected 'jit' or 'pmap'")
+  if strategy == "pmap" and mesh.size != mesh.shape["data"]:
+    raise ValueError(
+      "strategy='pmap' has all parameters on every device: the mesh must have fsdp=1 and tensor=1; choose "
+      "strategy='jit' to divide parameters"
+    )
+
+
 def _intervals(start: int, steps: int, *every: int) -> Iterator[int]:
   """Numbers of updates from one log, checkpoint or evaluation to the next."""
   while start < steps:
@@ -182,37 +248,20 @@ def _intervals(start: int, steps: int, *every: int) -> Iterator[int]:
     start += length
 
 
-def _fetched(sums: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-  """On the host: float64 ``[S]``, or ``[]``."""
-  if not all(value.is_fully_addressable or value.is_fully_replicated for value in sums.values()):
-    sums = multihost_utils.process_allgather(sums, tiled=True)  # other hosts' seeds
-  return {name: np.asarray(value, np.float64) for name, value in jax.device_get(sums).items()}
-
-
-def _row(means: Mapping[str, np.ndarray], numbers: range | None) -> dict[str, Any]:
-  """What is logged: means over the seeds, and each seed's loss."""
-  row: dict[str, Any] = {f"train/{name}": float(value.mean()) for name, value in means.items()}
-  if numbers and "loss" in means:
-    row |= {f"train/loss/seed{number}": loss for number, loss in zip(numbers, means["loss"].tolist(), strict=True)}
-  return row
-
-
-def _check_finite(means: Mapping[str, np.ndarray], step: int, numbers: range | None) -> None:
-  for name, values in means.items():
-    if not np.isfinite(values).all():
-      first = int(np.argmin(np.isfinite(np.atleast_1d(values))))
-      which = f" of seed {numbers[first]}" if numbers else ""
-      raise FloatingPointError(
-        f"train/{name}{which} is {np.atleast_1d(values)[first]} within the updates up to step {step}: training diverged"
-      )
-
-
-def _checkpoints(workdir: str | os.PathLike | None) -> Any:
-  return contextlib.nullcontext() if workdir is None else Checkpoints(pathlib.Path(workdir) / "checkpoints")
-
-
-def _updates_made(checkpoints: Any, steps: int) -> int:
-  latest = (checkpoints.latest_step if checkpoints else None) or 0
-  if latest > steps:
-    raise ValueError(f"{checkpoints.directory} is at step {latest}, beyond steps={steps}; ask for more steps")
-  return latest
+def _begin(
+  stack: contextlib.ExitStack, checkpoints: Checkpoints | None, steps: int, open_runner: Callable
+) -> tuple[int, tiers.Runner, Any]:
+  """The updates made, a runner that goes on there, and the state: of the newest checkpoint that is one of this run."""
+  while True:
+    start = (checkpoints.newest() if checkpoints else None) or 0
+    if start > steps:
+      raise ValueError(f"{checkpoints.directory} is at step {start}, beyond steps={steps}; ask for more steps")
+    with contextlib.ExitStack() as attempt:
+      runner = attempt.enter_context(open_runner(start))
+      try:
+        state = checkpoints.restore(start, runner.state) if start else runner.init()
+      except UnusableCheckpoint as error:
+        checkpoints.reject(start, str(error))
+        continue
+      stack.push(attempt.pop_all())
+      return start, runner, state

@@ -265,7 +265,7 @@ def test_a_metric_that_is_not_finite_names_the_seed(agent, episodes, alone):
     return state, metrics | {"odd": jnp.where(jnp.abs(state.params[0, 0] - wanted) < 1e-3, jnp.nan, 0.0)}
 
   wanted = alone.run(SEED + 1, steps=1)[0].params[0, 0]
-  with pytest.raises(FloatingPointError, match=r"train/odd of seed 4 is nan within the updates up to step 1:"):
+  with pytest.raises(FloatingPointError, match=r"train/odd of seed 4 is not finite in update 1:"):
     _train(agent._replace(update=update), episodes, steps=1, seeds=3)
 
 
