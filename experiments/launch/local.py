@@ -10,7 +10,9 @@ Flags that are not the launcher's go to every run (python -m experiments.main). 
 GPUs, where there are any. What a run prints is in <workdir>/<run>.log.
 
 The same command goes on: finished runs are left alone, interrupted ones resume from their last checkpoint. Ctrl-C or
-SIGTERM lets those that run save; a second one kills them. In the end there is a table of results.
+SIGTERM lets those that run save; a second one kills them. In the end there is a table of results. A run that was
+interrupted ends with the same bits as one that was not, if --jobs is the same: on other numbers of cores jax rounds
+differently.
 
 Exit code: 0 all finished, 1 some failed, 2 nothing was started, 130 or 143 stopped by SIGINT or SIGTERM.
 """

@@ -47,7 +47,10 @@ class Ended(NamedTuple):
 
 
 def shares(jobs: int, gpus_per_job: int | None = 0) -> list[Share]:
-  """Parts of the machine for ``jobs`` processes at once.
+  """Equal parts of the machine for ``jobs`` processes at once.
+
+  Equal, since jax rounds differently on another number of cores: a run that goes on in any of them ends with the same
+  bits. What cannot be divided is left over.
 
   Args:
     jobs: at least 1. A single one has all cores; where there are more jobs than cores, several have the same one.
@@ -69,7 +72,7 @@ def shares(jobs: int, gpus_per_job: int | None = 0) -> list[Share]:
     )
   return [
     Share(
-      tuple(cores[job % len(cores) :: jobs]) if jobs > 1 else None,
+      tuple(cores[job % len(cores) :: jobs][: max(1, len(cores) // jobs)]) if jobs > 1 else None,
       tuple(gpus[job * each : (job + 1) * each]) if each else None,
     )
     for job in range(jobs)
