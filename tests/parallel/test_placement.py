@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 from ilx import agents, parallel, testing
 from ilx.networks import vit
 from ilx.parallel import placement
-from ilx.training import states
 
 SPEC = testing.continuous_spec()
 EPISODES = testing.fake_episodes(SPEC)
@@ -169,18 +168,15 @@ def test_the_first_rule_that_matches_counts_and_one_must():
 
 def test_bytes_of_a_device_fall_as_one_over_fsdp():
   """Of leaves that are divided; scalars and small ones are everywhere."""
-  agent = agents.bc_transformer(SPEC, layers=5, width=64)
-  episodes = agent.view.prepare(EPISODES)
-  batch = agent.view.take(episodes, np.asarray(episodes.rows[:8]))
+  params = _state(agents.bc_transformer(SPEC)).params.network
 
   def held(fsdp):
-    mesh = parallel.make_mesh(fsdp=fsdp)
-    state = states.place(agent, batch, mesh, placement.default_rules(small=64)).state
-    made = jax.jit(lambda key: agent.init(key, batch), out_shardings=states.shardings(state))(jax.random.key(0))
+    where = parallel.shardings(params, parallel.make_mesh(fsdp=fsdp), placement.default_rules(small=64))
+    made = jax.tree.map(lambda x, s: jax.device_put(np.zeros(x.shape, x.dtype), s), params, where)
+    assert placement.bytes_per_device(made) == placement.bytes_per_device(placement.place(params, where))
     kernels = [x for x in jax.tree.leaves(made) if x.size > 4096]
-    device = jax.devices()[3]
-    assert placement.bytes_per_device(made) == placement.bytes_per_device(state)
-    return sum(s.data.nbytes for x in kernels for s in x.addressable_shards if s.device == device)
+    return sum(s.data.nbytes for x in kernels for s in x.addressable_shards if s.device == jax.devices()[3])
 
   whole = held(1)
+  assert whole > 2**20
   assert [held(fsdp) for fsdp in (2, 4, 8)] == [whole // 2, whole // 4, whole // 8]
