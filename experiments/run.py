@@ -21,8 +21,15 @@ from experiments.task import load as load_task
 from ilx import parallel
 from ilx.parallel import hosts
 from ilx.training import logs
+from ilx.training.lock import locked
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
+
+# Fields that may change when a run is resumed: what is learnt does not depend on them, or is meant to.
+_FREE = (
+  *("evaluation.video", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor"),
+  *("keep", "keep_every", "on_nonfinite", "data_timeout", "data_deadline"),
+)
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -38,6 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
 
   Raises:
     ValueError: when ``workdir`` holds a run of another config.
+    ilx.training.FolderInUseError: when another process is at work in it.
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
   """
   check_config(config, workdir)
@@ -51,8 +59,15 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     task = load_task(config, loading_progress)
   print(loading.describe(task.data), flush=True)
   agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts, task.data.train)
+  with locked(workdir):
+    check_config(config, workdir)  # another process may have been there meanwhile
+    return _run(config, workdir, task, agent, mesh)
+
+
+def _run(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, task: Task, agent: ilx.Agent, mesh: jax.sharding.Mesh
+) -> dict[str, Any] | None:
   if hosts.is_first():
-    workdir.mkdir(parents=True, exist_ok=True)
     logs.write_json(workdir / "config.json", config.to_dict())
 
   def open_logs(step: int) -> tuple[logs.Log, ...]:
@@ -77,6 +92,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       workdir=workdir,
       log_every=config.log_every,
       checkpoint_every=config.checkpoint_every,
+      keep=config.keep,
+      keep_every=config.keep_every,
+      on_nonfinite=config.on_nonfinite,
+      data_timeout=config.data_timeout,
+      data_deadline=config.data_deadline,
       evaluate=scorer if scorer.scores_anything else None,
       evaluate_every=config.evaluation.every if scorer.scores_anything else 0,
       logs=open_logs,
@@ -107,8 +127,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     return
   before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
   before.setdefault("seeds", 1)  # of a run older than the field
-  free = ("evaluation.video", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor")
-  free += ("steps",) if config.agent.get("schedule") == "constant" else ()
+  free = _FREE + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
   if changed:
     what = "; ".join(f"config.{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in changed)

@@ -86,6 +86,17 @@ def get_config() -> ml_collections.ConfigDict:
   # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000
+  # How many of the newest checkpoints stay; those of steps that are multiples of keep_every stay, too (0: no others).
+  # One that is damaged on the disk is named, set aside and passed over.
+  config.keep = 3
+  config.keep_every = 0
+  # When a metric is not finite: "stop", with the update's number and its batch in diverged.json; or "skip" updates that
+  # make a metric, or a number of what is learnt, not finite, and count them as train/skipped.
+  config.on_nonfinite = "stop"
+  # Seconds without a batch, of data that is not on the devices, until a warning names the source (again and again; 0:
+  # none), and until it is an error (0: never).
+  config.data_timeout = 60.0
+  config.data_deadline = 0.0
 
   config.evaluation = ml_collections.ConfigDict()
   # Updates between evaluations, and the episodes played in each.

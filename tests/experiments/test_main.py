@@ -73,7 +73,7 @@ def _final_params(dataset, workdir):
   data = jax.device_put(task.data.train)
   like = jax.jit(agent.init)(jax.random.key(0), agent.view.sample(jax.random.key(0), data, 32))
   with Checkpoints(workdir / "checkpoints") as checkpoints:
-    assert checkpoints.latest_step == STEPS
+    assert checkpoints.newest() == STEPS
     return jax.tree.map(np.asarray, checkpoints.restore(STEPS, like).params)
 
 
