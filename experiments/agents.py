@@ -2,19 +2,30 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import optax
 
 import ilx
+import ilx.testing
 from ilx.networks import heads
 
-# Not the combinators, which make agents of agents.
-AGENTS = tuple(name for name in ilx.agents.__all__ if name != "augmented")
+# Neither the combinators, which make agents of agents, nor what makes optimizers.
+AGENTS = tuple(name for name in ilx.agents.__all__ if name not in ("augmented", "averaged", "frozen"))
 
 # Fields of the section that are not arguments of the constructor but make its optimizers, with their defaults.
-_OPTIMIZER = {"learning_rate": 3e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "gradient_clip": 0.0}
+_OPTIMIZER = {
+  "learning_rate": 3e-4,
+  "schedule": "constant",
+  "warmup": 0,
+  "weight_decay": 0.0,
+  "gradient_clip": 0.0,
+  "accumulate": 1,
+  "freeze": "",
+}
 
 # Fields that are options of heads, for agents that have an argument for them.
 _HEAD = tuple(dict.fromkeys(option for head in heads.HEADS for option in heads.options(head)))
@@ -44,8 +55,11 @@ def make(
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
       ``warmup``, updates in which it rises linearly; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
-      largest global norm, 0 for none; ``augment``, by how many pixels pictures are shifted at random; the options of
-      heads (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the constructor.
+      largest global norm, 0 for none; ``accumulate``, over how many updates gradients are averaged before the
+      optimizer has its step; ``freeze``, a pattern of parameters that stay as they are; ``ema``, the decay of an
+      average of params, 0 for none; ``augment``, by how many pixels pictures are shifted at random; the options of
+      heads (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the
+      constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
@@ -62,9 +76,10 @@ def make(
   constructor = getattr(ilx.agents, name)
   options = {field: fields.pop(field, default) for field, default in _OPTIMIZER.items()}
   _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
-  pixels = fields.pop("augment", 0)
+  _check_optimizer(options, steps)
+  pixels, decay = fields.pop("augment", 0), fields.pop("ema", 0.0)
   arguments = [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
-  known = [*arguments, *_OPTIMIZER, "augment", *(_HEAD if "head_options" in arguments else ())]
+  known = [*arguments, *_OPTIMIZER, "augment", "ema", *(_HEAD if "head_options" in arguments else ())]
   for field in fields:
     _check(field, known, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
@@ -86,12 +101,24 @@ def make(
     fields["policy_optimizer"] = _optimizer(steps, **options)
     options["schedule"] = "constant"
   agent = constructor(spec, optimizer=_optimizer(steps, **options), **fields)
+  if options["freeze"]:
+    _check_frozen(agent, spec, frame_stack, options["freeze"])
+  if decay:
+    agent = ilx.agents.averaged(agent, decay=decay)
   return ilx.agents.augmented(agent, spec, pixels=pixels) if pixels else agent
 
 
 def _optimizer(
-  steps: int, learning_rate: float, schedule: str, warmup: int, weight_decay: float, gradient_clip: float
+  steps: int,
+  learning_rate: float,
+  schedule: str,
+  warmup: int,
+  weight_decay: float,
+  gradient_clip: float,
+  accumulate: int,
+  freeze: str,
 ) -> optax.GradientTransformation:
+  steps, warmup = steps // accumulate, warmup // accumulate  # the optimizer's own
   rate: optax.ScalarOrSchedule = learning_rate
   if schedule == "cosine":
     rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
@@ -100,7 +127,33 @@ def _optimizer(
     rising = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)  # no update is lost
     rate = optax.join_schedules([rising, constant], [warmup])
   adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
-  return optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
+  optimizer = optax.chain(optax.clip_by_global_norm(gradient_clip), adam) if gradient_clip else adam
+  if accumulate > 1:
+    optimizer = optax.MultiSteps(optimizer, accumulate).gradient_transformation()
+  return ilx.agents.frozen(optimizer, freeze) if freeze else optimizer
+
+
+def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
+  if not 1 <= options["accumulate"] <= steps:
+    raise ValueError(
+      f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
+    )
+
+
+def _check_frozen(agent: ilx.Agent, spec: ilx.Spec, frame_stack: int, pattern: str) -> None:
+  """Raises ValueError where a pattern is of no parameter of the policy, naming some that there are."""
+  single = spec
+  if frame_stack:
+    frames = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), spec.observation)
+    single = spec._replace(observation=frames)
+  episodes = agent.view.prepare(ilx.testing.fake_episodes(single))
+  batch = agent.view.take(episodes, episodes.rows[:2])
+  network = jax.eval_shape(agent.init, jax.random.key(0), batch).params.network
+  paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(network)]
+  if not any(re.search(pattern, path) for path in paths):
+    raise ValueError(
+      f"config.agent.freeze={pattern!r} matches no parameter of the policy; there are {', '.join(paths)}"
+    )
 
 
 def _check(given: str, known: Any, what: str) -> None:

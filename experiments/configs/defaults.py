@@ -27,6 +27,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.encoder = "flat"
   # By how many pixels at most pictures are shifted at random in every update; 0: not at all.
   config.agent.augment = 0
+  # Over how many updates gradients are averaged before the optimizer has its step: batches larger than memory. Exactly
+  # that for policies learnt alone; the targets of values still move in every update.
+  config.agent.accumulate = 1
+  # A regular expression of parameters that stay as they are, such as "encoder" (paths are like
+  # params/torso/Dense_0/kernel); empty: none.
+  config.agent.freeze = ""
+  # Decay of the moving average of parameters that is played instead of the last ones, such as 0.999; 0: none.
+  config.agent.ema = 0.0
 
   # A built-in name (built on first use), a name under $ILX_DATA_DIR, or the folder of a TFDS dataset. Several are
   # mixed: "a,b" draws every transition as often as any other, "a=0.7,b=0.3" gives each dataset its share of a batch.

@@ -84,3 +84,44 @@ def test_pictures_are_shifted_where_asked_for():
   batch = ilx.Transition(observation, jnp.ones((8, 3)), jnp.zeros(8), jnp.ones(8), observation)
   losses = [float(a.update(a.init(jax.random.key(0), batch), batch)[1]["loss"]) for a in (agent, plain)]
   assert losses[0] != losses[1]
+
+
+def test_accumulated_gradients_are_one_step_of_their_mean(given):
+  agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 4, "accumulate": 2}, SPEC, 12)
+  # Of 12 updates 6 are steps, the first 2 of which warm up; the others wait.
+  expected = [0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]
+  found = rates(given["policy_optimizer"], 12)
+  np.testing.assert_array_equal(found[::2], 0.0)
+  np.testing.assert_allclose(found[1::2], expected, atol=1e-5)
+
+
+def test_accumulating_is_learning_from_the_batches_as_one():
+  section = {"name": "bc", "hidden": (4,), "learning_rate": 1e-2}
+  data = jax.tree.map(jnp.asarray, testing.fake_episodes(SPEC))
+  whole, parts = agents.make(section, SPEC, 4), agents.make({**section, "accumulate": 4}, SPEC, 4)
+  batch = whole.view.sample(jax.random.key(0), data, 32)
+  expected, _ = whole.update(whole.init(jax.random.key(0), batch), batch)
+  state = first = parts.init(jax.random.key(0), batch)
+  for i in range(4):
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(first.params), strict=True):
+      np.testing.assert_array_equal(a, b)
+    state, _ = parts.update(state, jax.tree.map(lambda x, i=i: x[8 * i : 8 * i + 8], batch))
+  for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+  assert not np.array_equal(jax.tree.leaves(state.params.network)[0], jax.tree.leaves(first.params.network)[0])
+
+
+def test_average_and_frozen_parameters_are_of_the_config():
+  section = {"name": "bc", "hidden": (4,), "learning_rate": 1e-2, "ema": 0.9, "freeze": "Dense_0"}
+  agent = agents.make(section, SPEC, 4)
+  data = jax.tree.map(jnp.asarray, testing.fake_episodes(SPEC))
+  batch = agent.view.sample(jax.random.key(0), data, 8)
+  state = agent.init(jax.random.key(0), batch)
+  after, _ = agent.update(state, batch)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params.network, after.params.network)
+  assert sum(jax.tree.leaves(moved)) == 2 and after.learner.step == 1  # the head's kernel and bias
+  with pytest.raises(ValueError, match=r"freeze='Dens_0' matches no parameter.*Dense_0/kernel"):
+    agents.make({**section, "freeze": "Dens_0"}, SPEC, 4)
+  for count in (0, 5):
+    with pytest.raises(ValueError, match=f"config.agent.accumulate={count} must be from 1"):
+      agents.make({**section, "accumulate": count}, SPEC, 4)
