@@ -20,21 +20,22 @@ PATIENT = """
 import pathlib, signal, sys, time
 def stop(number, frame):
   pathlib.Path(sys.argv[1] + ".told").open("a").write("told\\n")
-  time.sleep(0.3)
+  time.sleep(0.3 if sys.argv[1].endswith("a") else 0.9)
   pathlib.Path(sys.argv[1] + ".saved").touch()
   sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
 pathlib.Path(sys.argv[1]).touch()
 time.sleep(60)
 """
-# A launcher of two of these, one at a time or both at once.
+# A launcher of three of these. What is started behind a shell's & ignores SIGINT, and its children do, too.
 LAUNCHER = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from experiments.launch import processes
 from ilx.training import Interrupted
 folder, jobs = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 words = [sys.executable, "-c", sys.argv[3]]
-todo = [processes.Process(name, [*words, str(folder / name)], folder / f"{name}.log") for name in "ab"]
+todo = [processes.Process(name, [*words, str(folder / name)], folder / f"{name}.log") for name in "abc"]
 try:
   processes.finish(todo, processes.shares(jobs), print)
 except Interrupted as stop:
@@ -133,13 +134,14 @@ def _launch(folder, jobs):
 
 
 def test_a_signal_lets_all_save_and_starts_no_more(tmp_path):
-  launcher = _launch(tmp_path, jobs=1)
-  wait_for(tmp_path / "a")
+  launcher = _launch(tmp_path, jobs=2)
+  wait_for(tmp_path / "a", tmp_path / "b")
   launcher.send_signal(signal.SIGTERM)
   output, errors = launcher.communicate(timeout=60)
   assert launcher.returncode == 128 + signal.SIGTERM, errors
-  assert output == "stopped by SIGTERM; 2 of 2 are not finished\n"
-  assert (tmp_path / "a.saved").exists() and not (tmp_path / "b").exists()
+  assert output == "stopped by SIGTERM; 3 of 3 are not finished\n"
+  assert (tmp_path / "a.saved").exists() and (tmp_path / "b.saved").exists()
+  assert not (tmp_path / "c.log").exists()
 
 
 def test_ctrl_c_reaches_those_that_run_once_as_sigterm(tmp_path):
@@ -160,7 +162,7 @@ def test_ctrl_c_reaches_those_that_run_once_as_sigterm(tmp_path):
 
 
 def test_a_second_signal_kills(tmp_path):
-  stubborn = PATIENT.replace("time.sleep(0.3)", "time.sleep(60)")
+  stubborn = PATIENT.replace("0.3", "60")
   launcher = subprocess.Popen(
     [sys.executable, "-c", LAUNCHER, str(tmp_path), "1", stubborn],
     env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
@@ -196,3 +198,12 @@ def test_a_signal_when_all_is_done_is_no_interruption(tmp_path):
   assert len(ends) == 1
   with pytest.raises(Interrupted, match="1 of 2"):
     processes.finish([python(name, "", tmp_path) for name in "ab"], [ALL], ended)
+
+
+def test_what_is_ignored_stays_ignored(tmp_path):
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+  try:
+    processes.finish([python(n, "", tmp_path) for n in "ab"], [ALL], lambda end: os.kill(os.getpid(), signal.SIGHUP))
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
