@@ -65,6 +65,8 @@ def parse(buffer: bytes, wanted: Container[str] | None = None) -> dict[str, np.n
               name = buffer[start:inside].decode()
             elif tag == 0x12:
               span = (start, inside)
+            else:  # protobuf's libraries pass over the whole entry, without a word
+              raise _MalformedError(start, f"field {tag >> 3} of wire type {tag & 7} beside a name and a value")
           if wanted is None or name in wanted:
             features[name] = _feature(buffer, *span)
   except _MalformedError as error:

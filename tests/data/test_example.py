@@ -137,6 +137,7 @@ def test_serialize_refuses_what_has_no_list():
     (b"\x0b", "wire type 3"),
     (b"\x02\x00", "field number 0"),
     (_wrap(b"", b"\xff"), "not UTF-8"),
+    (_message(1, _message(1, b"\x0a\x01x\x08\x01")), "'x'.*field 1 of wire type 0 beside a name and a value"),
   ],
 )
 def test_malformed_bytes_are_named(buffer, problem):
