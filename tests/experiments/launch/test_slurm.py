@@ -30,7 +30,7 @@ def cluster(tmp_path, monkeypatch):
     path.chmod(0o755)
 
   command("sbatch", 'cp "$1" "$1.submitted"', "echo Submitted batch job 17")
-  command("srun", f'[[ -e {tmp_path}/status ]] && exit "$(cat {tmp_path}/status)"', "exit 0")
+  command("srun", f"pwd > {tmp_path}/pwd", f'[[ -e {tmp_path}/status ]] && exit "$(cat {tmp_path}/status)"', "exit 0")
   command("squeue", f"cat {tmp_path}/state")
   command("scontrol")
   monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
@@ -73,8 +73,11 @@ def test_the_script_is_submitted_and_kept(cluster, capsys):
   assert f'"--output={folder}/slurm-%A_%a.out"' in directives(text)
 
 
-def test_every_flag_reaches_its_run_as_it_is(cluster):
+def test_every_flag_reaches_its_run_as_it_is(cluster, monkeypatch):
   folder, nasty = cluster / "a sweep", NASTY.format(cluster)
+  here = cluster / "it's $HOME"
+  here.mkdir()
+  monkeypatch.chdir(here)
   assert launch.main(words(folder, f"--config.where={nasty}", "--config.agent.hidden=(3, 4)")) == 0
   path = folder / "sweep.sbatch"
   assert subprocess.run(["bash", "-n", path]).returncode == 0
@@ -85,6 +88,7 @@ def test_every_flag_reaches_its_run_as_it_is(cluster):
     expected = [BC, f"--config.where={nasty}", "--config.agent.hidden=(3, 4)", f"--config.seed={seed}"]
     assert given == [*expected, f"--workdir={folder / f'seed={seed}'}"]
     check.config_of(given)
+    assert (cluster / "pwd").read_text() == f"{here}\n"
   assert not (cluster / "pwned").exists()
   ended = execute(path, 3)
   assert ended.returncode == 2 and "no element 3" in ended.stderr
