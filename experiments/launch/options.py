@@ -37,13 +37,18 @@ def runs(values: flags.FlagValues, rest: Sequence[str], here: bool = True) -> li
 
   Raises:
     ValueError: naming the flag that is at fault.
-    OSError: where the list cannot be read.
   """
   if not values.workdir:
     raise ValueError("--workdir must name the sweep's folder, such as --workdir=runs/sweep")
-  lines = None if values["list"].value is None else pathlib.Path(values["list"].value).read_text().splitlines()
-  found = sweep.expand(rest, values.grid, lines)
+  found = sweep.expand(rest, values.grid, _lines(values["list"].value))
   return check.check(found, folder(values) if here else None, list(values))
+
+
+def _lines(path: str | None) -> list[str] | None:
+  try:
+    return None if path is None else pathlib.Path(path).expanduser().read_text().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(f"--list={path} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def folder(values: flags.FlagValues) -> pathlib.Path:
