@@ -1,6 +1,7 @@
 """What is wrong with a sweep is found before anything starts."""
 
 import pytest
+from absl import flags
 
 from experiments.launch import check, sweep
 from ilx.training import logs
@@ -26,6 +27,8 @@ def test_a_config_is_the_one_that_the_run_will_have():
   config = check.config_of([BC, "--config.steps=7", "--config.agent.hidden=(3, 4)", "--config.split=train[:2]"])
   assert (config.steps, config.agent.hidden, config.split, config.agent.name) == (7, (3, 4), "train[:2]", "bc")
   assert check.config_of([BC]).steps == 50_000, "one parse must not leave its fields to the next"
+  check.config_of([BC, "--workdir=elsewhere"])
+  assert flags.FLAGS["workdir"].value != "elsewhere", "nor change the flags of this process"
 
 
 @pytest.mark.parametrize(
