@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from ilx.networks.convolution import Conv
+from ilx.parallel import activations
 
 
 class Block(nn.Module):
@@ -15,6 +16,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    x = activations.batch(x)
     width = x.shape[-1]
     y = nn.LayerNorm(name="attention_norm")(x)
     # Without biases: a key's would change nothing, and its gradient be rounding errors alone, which Adam scales up.
