@@ -165,7 +165,7 @@ def _wait_for_a_moment(
       process.wait(seconds)
     return f"after {seconds:.1f} s"
   before, path = _logged(folder), folder / "log.jsonl"
-  until = int(rng.integers(before, steps))
+  until = int(rng.integers(min(before, steps - 1), steps))
   # A resumed run drops rows: only those that it wrote count.
   began = path.stat().st_mtime_ns if path.exists() else 0
   _wait_for(lambda: path.exists() and path.stat().st_mtime_ns != began and _logged(folder) > until, process)

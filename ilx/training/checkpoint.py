@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ilx.training import manifest
+from ilx.training.differences import differences
 from ilx.types import Tree
 
 # A checkpoint that is being removed; orbax's own unfinished ones. Neither is worth anything.
@@ -26,7 +27,11 @@ class CheckpointError(RuntimeError):
 
 
 class UnusableCheckpoint(CheckpointError):
-  """A checkpoint is damaged, or of another state; an older one may be good."""
+  """A checkpoint is damaged, or of another state (``reason``); an older one may be good."""
+
+  def __init__(self, folder: pathlib.Path, reason: str):
+    super().__init__(f"could not read checkpoint {folder}: {reason}")
+    self.reason = reason
 
 
 class Checkpoints:
@@ -121,14 +126,15 @@ class Checkpoints:
     folder = self.directory / str(step)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
-      if wrong := _differences(ocp.metadata(folder).metadata, abstract):
-        raise UnusableCheckpoint(f"could not read checkpoint {folder}: {wrong}")
+      if wrong := differences(ocp.metadata(folder).metadata, abstract):
+        raise UnusableCheckpoint(folder, wrong)
       state = ocp.load(folder, abstract)
     except UnusableCheckpoint:
       raise
     except Exception as error:
-      failed = self._failed("read", step, error)
-      raise failed if manifest.exists(folder) else UnusableCheckpoint(str(failed)) from error
+      if manifest.exists(folder):
+        raise self._failed("read", step, error) from error
+      raise UnusableCheckpoint(folder, str(error)) from error
     if jax.process_index() == 0:
       for other, reason in sorted(self._unusable.items()):
         aside = _set_aside(self.directory / str(other))
@@ -211,29 +217,6 @@ class Checkpoints:
         return CheckpointError(f"could not {verb} checkpoint {self.directory / str(step)}: {reason}")
       cause = cause.__cause__ or cause.__context__
     return CheckpointError(f"could not {verb} checkpoint {self.directory / str(step)}: {error}")
-
-
-def _differences(saved: Tree, wanted: Tree) -> str | None:
-  """How the arrays of a checkpoint (their metadata) differ from those wanted; None where they do not."""
-  # A random key is on disk what it is made of.
-  wanted = jax.tree.map(
-    lambda x: jax.eval_shape(jax.random.key_data, x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, wanted
-  )
-  there, here = ({path: (tuple(x.shape), np.dtype(x.dtype)) for path, x in _leaves(tree)} for tree in (saved, wanted))
-  if missing := sorted(here.keys() - there.keys()):
-    return f"it lacks {missing[0]}, which this run's state has"
-  if added := sorted(there.keys() - here.keys()):
-    return f"it has {added[0]}, which this run's state lacks"
-  for path, (shape, dtype) in here.items():
-    if there[path] != (shape, dtype):
-      was = f"{there[path][1]}{list(there[path][0])}"
-      return f"{path} is {was} there where this run's is {dtype}{list(shape)}"
-  return None
-
-
-def _leaves(tree: Tree) -> list[tuple[str, Any]]:
-  """With their paths, such as ``params/network/0``: the names that a file has for fields, keys and places alike."""
-  return [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in jax.tree.leaves_with_path(tree)]
 
 
 def _set_aside(folder: pathlib.Path) -> pathlib.Path:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from ilx.data.episodes import Episodes
 from ilx.parallel import hosts, placement, replicas
 from ilx.parallel import mesh as mesh_lib
-from ilx.training import nonfinite, programs, tiers, waiting
+from ilx.training import nonfinite, programs, resume, tiers, waiting
 from ilx.training import seeds as seeds_lib
-from ilx.training.checkpoint import Checkpoints, UnusableCheckpoint
+from ilx.training.checkpoint import Checkpoints
 from ilx.training.lock import locked
 from ilx.training.logs import Log
 from ilx.training.metrics import Metrics, where_to_look
@@ -162,13 +162,13 @@ def train(
         strategy=strategy,
         rules=placement.DEFAULT if rules is None else rules,
         start=start,
-        lengths=_intervals(start, steps, *every),
+        lengths=resume.intervals(start, steps, *every),
         # Several processes would not be left at the same update.
         patience=waiting.Patience("", data_timeout, data_deadline, lambda: bool(stop.received) and not several),
       )
 
     try:
-      start, runner, state = _begin(stack, checkpoints, steps, open_runner)
+      start, runner, state = resume.begin(stack, checkpoints, steps, open_runner)
     except waiting.Stopped:
       raise Interrupted(f"stopped by {stop.received.name} before the first update", stop.received) from None
     open_logs = list(logs(start)) if logs else []
@@ -199,7 +199,7 @@ def train(
       step = saved = start
       if start:
         evaluate_if_due(start)  # the process before this one may have been stopped in it
-      for length in _intervals(start, steps, *every):
+      for length in resume.intervals(start, steps, *every):
         if stop.agree():
           break
         began = time.perf_counter()
@@ -238,30 +238,3 @@ def _check_strategy(strategy: str, mesh: Mesh) -> None:
       "strategy='pmap' has all parameters on every device: the mesh must have fsdp=1 and tensor=1; choose "
       "strategy='jit' to divide parameters"
     )
-
-
-def _intervals(start: int, steps: int, *every: int) -> Iterator[int]:
-  """Numbers of updates from one log, checkpoint or evaluation to the next."""
-  while start < steps:
-    length = min(steps - start, *(n - start % n for n in every))
-    yield length
-    start += length
-
-
-def _begin(
-  stack: contextlib.ExitStack, checkpoints: Checkpoints | None, steps: int, open_runner: Callable
-) -> tuple[int, tiers.Runner, Any]:
-  """The updates made, a runner that goes on there, and the state: of the newest checkpoint that is one of this run."""
-  while True:
-    start = (checkpoints.newest() if checkpoints else None) or 0
-    if start > steps:
-      raise ValueError(f"{checkpoints.directory} is at step {start}, beyond steps={steps}; ask for more steps")
-    with contextlib.ExitStack() as attempt:
-      runner = attempt.enter_context(open_runner(start))
-      try:
-        state = checkpoints.restore(start, runner.state) if start else runner.init()
-      except UnusableCheckpoint as error:
-        checkpoints.reject(start, str(error))
-        continue
-      stack.push(attempt.pop_all())
-      return start, runner, state

@@ -176,7 +176,7 @@ def test_runs_without_manifests_go_on(copy):
   with Checkpoints(copy) as checkpoints:
     with pytest.raises(UnusableCheckpoint) as caught:
       checkpoints.restore(checkpoints.newest(), _state(0))
-    checkpoints.reject(30, str(caught.value))
+    checkpoints.reject(30, caught.value.reason)
     assert checkpoints.newest() == 20
     with pytest.warns(UserWarning, match="30 is not used"):
       checkpoints.restore(20, _state(0))
