@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -16,6 +15,7 @@ import ilx
 from experiments import agents, loading, scoring
 from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
+from experiments.revision import git_commit
 from experiments.task import Task
 from experiments.task import load as load_task
 from ilx import parallel
@@ -196,16 +196,3 @@ def _each_seed(
 
 def _last(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
   return next(row[name] for row in reversed(rows) if name in row)
-
-
-def git_commit() -> str | None:
-  """The commit of the code that runs, "-dirty" appended where files differ from it; None outside a checkout."""
-  folder = pathlib.Path(__file__).parent
-  try:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-    changes = subprocess.run(
-      ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=True
-    )
-  except (OSError, subprocess.CalledProcessError):
-    return None
-  return commit.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")

@@ -7,6 +7,7 @@ python -m experiments.benchmarks --json=speeds.json  the rows and the machine, f
 """
 
 import difflib
+import importlib
 import json
 import os
 import pathlib
@@ -14,29 +15,10 @@ import sys
 
 from absl import app, flags
 
-from experiments.benchmarks import (
-  agents,
-  batches,
-  data,
-  evaluation,
-  machine,
-  pictures,
-  prepared,
-  startup,
-  table,
-  updates,
-)
+from experiments.benchmarks import machine, table
 
-BENCHMARKS = {
-  "updates": updates.run,
-  "agents": agents.run,
-  "data": data.run,
-  "batches": batches.run,
-  "pictures": pictures.run,
-  "prepared": prepared.run,
-  "evaluation": evaluation.run,
-  "startup": startup.run,
-}
+# Modules of this folder, each with a function ``run``; what a benchmark needs is imported where it is run.
+BENCHMARKS = ("updates", "agents", "scale", "data", "batches", "pictures", "prepared", "evaluation", "startup")
 
 _QUICK = flags.DEFINE_bool("quick", False, "Small sizes and two rounds: shows that it runs, not how fast.")
 _JSON = flags.DEFINE_string("json", None, "File to write the rows and the facts about the machine to.")
@@ -44,7 +26,7 @@ _JSON = flags.DEFINE_string("json", None, "File to write the rows and the facts 
 
 def main(argv: list[str]) -> None:
   """Runs the benchmarks named, all by default."""
-  names = argv[1:] or list(BENCHMARKS)
+  names = argv[1:] or BENCHMARKS
   for name in names:
     if name not in BENCHMARKS:
       near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
@@ -54,7 +36,7 @@ def main(argv: list[str]) -> None:
   facts, rows = machine.facts(), []
   for name in names:
     print(f"measuring {name} ...", file=sys.stderr, flush=True)
-    rows += BENCHMARKS[name](_QUICK.value)
+    rows += importlib.import_module(f"experiments.benchmarks.{name}").run(_QUICK.value)
   facts["load_average_after"] = round(os.getloadavg()[0], 2)
   table.show(rows, facts)
   if _JSON.value:

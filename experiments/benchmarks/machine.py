@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import ilx
-from experiments.run import git_commit
+from experiments.revision import git_commit
 
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "envpool", "array-record", "tensorflow-datasets")
 
@@ -26,11 +26,18 @@ def facts() -> dict[str, Any]:
     "devices": f"{len(devices)} x {devices[0].device_kind}",
     "python": platform.python_version(),
     "ilx": ilx.__version__,
-    "versions": {name: metadata.version(name) for name in PACKAGES},
+    "versions": {name: version for name in PACKAGES if (version := _version(name))},
     "git_commit": git_commit(),
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "load_average": round(os.getloadavg()[0], 2),
   }
+
+
+def _version(package: str) -> str | None:
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:
+    return None
 
 
 def _cpu() -> str:

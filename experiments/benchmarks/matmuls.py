@@ -1,7 +1,8 @@
-"""The limits of a training step: float32 matmuls and nothing else."""
+"""The limits of a training step: matmuls and nothing else."""
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,11 @@ def flops(batch_size: int, sizes: Sequence[int]) -> int:
   return 2 * sum(layers) + sum(layers[1:])
 
 
-def large() -> Callable[[int], None]:
-  """``call(n)`` multiplies two matrices of `SIDE` rows and columns ``n`` times: ``2 n SIDE^3`` operations."""
-  normal = np.random.default_rng(0).standard_normal(SIDE)
+def large(side: int = SIDE, dtype: Any = jnp.float32) -> Callable[[int], None]:
+  """``call(n)`` multiplies two matrices of ``side`` rows and columns ``n`` times: ``2 n side^3`` operations."""
+  normal = np.random.default_rng(0).standard_normal(side)
   # A reflection: its powers neither grow nor vanish.
-  matrix = jnp.asarray(np.eye(SIDE) - 2 * np.outer(normal, normal) / (normal @ normal), jnp.float32)
+  matrix = jnp.asarray(np.eye(side) - 2 * np.outer(normal, normal) / (normal @ normal), dtype)
   program = jax.jit(lambda x, n: jax.lax.fori_loop(0, n, lambda _, y: y @ x, x))
 
   def call(n: int) -> None:

@@ -1,33 +1,29 @@
 """Rows as a table: with lines and colour on a terminal, plain elsewhere."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import IO, TYPE_CHECKING, Any
 
 from experiments.benchmarks.measure import COSTS, Row
+
+if TYPE_CHECKING:
+  from rich.console import Console
 
 HEADS = ("figure", "value", "by cpu", "beside", "its value", "ratio", "spread", "ratio by cpu", "bar", "reached")
 
 
-def show(rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None = None) -> None:
+def show(rows: Sequence[Row], facts: Mapping[str, Any], console: "Console | None" = None) -> None:
   """Prints the rows, what their columns mean, the notes and the machine."""
-  console = console or Console()
   cells = [_cells(row) for row in rows]
-  if console.is_terminal:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in HEADS:
-      table.add_column(head, justify="left" if head in ("figure", "beside", "reached") else "right")
-    for row in cells:
-      table.add_row(*row)
-    console.print(table)
+  console = console or _console()
+  file: IO[str] = console.file if console else sys.stdout
+  if console and console.is_terminal:
+    _draw(cells, console)
   else:
     widths = [max(len(line[i]) for line in [HEADS, *cells]) for i in range(len(HEADS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [HEADS, *cells]]
     # Not console.print: it would fold lines at 80 columns.
-    console.file.write("\n".join(line.rstrip() for line in lines) + "\n\n")
+    file.write("\n".join(line.rstrip() for line in lines) + "\n\n")
   notes = dict.fromkeys(f"{row.name}: {row.note}" for row in rows if row.note)
   machine = (
     f"{facts['cpu']}, {facts['cores']} cores, {facts['devices']}; jax {facts['versions']['jax']}, "
@@ -37,8 +33,28 @@ def show(rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None 
     "Medians of alternating rounds by the wall clock; spread: the ratio's range over single rounds. By cpu: by the "
     "processor\ntime of this process, all threads together. Of times (s, us) less is better."
   )
-  console.file.write("\n".join([legend, *notes, machine]) + "\n")
-  console.file.flush()
+  file.write("\n".join([legend, *notes, machine]) + "\n")
+  file.flush()
+
+
+def _console() -> "Console | None":
+  try:
+    from rich.console import Console
+  except ImportError:  # where no more than an accelerator's figures are wanted
+    return None
+  return Console()
+
+
+def _draw(cells: Sequence[Sequence[str]], console: "Console") -> None:
+  from rich import box
+  from rich.table import Table
+
+  table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+  for head in HEADS:
+    table.add_column(head, justify="left" if head in ("figure", "beside", "reached") else "right")
+  for row in cells:
+    table.add_row(*row)
+  console.print(table)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from ilx.data import files
@@ -44,6 +43,8 @@ def write(folder: Path, blocks: Iterable[Episodes], facts: dict[str, Any], progr
     UnfitError: where blocks differ, there is none, or more steps than ``Episodes`` can have.
     OSError: where it cannot be written.
   """
+  import google_crc32c
+
   columns: dict[tuple[str, ...], list[_Writer]] = {}
   pictures: dict[tuple[str, ...], tuple[int, ...]] = {}
   episodes = steps = 0
@@ -110,6 +111,8 @@ class _Writer:
     self.rows = 0
 
   def append(self, values: np.ndarray, where: str) -> None:
+    import google_crc32c
+
     like = (values.dtype.str, values.shape[1:])
     if self._like is None:
       if like[0] not in _TYPES:
@@ -194,6 +197,8 @@ def verify(folder: Path) -> None:
   Raises:
     ValueError: where one is damaged; names folder and file.
   """
+  import google_crc32c
+
   read(folder)
   for part in (part for column in _read_index(folder)["columns"] for part in column["files"]):
     checksum = 0
@@ -210,6 +215,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
+  import google_crc32c
+
   try:
     found = files.read_json(folder / _INDEX)
     text = found["content"]
