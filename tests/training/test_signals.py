@@ -1,0 +1,86 @@
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ilx.training import manifest
+from ilx.training.lock import locked
+from ilx.training.signals import StopSignals
+
+PROCESS = pathlib.Path(__file__).with_name("signalled_process.py")
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _two(folder):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  processes = [
+    subprocess.Popen(
+      [sys.executable, str(PROCESS), str(folder), f"{address},2,{index}"],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
+  ]
+  found = [process.communicate(timeout=300) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], found
+  return [output.splitlines()[-1] for output, _ in found]
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_update(tmp_path):
+  first, second = _two(tmp_path)
+  rows = "[(2, None), (4, None), (4, 3.0)]"
+  assert first == second
+  assert first == f"signal 15, rows {rows}: stopped by SIGTERM; 4 of 1000 updates are saved in {tmp_path}"
+  assert manifest.check(tmp_path / "checkpoints" / "4") is None
+
+
+def test_a_folder_in_use_is_refused_by_both_of_two_processes(tmp_path):
+  with locked(tmp_path):
+    outputs = _two(tmp_path)
+  assert all("is in use" in output for output in outputs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_acts_as_before(number):
+  seen = []
+  before = signal.signal(number, lambda *_: seen.append(1))
+  try:
+    with StopSignals() as stop:
+      assert not stop.agree()
+      os.kill(os.getpid(), number)
+      assert stop.agree() and stop.received == number and not seen
+      os.kill(os.getpid(), number)
+      assert seen == [1]
+  finally:
+    signal.signal(number, before)
+
+
+def test_work_in_the_middle_of_which_a_signal_comes_is_dropped():
+  with StopSignals() as stop:
+    assert stop.unless_signalled(lambda: 3) == 3
+    assert stop.unless_signalled(lambda: [os.kill(os.getpid(), signal.SIGTERM), 4]) is None
+    assert stop.unless_signalled(lambda: pytest.fail("begun")) is None
+
+
+def test_outside_the_main_thread_it_does_nothing():
+  before = signal.getsignal(signal.SIGTERM)
+  found = []
+
+  def enter():
+    with StopSignals() as stop:
+      found.append((signal.getsignal(signal.SIGTERM) is before, stop.agree()))
+
+  thread = threading.Thread(target=enter)
+  thread.start()
+  thread.join()
+  assert found == [(True, False)]
