@@ -70,6 +70,7 @@ def main() -> None:
   """Runs the experiment that the flags describe."""
   config = _CONFIG.value
   warnings.showwarning = _warn
+  sys.unraisablehook = _unraisable
   try:
     if _DISTRIBUTED.value:
       hosts.initialize(_DISTRIBUTED.value)
@@ -88,12 +89,12 @@ def main() -> None:
     result = run.run(config, workdir)
   except training.Interrupted as stop:
     print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
-    sys.exit(128 + stop.signal)
+    _leave(128 + stop.signal)
   except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
     if logging.get_verbosity() >= logging.DEBUG:
       raise
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
+    _leave(1)
   if result is not None:
     summary.terminal_table(result)
     print(f"report: {workdir / 'report.html'}")
@@ -105,6 +106,21 @@ def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: 
     print(f"warning: {message}", file=sys.stderr)
   else:
     _SHOW_WARNING(message, category, *where, **more)
+
+
+def _unraisable(found: Any) -> None:
+  """When a write fails, orbax gives up its others, each of which then tells that nobody waits for it."""
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
+
+
+def _leave(code: int) -> None:
+  """Ends a process that is the only one at once: threads may wait for data for ever, or for a disk with space."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if not _DISTRIBUTED.value:
+    os._exit(code)
+  sys.exit(code)
 
 
 if __name__ == "__main__":
