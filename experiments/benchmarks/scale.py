@@ -168,7 +168,7 @@ def pictures(quick: bool, accelerator: bool, seconds: float, rounds: int) -> Row
   idle = 1 - float(np.median(times["there"].wall / times["host"].wall))
   note = f"BC, Nature CNN, batch {batch_size}; the devices are idle {max(0.0, idle):.1%} of the time"
   return measure.row(
-    f"pictures {side} x {side} from the host",
+    f"BC of pictures {side} x {side} from the host",
     times["host"],
     "updates/s",
     "batches on the device",

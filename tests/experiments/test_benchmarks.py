@@ -29,7 +29,7 @@ EXPECTED = {
   ("DT acting, 64 environments", "1024-wide matmul"): 100,
   ("transformer of 10 k", "1024-wide matmul, float32"): None,
   ("IQL, a million updates", "1024-wide matmul, as many operations"): None,
-  ("pictures 36 x 36 from the host", "batches on the device"): None,
+  ("BC of pictures 36 x 36 from the host", "batches on the device"): None,
   ("read ArrayRecord", "np.copyto of the columns"): 10e6,
   ("read ArrayRecord", "np.copy into fresh memory"): None,
   ("read ArrayRecord", "ArrayRecord read, not parsed"): None,
