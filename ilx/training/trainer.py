@@ -205,7 +205,7 @@ def train(
         began = time.perf_counter()
         try:
           state, sums = runner.advance(state, length)
-        except waiting.Stopped as stopped:
+        except waiting.Stopped as stopped:  # in the middle of an interval: the rest of it is going to be its row
           state, step = stopped.state, int(stopped.state.step)
           break
         if strategy == "pmap" and step == start and not (many and many.spread):
