@@ -60,9 +60,9 @@ def skipping(update: Callable[[Any, Tree], tuple[Any, dict[str, jax.Array]]]) ->
       if jnp.issubdtype(leaf.dtype, jnp.inexact):
         good.append((jnp.isfinite(leaf) | ~jnp.isfinite(old_leaf)).all())
     ok = jnp.stack(good).all()
-    kept = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
+    kept = jax.tree.map(lambda a, b: a if a is new.step else jnp.where(ok, a, b), new, state)
     metrics = {name: jnp.where(ok, x, jnp.zeros_like(x)) for name, x in metrics.items()}
-    return kept._replace(step=new.step), metrics | {SKIPPED: 1.0 - ok.astype(jnp.float32)}
+    return kept, metrics | {SKIPPED: 1.0 - ok.astype(jnp.float32)}
 
   return skip
 

@@ -40,6 +40,20 @@ def test_params_are_the_average_and_learning_is_as_without():
   assert jax.tree.all(jax.tree.map(jnp.array_equal, state.params.observation, alone.params.observation))
 
 
+def test_updates_that_are_not_finite_can_be_skipped():
+  """What looks at a state's ``step`` finds it in the learner's."""
+  spec = testing.continuous_spec()
+  data = testing.fake_episodes(spec)
+  data = data.replace(action=data.action.copy())
+  data.action[3] = np.nan
+  rows = []
+  agent = ilx.agents.averaged(ilx.agents.bc(spec, hidden=(4,)), decay=0.9)
+  kwargs = {"steps": 8, "batch_size": 16, "log_every": 8, "on_nonfinite": "skip"}
+  state = ilx.train(agent, data, on_progress=lambda _, row: rows.append(row), **kwargs)
+  assert state.step == 8 and 0 < rows[0]["train/skipped"] < 8
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_out_of_range_is_refused(decay):
   with pytest.raises(ValueError, match=f"decay={decay}"):
