@@ -38,8 +38,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   Of several processes (``ilx.parallel.hosts``) all train, and play their share of the episodes; the first writes what
   the run leaves. ``workdir`` is a folder that all of them see.
 
-  Leaves in ``workdir``: config.json, log.jsonl, tensorboard/, checkpoints/, result.json, report.html, episode.mp4; where
-  training diverged diverged.json and diverged.npz.
+  Leaves in ``workdir``: config.json, log.jsonl, tensorboard/, checkpoints/, result.json, report.html, episode.mp4;
+  diverged.json and diverged.npz where training diverged.
 
   Returns:
     The content of result.json; None in processes other than the first.

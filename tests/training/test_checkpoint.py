@@ -222,6 +222,10 @@ def test_a_full_disk_is_named_and_earlier_checkpoints_stay(tmp_path, monkeypatch
       checkpoints.save(3, _state(3))
       with pytest.raises(CheckpointError, match=r"3: the disk is full"):
         checkpoints.wait()
+  with monkeypatch.context() as patch:
+    patch.setattr(manifest, "write", full)
+    with pytest.raises(CheckpointError, match=r"4: the disk is full"), Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save(4, _state(4))  # the last one, for which nobody waits but the end
   assert _resume(tmp_path) == (1, []) and _names(tmp_path) == ["1"]
 
 
