@@ -29,14 +29,16 @@ SMALL = 1 << 16
 
 
 def divided(*names: str | None, small: int = SMALL) -> Place:
-  """A place that fits every leaf, by the names of its trailing axes: leading ones (layers, critics) are not divided.
+  """A place that fits every leaf, by the names of its trailing axes.
 
   An axis named ``tensor`` is divided over it where it can be. Leaves of more than ``small`` elements are divided over
-  ``fsdp`` as well: along the axis of that name where it can be, else along the largest of the other axes that can. What
-  cannot be divided evenly is left whole.
+  ``fsdp`` as well: along the axis of that name where it can be, else along the largest other one that can. What cannot
+  be divided evenly is left whole, and so are the axes before those that are named: a loop over layers would gather all
+  of them for each.
 
   Args:
-    names: of the trailing axes, each "fsdp", "tensor" or None. A leaf with fewer axes is taken to have none named.
+    names: of the trailing axes, each "fsdp", "tensor" or None. Where none are named, or the leaf has fewer, its
+      largest axis is looked for among all.
     small: the most elements of a leaf that stays whole over ``fsdp``.
   """
   for name in names:
@@ -44,14 +46,16 @@ def divided(*names: str | None, small: int = SMALL) -> Place:
       raise ValueError(f"divided: {name!r} is no axis of the mesh; choose from {', '.join(mesh_lib.AXES)} and None")
 
   def place(shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
-    wanted = (None,) * len(shape) if len(shape) < len(names) else (*(None,) * (len(shape) - len(names)), *names)
+    own = names if len(names) <= len(shape) else ()
+    leading = len(shape) - len(own)
+    wanted = (*(None,) * leading, *own)
     large = math.prod(shape) > small
     found = [
       name if name and sizes[name] > 1 and size % sizes[name] == 0 and (large or name != "fsdp") else None
       for name, size in zip(wanted, shape, strict=True)
     ]
     if large and sizes["fsdp"] > 1 and "fsdp" not in found:
-      free = [i for i, name in enumerate(found) if name is None and shape[i] % sizes["fsdp"] == 0]
+      free = [i for i in range(leading if own else 0, len(shape)) if found[i] is None and shape[i] % sizes["fsdp"] == 0]
       if free:
         found[max(free, key=lambda i: (shape[i], i))] = "fsdp"
     while found and found[-1] is None:
@@ -88,6 +92,8 @@ def default_rules(small: int = SMALL) -> Rules:
     (r"(mlp|block_\d+)/down/kernel$", by("tensor", "fsdp")),
     # [length, width].
     (r"(embedding|positions)$", by(None, "fsdp")),
+    # Whatever else a stack of layers has.
+    (r"(^|/)layers/", by(None)),
     (r"", by()),
   )
 

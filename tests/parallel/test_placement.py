@@ -101,6 +101,10 @@ def test_what_does_not_divide_is_left_whole_or_divided_elsewhere():
   tree = {up: _leaf(1001, 512), qkv: _leaf(512, 3, 3, 100)}
   assert _specs(tree, fsdp=4, tensor=2) == {up: P(None, "tensor"), qkv: P("fsdp")}
   assert _specs(tree, fsdp=8) == {up: P(None, "fsdp"), qkv: P("fsdp")}
+  # Layers are no axis to divide: a loop over them would gather all for each.
+  tree = {"layers/mlp/up/bias": _leaf(40, 8192), "layers/norm/scale": _leaf(64, 2049)}
+  assert _specs(tree, fsdp=4, tensor=2) == {"layers/mlp/up/bias": P(None, "tensor"), "layers/norm/scale": P()}
+  assert _specs(tree, fsdp=8) == {"layers/mlp/up/bias": P(None, "fsdp"), "layers/norm/scale": P()}
   # As adafactor's moments of one axis.
   assert _specs({f"v_row/{qkv}": _leaf(1 << 17)}, fsdp=8) == {f"v_row/{qkv}": P("fsdp")}
 
