@@ -11,7 +11,7 @@ from experiments.task import Task
 from ilx.evaluation.fidelity import DiscreteFidelity, FactoredFidelity, Fidelity, MultiDiscreteFidelity, fidelity
 
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
-_EVALUATION_SEED, _FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
+_EVALUATION_SEED, FINAL_SEED, _RANDOM_SEED, _VIDEO_SEED = 1_000_000, 2_000_000, 3_000_000, 4_000_000
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class Scorer:
       params,
       self._task.env_id,
       episodes=section.final_episodes if final else section.episodes,
-      seed=(_FINAL_SEED if final else _EVALUATION_SEED) + seed,
+      seed=(FINAL_SEED if final else _EVALUATION_SEED) + seed,
       env_kwargs=self._task.env_kwargs,
       across_hosts=True,
       progress=progress,
@@ -147,7 +147,7 @@ def of_play(task: Task, played: Sequence[ilx.evaluation.Result]) -> dict[str, An
   expert, random = task.metadata.get("expert_return"), task.metadata.get("random_return")
   if not played:
     names = ("episodes", "return_mean", "return_std", "return_ci95", "return_iqm", "return_iqm_ci95", "length_mean")
-    names += ("normalized_score", "expert_return", "random_return", "returns", "lengths")
+    names += ("success_rate", "normalized_score", "expert_return", "random_return", "returns", "lengths")
     return dict.fromkeys(names)
   returns, lengths = np.array([one.returns for one in played]), np.array([one.lengths for one in played])
   summary = ilx.evaluation.summary(returns)
@@ -159,11 +159,19 @@ def of_play(task: Task, played: Sequence[ilx.evaluation.Result]) -> dict[str, An
     "return_iqm": summary["iqm"],
     "return_iqm_ci95": summary["iqm_ci95"],
     "length_mean": lengths.mean(),
+    "success_rate": success_rate(played),
     "normalized_score": None if expert is None else float(ilx.evaluation.normalized(summary["mean"], random, expert)),
     "expert_return": expert,
     "random_return": random,
     **({"returns": returns[0], "lengths": lengths[0]} if len(played) == 1 else {}),
   }
+
+
+def success_rate(played: Sequence[ilx.evaluation.Result]) -> float | None:
+  """The share of episodes in which the task was done; None where the environment does not tell."""
+  if any(one.successes is None for one in played):
+    return None
+  return float(np.mean([one.successes for one in played]))
 
 
 def of_heldout(split: str, compared: Sequence[Fidelity]) -> Mapping[str, Any] | None:

@@ -17,6 +17,8 @@ from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Tree
 # Slots stepped together unless the caller chooses. On 2 cores HalfCheetah with a 2x256 policy gains up to about 50:
 # 8 slots made 7,400 steps a second, 32 9,900, 50 12,800, 64 11,600, 100 14,000 (on a busy machine).
 MAX_ENVS = 64
+# What environments call success in what they tell beside the reward; the first that there is.
+_SUCCESS = ("success", "is_success", "solved")
 # Between two reports of progress.
 _REPORT_SECONDS = 0.2
 
@@ -38,6 +40,7 @@ class Result(NamedTuple):
     env_steps: environment steps made, those of slots that had played their share included.
     env_id: the task.
     env_version: EnvPool's version.
+    successes: bool ``[episodes]``, whether the task was done at any step; None where the environment does not tell.
   """
 
   returns: np.ndarray
@@ -46,6 +49,16 @@ class Result(NamedTuple):
   env_steps: int
   env_id: str
   env_version: str
+  successes: np.ndarray | None = None
+
+
+class Played(NamedTuple):
+  """What the loop gathers; see `Result`."""
+
+  returns: np.ndarray
+  lengths: np.ndarray
+  successes: np.ndarray | None
+  env_steps: int
 
 
 class Share(NamedTuple):
@@ -98,19 +111,31 @@ def evaluate(
   host, count = (jax.process_index(), jax.process_count()) if across_hosts else (0, 1)
   first, end = host * num_envs // count, (host + 1) * num_envs // count
   start = time.perf_counter()
-  returns, lengths, env_steps = np.zeros(episodes), np.zeros(episodes, np.int64), 0
+  played = Played(np.zeros(episodes), np.zeros(episodes, np.int64), None, 0)
   if first < end:
     env = environments.make(env_id, end - first, seed, first, **(env_kwargs or {}))
     key = jax.random.key(seed) if sample else None
     if key is not None and host:
       key = jax.random.fold_in(key, host)
     share = Share(first, num_envs)
-    returns, lengths, env_steps = play(agent, params, env, episodes=episodes, key=key, share=share, progress=progress)
-  if across_hosts:
-    returns, lengths = hosts.gather(returns).sum(axis=0), hosts.gather(lengths).sum(axis=0)
-    env_steps = int(hosts.gather(np.array(env_steps)).sum())
+    played = play(agent, params, env, episodes=episodes, key=key, share=share, progress=progress)
+  if across_hosts and count > 1:
+    played = _gathered(played)
   seconds = time.perf_counter() - start
-  return Result(returns, lengths, seconds, env_steps, env_id, environments.version())
+  version = environments.version()
+  return Result(played.returns, played.lengths, seconds, played.env_steps, env_id, version, played.successes)
+
+
+def _gathered(played: Played) -> Played:
+  """What all hosts have played; of episodes that others played each has zeros."""
+  told = hosts.gather(np.array(played.successes is not None)).any()
+  successes = played.successes if played.successes is not None else np.zeros(len(played.returns), bool)
+  return Played(
+    hosts.gather(played.returns).sum(axis=0),
+    hosts.gather(played.lengths).sum(axis=0),
+    hosts.gather(successes).any(axis=0) if told else None,
+    int(hosts.gather(np.array(played.env_steps)).sum()),
+  )
 
 
 def play(
@@ -123,7 +148,7 @@ def play(
   share: Share | None = None,
   on_episode: Callable[[int, Episode], None] | None = None,
   progress: Callable[[float], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> Played:
   """The loop under ``evaluate`` and under recording.
 
   Slot ``i`` of ``n`` plays the episodes ``i``, ``i + n``, ``i + 2n``, ... below ``episodes``; then it goes on
@@ -140,8 +165,7 @@ def play(
     progress: called a few times a second with the fraction played, at most 1.
 
   Returns:
-    returns float64 ``[episodes]``, lengths int64 ``[episodes]``, number of environment steps made. Of a share, entries
-    of other slots' episodes are 0.
+    What was played. Of a share, entries of other slots' episodes are 0.
 
   Raises:
     ValueError: where the policy's actions have a wrong shape, are out of range or NaN.
@@ -152,6 +176,7 @@ def play(
   params, carry = on_one_device(params), policy.carry(num_envs)
 
   returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+  done, successes = np.zeros(num_envs, bool), None
   # The episode that each slot plays; at or beyond `episodes` its share is played.
   first, total = share or (0, num_envs)
   index = first + np.arange(num_envs)
@@ -168,19 +193,25 @@ def play(
     action = _checked(np.asarray(action), spec, num_envs)
     if trajectories:
       trajectories.before(observation, action)
-    observation, reward, terminated, truncated, _ = env.step(action)
+    observation, reward, terminated, truncated, info = env.step(action)
     observation, is_first, steps = environments.observe(observation), ended, steps + 1
     if trajectories:
       trajectories.after(observation, reward, is_first)
     earned, length = np.where(is_first, 0.0, earned + reward), np.where(is_first, 0, length + 1)
+    told = next((info[name] for name in _SUCCESS if name in info), None)
+    if told is not None:
+      successes = np.zeros(episodes, bool) if successes is None else successes
+      done = ~is_first & (done | (np.asarray(told) > 0))
     ended = terminated | truncated
     for slot in np.flatnonzero(ended & (index < episodes)):
       returns[index[slot]], lengths[index[slot]] = earned[slot], length[slot]
+      if successes is not None:
+        successes[index[slot]] = done[slot]
       if trajectories:
         trajectories.end(slot, index[slot], bool(terminated[slot]))
       index[slot] += total
     report(index, np.where(ended, 0, length))
-  return returns, lengths, steps * num_envs
+  return Played(returns, lengths, successes, steps * num_envs)
 
 
 def random_policy(spec: Spec) -> Policy:

@@ -46,18 +46,19 @@ class Checkpoints:
   With several processes all of them make the same calls; the first one writes, removes and decides what is good.
   """
 
-  def __init__(self, directory: str | os.PathLike, keep: int = 3, keep_every: int = 0):
+  def __init__(self, directory: str | os.PathLike, keep: int = 3, keep_every: int = 0, reading: bool = False):
     """Nothing is written or removed yet.
 
     Args:
       directory: made when it is needed; every process must see it.
       keep: how many of the newest checkpoints stay, at least 1.
       keep_every: those of steps that are multiples of it stay, too; 0: no others.
+      reading: of a run that may be going on in another process: nothing is changed.
     """
     if keep < 1 or keep_every < 0:
       raise ValueError(f"keep={keep} must be at least 1 and keep_every={keep_every} at least 0")
     self.directory = pathlib.Path(directory).absolute()
-    self._keep, self._keep_every = keep, keep_every
+    self._keep, self._keep_every, self._reading = keep, keep_every, reading
     self._unusable: dict[int, str] = {}
     self._pool = ThreadPoolExecutor(1, thread_name_prefix="ilx-checkpoint")
     self._pending: Future | None = None
@@ -80,7 +81,8 @@ class Checkpoints:
     """
     found = None
     if jax.process_index() == 0:
-      self._tidy()
+      if not self._reading:
+        self._tidy()
       found = self._newest()
     if jax.process_count() > 1:  # processes may read at different times: the first one's word counts
       found = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if found is None else found)))
@@ -135,7 +137,7 @@ class Checkpoints:
       if manifest.exists(folder):
         raise self._failed("read", step, error) from error
       raise UnusableCheckpoint(folder, str(error)) from error
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and not self._reading:
       for other, reason in sorted(self._unusable.items()):
         aside = _set_aside(self.directory / str(other))
         warnings.warn(

@@ -46,19 +46,34 @@ def lower(
   many = None if seeds is None else seeds_lib.plan(seeds, mesh)
   if not (many and many.spread):
     mesh_lib.check_batch_size(mesh, batch_size)
-  if not isinstance(data, Episodes):
+  if isinstance(data, Episodes):
+    data = agent.view.prepare(data)
+    if tier == "device" or (tier == "auto" and tiers.fits(data)):
+      return _resident(agent, data, batch_size, mesh, rules, many, strategy)
+  batch = _batch_shapes(agent, data, batch_size)
+  return lower_fed(agent, batch, mesh=mesh, rules=rules, seeds=many, strategy=strategy)
+
+
+def state_shapes(
+  agent: Agent, data: Episodes | tiers.Streamed, *, mesh: Mesh, rules: placement.Rules, seeds: Seeds | None
+) -> Any:
+  """Shapes and shardings of the state that training on ``data`` has; of streamed data one batch is read."""
+  if isinstance(data, Episodes):
+    data = agent.view.prepare(data)
+  return states.place(agent, _batch_shapes(agent, data, 1), mesh, rules, seeds).state
+
+
+def _batch_shapes(agent: Agent, data: Episodes | tiers.Streamed, batch_size: int) -> Tree:
+  """Of prepared episodes, or of a stream."""
+  if isinstance(data, Episodes):
+    batch = agent.view.take(data, np.asarray(data.rows[:1]))
+  else:
     batches = data.batches(agent.view, batch_size, 0)
     try:
       batch = feed.next_batch(batches)
     finally:
       batches.close()
-  else:
-    data = agent.view.prepare(data)
-    if tier == "device" or (tier == "auto" and tiers.fits(data)):
-      return _resident(agent, data, batch_size, mesh, rules, many, strategy)
-    batch = agent.view.take(data, np.asarray(data.rows[:1]))
-  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), batch)
-  return lower_fed(agent, batch, mesh=mesh, rules=rules, seeds=many, strategy=strategy)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), batch)
 
 
 def lower_fed(

@@ -37,7 +37,7 @@ STAY = _policy(lambda step: jnp.zeros(step.reward.shape, jnp.int32))
 def _episodes_of(policy, env_id, *, num_envs, episodes, seed=0, **env_kwargs):
   collected = []
   env = environments.make(env_id, num_envs, seed, **env_kwargs)
-  returns, lengths, _ = play(
+  returns, lengths, _, _ = play(
     policy, None, env, episodes=episodes, on_episode=lambda i, episode: collected.append((i, episode))
   )
   assert [i for i, _ in collected] == list(range(episodes))
@@ -288,3 +288,22 @@ def test_sharded_params_score_the_same():
 def test_episodes_must_be_positive():
   with pytest.raises(ValueError, match="episodes must be >= 1, got 0"):
     evaluate(STAY, None, "CartPole-v1", episodes=0)
+
+
+def test_success_is_what_the_environment_tells_at_any_step():
+  """Beside a plain loop over its infos; of tasks that tell nothing it is None."""
+  env_id, kwargs, episodes, seed = "PointMaze_Open-v3", {"max_episode_steps": 60}, 9, 1
+  towards = _policy(lambda step: 5 * (step.observation["desired_goal"] - step.observation["achieved_goal"]))
+  result = evaluate(towards, None, env_id, episodes=episodes, num_envs=3, seed=seed, env_kwargs=kwargs)
+  env = environments.make(env_id, 3, seed, **kwargs)
+  observation, ended, done, found = env.reset()[0], np.zeros(3, bool), np.zeros(3, bool), [[], [], []]
+  while min(map(len, found)) < 3:
+    action = np.clip(5 * (observation["desired_goal"] - observation["achieved_goal"]), -1, 1)
+    observation, _, terminated, truncated, info = env.step(action)
+    done = np.where(ended, False, done | (info["success"] > 0))
+    ended = terminated | truncated
+    for slot in np.flatnonzero(ended):
+      found[slot].append(bool(done[slot]))
+  assert result.successes.tolist() == [found[i % 3][i // 3] for i in range(episodes)]
+  assert 0 < result.successes.sum() < episodes
+  assert evaluate(STAY, None, "CartPole-v1", episodes=2).successes is None

@@ -1,0 +1,158 @@
+"""Scores a run again: more episodes, another checkpoint, other targets, sampled actions.
+
+  python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --episodes=1000
+  python -m experiments.evaluate --workdir=runs/dt-hopper-medium-seed0 --target_returns=1000,2000,3000
+
+Without --seed, and with as many episodes, these are the very episodes of the run's own closing score. The run's dataset
+must be there; the run may be going on. Writes evaluation.json into the run folder.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.progress import Progress
+
+import ilx
+from experiments import cli, scoring, trained
+from ilx.evaluation import environments
+from ilx.training import logs
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Of this command; not made on import, where they would meet those of other commands."""
+  flags.DEFINE_string("workdir", None, "The run folder.", required=True)
+  flags.DEFINE_integer("episodes", 100, "Whole episodes of every seed of the run.", lower_bound=1)
+  flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
+  flags.DEFINE_integer("seed", None, "Of the episodes; by default that of the run's closing score.", lower_bound=0)
+  flags.DEFINE_integer("num_envs", None, "Environments stepped together.", lower_bound=1)
+  flags.DEFINE_bool("sample", False, "Draw actions instead of playing the mode.")
+  flags.DEFINE_list("target_returns", [], "Returns to ask a decision transformer for, each scored on its own.")
+  flags.DEFINE_string("env_id", None, "Another task than the run's; a spec that differs is an error that says how.")
+  flags.DEFINE_string("env_kwargs", None, "Its options, as a JSON object.")
+  flags.DEFINE_string("output", None, "The file to write; default evaluation.json in the run folder.")
+  flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
+
+
+def main() -> None:
+  workdir = pathlib.Path(FLAGS.workdir).expanduser()
+  console = Console(stderr=FLAGS.json)
+  try:
+    found = _task(trained.load(workdir, FLAGS.step))
+    targets = _targets(found)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+      bar = progress.add_task("playing", total=len(targets))
+      scores = []
+      for place, target in enumerate(targets):
+        scores.append(score(found, target, lambda share, place=place: progress.update(bar, completed=place + share)))
+    content = {
+      "workdir": str(workdir),
+      "agent": found.config.agent.name,
+      "dataset": found.config.dataset,
+      "step": found.step,
+      "sampled": FLAGS.sample,
+      "scores": scores,
+    }
+    logs.write_json(pathlib.Path(FLAGS.output or workdir / "evaluation.json"), content)
+  except (OSError, ImportError, RuntimeError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  if FLAGS.json:
+    print(json.dumps(logs.jsonable(content), indent=2))
+  else:
+    print("\n".join(table(found, scores)))
+
+
+def score(found: trained.Trained, target: float | None, progress: Callable[[float], None]) -> dict[str, Any]:
+  """What is written for one target return (None: the run's own)."""
+  played = []
+  for place, params in enumerate(found.params):
+    seed = scoring.FINAL_SEED + found.config.seed + place if FLAGS.seed is None else FLAGS.seed
+    played.append(
+      ilx.evaluate(
+        found.agent,
+        params if target is None else params._replace(target_return=np.float32(target)),
+        found.task.env_id,
+        episodes=FLAGS.episodes,
+        seed=seed,
+        num_envs=FLAGS.num_envs,
+        env_kwargs=found.task.env_kwargs,
+        sample=FLAGS.sample,
+        progress=lambda share, place=place: progress((place + share) / len(found.params)),
+      )
+    )
+  steps, seconds = sum(one.env_steps for one in played), sum(one.seconds for one in played)
+  return {
+    "target_return": target,
+    "env_id": found.task.env_id,
+    "env_kwargs": found.task.env_kwargs,
+    "envpool": played[0].env_version,
+    **scoring.of_play(scoring.with_random_return(found.task), played),
+    "returns": [one.returns for one in played],
+    "lengths": [one.lengths for one in played],
+    "seconds": seconds,
+    "env_steps_per_second": steps / seconds,
+  }
+
+
+def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
+  """Lines for people."""
+  first = scores[0]
+  seeds = f", {len(found.params)} seeds" if len(found.params) > 1 else ""
+  lines = [
+    f"{found.config.agent.name} on {found.config.dataset}, {found.step:,} updates{seeds}: {first['env_id']} "
+    f"(EnvPool {first['envpool']}), {first['episodes']} episodes{' of each' if seeds else ''}"
+  ]
+  for one in scores:
+    low, high = one["return_ci95"]
+    parts = [f"return {one['return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]", f"IQM {one['return_iqm']:,.1f}"]
+    if one["normalized_score"] is not None:
+      parts.append(f"normalised {one['normalized_score']:.1f}")
+    if one["success_rate"] is not None:
+      parts.append(f"success {one['success_rate']:.1%}")
+    parts.append(f"length {one['length_mean']:,.0f}")
+    asked = "" if one["target_return"] is None else f"asked for {one['target_return']:,.0f}: "
+    lines.append(f"  {asked}{', '.join(parts)}")
+  speed = np.mean([one["env_steps_per_second"] for one in scores])
+  return [*lines, f"  {speed:,.0f} environment steps a second, in {sum(one['seconds'] for one in scores):,.1f} s"]
+
+
+def _task(found: trained.Trained) -> trained.Trained:
+  """With the task that the flags name, checked against what was learnt."""
+  changed = found.task
+  if FLAGS.env_id:
+    changed = changed._replace(env_id=FLAGS.env_id, env_kwargs={}, metadata={})  # scores of references are another's
+  if FLAGS.env_kwargs:
+    try:
+      kwargs = json.loads(FLAGS.env_kwargs)
+    except json.JSONDecodeError as error:
+      raise ValueError(f"--env_kwargs is not JSON ({error}): {FLAGS.env_kwargs!r}") from None
+    if not isinstance(kwargs, dict):
+      raise ValueError(f"--env_kwargs must be a JSON object, got {FLAGS.env_kwargs}")
+    changed = changed._replace(env_kwargs=kwargs, metadata={})
+  if changed.env_id is None:
+    raise ValueError(f"{FLAGS.workdir}: the run had no environment; name one with --env_id")
+  if FLAGS.env_id or FLAGS.env_kwargs:
+    spec = environments.spec(changed.env_id, **changed.env_kwargs)
+    environments.check_spec(found.task.data.spec, spec, changed.env_id)
+  return found._replace(task=changed)
+
+
+def _targets(found: trained.Trained) -> list[float | None]:
+  if FLAGS.target_returns and not hasattr(found.params[0], "target_return"):
+    raise ValueError(f"--target_returns: {found.config.agent.name} is not asked for returns; leave the flag out")
+  try:
+    return [float(value) for value in FLAGS.target_returns] or [None]
+  except ValueError:
+    raise ValueError(f"--target_returns={','.join(FLAGS.target_returns)} must be numbers") from None
+
+
+if __name__ == "__main__":
+  define_flags()
+  cli.run(main)

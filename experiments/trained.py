@@ -1,0 +1,86 @@
+"""Runs that were made: from a run folder back to the agent and its parameters."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+import ilx
+from experiments import agents, loading, scoring, task
+from experiments.configs import defaults
+from experiments.task import Task
+from ilx.parallel import placement
+from ilx.training import lowering
+from ilx.training import seeds as seeds_lib
+from ilx.training.checkpoint import Checkpoints
+
+
+class Trained(NamedTuple):
+  """A run, as far as it has come.
+
+  Attributes:
+    config: of the run.
+    task: what it learnt from and is scored by.
+    agent: what learnt.
+    params: of every seed.
+    step: updates made.
+  """
+
+  config: ml_collections.ConfigDict
+  task: Task
+  agent: ilx.Agent
+  params: list[Any]
+  step: int
+
+
+def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None) -> Trained:
+  """Reads a run folder, whose dataset must still be there; the run may be going on.
+
+  Args:
+    workdir: the run folder.
+    step: of a checkpoint; None for the newest good one.
+    progress: of reading the data.
+
+  Raises:
+    FileNotFoundError: where there is no run.
+    ValueError: where its config cannot be used, or there is no such checkpoint.
+    ilx.training.CheckpointError: where the checkpoint cannot be read.
+  """
+  config = config_of(workdir)
+  found = task.load(config, progress)
+  agent = agents.make(
+    config.agent, found.data.spec, config.steps, config.frame_stack, found.data.facts, found.data.train
+  )
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), ilx.parallel.mesh.AXES)
+  seeds = None if config.seeds == 1 else seeds_lib.plan(config.seeds, mesh)
+  shapes = lowering.state_shapes(agent, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
+  with Checkpoints(workdir / "checkpoints", reading=True) as checkpoints:
+    if step is None:
+      step = checkpoints.newest()
+    if step is None or not (workdir / "checkpoints" / str(step)).is_dir():
+      raise ValueError(f"{workdir}/checkpoints has no checkpoint{'' if step is None else f' of step {step}'}")
+    state = checkpoints.restore(step, shapes)
+  return Trained(config, found, agent, scoring.each_seed(config, state.params), step)
+
+
+def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+  """The config of a run; fields that are newer than the run have their defaults.
+
+  Raises:
+    FileNotFoundError: where ``workdir`` holds no run.
+    ValueError: where its ``config.json`` is none.
+  """
+  path = workdir / "config.json"
+  if not path.is_file():
+    raise FileNotFoundError(f"{workdir} holds no run: there is no config.json")
+  try:
+    config = defaults.get_config()
+    config.unlock()
+    config.update(json.loads(path.read_text()))
+    config.agent.name, config.dataset, config.steps  # noqa: B018 (must be there)
+  except (ValueError, TypeError, AttributeError, KeyError) as error:
+    raise ValueError(f"{path} is no config of a run: {error}") from None
+  return config

@@ -1,0 +1,102 @@
+"""Scoring a run again, as one types it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ilx
+from experiments import run, trained
+from experiments.configs import bc, dt
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+  rng = np.random.default_rng(0)
+  metadata = {"env_id": "CartPole-v1", "expert_return": 500.0, "random_return": 20.0}
+  with ilx.data.Recorder(tmp_path_factory.mktemp("data"), name="made-up", metadata=metadata) as recorder:
+    for length in (20, 25, 30, 35):
+      observation = rng.normal(size=(length + 1, 4)).astype(np.float32)
+      recorder.add(ilx.data.episode(observation, (observation[:-1, 2] > 0).astype(int), np.ones(length), terminal=True))
+  return recorder.path
+
+
+def _run(module, dataset, workdir, **changes):
+  config = module.get_config()
+  config.update(dataset=str(dataset), split="train", steps=20, batch_size=16, log_every=10, checkpoint_every=10)
+  config.evaluation.update(every=0, episodes=3, final_episodes=5, video=False)
+  config.update_from_flattened_dict(changes)
+  return run.run(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def cloned(dataset, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("runs") / "bc"
+  return workdir, _run(bc, dataset, workdir, seeds=2, **{"agent.hidden": (8,)})
+
+
+def _evaluate(*flags):
+  command = [sys.executable, "-m", "experiments.evaluate", *map(str, flags)]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_same_episodes_have_the_runs_own_returns(cloned):
+  """To the bit, and the file has what is printed."""
+  workdir, result = cloned
+  ended = _evaluate(f"--workdir={workdir}", "--episodes=5", "--json")
+  assert ended.returncode == 0, ended.stderr
+  found = json.loads(ended.stdout)
+  assert found == json.loads((workdir / "evaluation.json").read_text())
+  (score,) = found["scores"]
+  assert score["returns"] == [list(one["returns"]) for one in result["per_seed"]]
+  assert found["step"] == 20 and score["return_mean"] == pytest.approx(result["return_mean"])
+  assert score["normalized_score"] == pytest.approx(result["normalized_score"]) and score["envpool"]
+
+
+def test_another_checkpoint_and_task(cloned):
+  workdir, _ = cloned
+  before = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+  output = workdir / "other.json"
+  kwargs = '--env_kwargs={"max_episode_steps": 7}'
+  ended = _evaluate(f"--workdir={workdir}", "--episodes=3", "--step=10", kwargs, f"--output={output}", "--seed=1")
+  assert ended.returncode == 0, ended.stderr
+  assert "10 updates, 2 seeds: CartPole-v1" in ended.stdout and "normalised" not in ended.stdout
+  assert max(map(max, json.loads(output.read_text())["scores"][0]["lengths"])) == 7
+  assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+  ("flags", "problem"),
+  [
+    (("--step=11",), "no checkpoint of step 11"),
+    (("--env_id=Pendulum-v1",), "Pendulum-v1"),
+    (("--target_returns=3",), "bc is not asked for returns"),
+    (("--env_kwargs=[1]",), "--env_kwargs must be a JSON object"),
+  ],
+)
+def test_what_cannot_be_is_one_line(cloned, flags, problem):
+  ended = _evaluate(f"--workdir={cloned[0]}", *flags)
+  assert ended.returncode == 1 and problem in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_several_target_returns(dataset, tmp_path):
+  sizes = {"agent.width": 8, "agent.layers": 1, "agent.length": 4, "agent.return_scale": 1.0, "agent.warmup": 0}
+  _run(dt, dataset, tmp_path / "dt", **sizes)
+  ended = _evaluate(f"--workdir={tmp_path / 'dt'}", "--episodes=3", "--target_returns=10,500")
+  assert ended.returncode == 0, ended.stderr
+  assert "asked for 10: return" in ended.stdout and "asked for 500: return" in ended.stdout
+  written = json.loads((tmp_path / "dt" / "evaluation.json").read_text())
+  assert [score["target_return"] for score in written["scores"]] == [10.0, 500.0]
+
+
+def test_a_folder_without_a_run(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"holds no run.*config\.json"):
+    trained.load(tmp_path)
+  (tmp_path / "config.json").write_text("[")
+  with pytest.raises(ValueError, match=r"config\.json is no config of a run"):
+    trained.load(tmp_path)
