@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from experiments import cli
+from experiments import cli, markdown
 from experiments.demos import datasets, maze, policy, replay
 from experiments.demos.scores import SCORE_SEED, score
 from ilx import data
@@ -109,8 +109,7 @@ on.
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-  lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+  return markdown.table(header, rows, right=range(1, len(header)))
 
 
 def _interval(score: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import markdown
 from experiments.data import outputs, terminal
 from experiments.launch import options, results, sweep
 from experiments.launch.results import Row
@@ -45,7 +46,7 @@ def show(rows: Sequence[Row], folder: pathlib.Path) -> None:
   for place, table in enumerate(tables):
     print(end="\n" if place else "", flush=True)
     terminal.table(*table)
-  outputs.write(folder / "table.md", "\n".join(markdown(*table) for table in tables))
+  outputs.write(folder / "table.md", "\n".join(f"{_markdown(*table)}\n" for table in tables))
   about = {"runs": rows, "over_seeds": results.over_seeds(rows)}
   logs.write_json(folder / "table.json", {name: [_json(row) for row in some] for name, some in about.items()})
   print(f"table: {folder / 'table.md'}")
@@ -67,11 +68,8 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
   return list(kept), [list(line) for line in zip(*kept.values(), strict=True)]
 
 
-def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-  """A table in Markdown, numbers to the right."""
-  rule = ["---:" if all(_number(line[i]) for line in lines) else "---" for i in range(len(heads))]
-  words = [[cell.replace("|", "\\|") for cell in line] for line in (heads, rule, *lines)]
-  return "".join(f"| {' | '.join(line)} |\n" for line in words)
+def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+  return markdown.table(heads, lines, [i for i in range(len(heads)) if all(_number(line[i]) for line in lines)])
 
 
 def _json(row: Row) -> dict[str, Any]:

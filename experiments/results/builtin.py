@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 import ilx
-from experiments import cli
+from experiments import cli, markdown
 from experiments.demos import datasets
 from experiments.report import text
 from experiments.results import bc
@@ -113,8 +113,7 @@ def _row(name: str, results: Sequence[dict[str, Any]]) -> list[str]:
 def _table(rows: Sequence[Sequence[str]]) -> str:
   heads = ["dataset", "environment", "return", "95 % interval", "IQM", "each seed", "expert", "data", "random"]
   heads += ["normalised", "minutes"]
-  lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)], *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return markdown.table(heads, rows, right=range(2, len(heads)))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ilx
+from experiments import markdown
 from experiments.report import text
 from experiments.results import archive, suite
 from experiments.results.suite import Task
+from ilx.evaluation.scores import interval
 
 NONE = "\N{EN DASH}"
 RESAMPLES = 5000
@@ -120,7 +122,7 @@ class _Table:
       found = [self._cells.get((name, agent)) for agent in self._agents]
       about = [data(next(cell for cell in found if cell))] if data else []
       rows.append([f"`{name}`", *about, *(show(cell) if cell else NONE for cell in found)])
-    return _markdown(["dataset", *(["data"] if data else []), *self._agents], rows)
+    return markdown.table(["dataset", *(["data"] if data else []), *self._agents], rows)
 
 
 def _score(cell: Cell) -> str:
@@ -172,7 +174,7 @@ def _aggregates(cells: Sequence[Cell], agents: Sequence[str]) -> str:
     parts.append(
       f"## Over the tasks: {group}\n\nMean and interquartile mean (of seeds and tasks together; 95 % intervals by a "
       f"bootstrap of the seeds of every task: Agarwal et al. 2021) over the {len(common)} tasks that all these agents "
-      f"have: {names}.\n\n" + _markdown(["agent", "mean", "IQM"], rows) + "\n"
+      f"have: {names}.\n\n" + markdown.table(["agent", "mean", "IQM"], rows) + "\n"
     )
   return "\n".join(parts)
 
@@ -194,12 +196,7 @@ def over_tasks(
   means = np.mean([x.mean(axis=1) for x in drawn], axis=0)
   iqms = ilx.evaluation.iqm(np.concatenate(drawn, axis=1), axis=1)
   mean, iqm = np.mean([np.mean(task) for task in scores]), ilx.evaluation.iqm(np.concatenate(scores))
-  return float(mean), _interval(means), float(iqm), _interval(iqms)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-  low, high = np.percentile(values, (2.5, 97.5))
-  return float(low), float(high)
+  return float(mean), interval(means), float(iqm), interval(iqms)
 
 
 def _provenance(cells: Sequence[Cell]) -> str:
@@ -219,9 +216,4 @@ def _provenance(cells: Sequence[Cell]) -> str:
     ["commits", several(str(entry["git_commit"])[:12] for entry in entries)],
     *([name, several(entry["versions"].get(name) for entry in entries)] for name in names),
   ]
-  return _markdown(["", ""], rows)
-
-
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  lines = [heads, ["---"] * len(heads), *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return markdown.table(["", ""], rows)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, markdown
 from experiments.results import hlo, links, scaled
 from experiments.run import git_commit
 
@@ -210,8 +210,7 @@ def _difference(one: dict[str, Any]) -> float:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  lines = [heads, ["---:"] * len(heads), *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return markdown.table(heads, rows, right=range(len(heads)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ilx
+from experiments import markdown
 from experiments.report import text
 from experiments.results.recordings import Recording
 from ilx.training import logs
@@ -216,8 +217,7 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-  alignment = ["---" if head in _LEFT else "---:" for head in heads]
-  return [f"| {' | '.join(line)} |" for line in (heads, alignment, *rows)]
+  return markdown.table(heads, rows, [i for i, head in enumerate(heads) if head not in _LEFT]).splitlines()
 
 
 def _block(code: str) -> list[str]:

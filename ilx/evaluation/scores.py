@@ -54,8 +54,8 @@ def summary(returns: Array, *, resamples: int = 5000, seed: int = 0) -> dict[str
     "iqm": float(iqm(returns)),
     "min": float(np.min(returns)),
     "max": float(np.max(returns)),
-    "mean_ci95": _interval(means),
-    "iqm_ci95": _interval(iqms),
+    "mean_ci95": interval(means),
+    "iqm_ci95": interval(iqms),
   }
 
 
@@ -87,6 +87,7 @@ def _bootstrap(returns: np.ndarray, resamples: int, rng: np.random.Generator) ->
   return np.concatenate(means), np.concatenate(iqms)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def interval(values: Array) -> tuple[float, float]:
+  """The ends of the 95 % interval of resampled values."""
   low, high = np.percentile(values, _INTERVAL)
   return float(low), float(high)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ilx
+from experiments import markdown
 from experiments.launch import __main__ as launch
 from experiments.launch import results, table
 from experiments.launch.results import Row
@@ -118,7 +119,7 @@ def test_several_seeds_of_one_run_count_each(tmp_path):
 
 
 def test_cells_with_bars_stay_cells():
-  assert table.markdown(["a|b"], [["x|y"]]).splitlines() == ["| a\\|b |", "| --- |", "| x\\|y |"]
+  assert markdown.table(["a|b"], [["x|y"]]).splitlines() == ["| a\\|b |", "| --- |", "| x\\|y |"]
 
 
 @pytest.mark.parametrize(
