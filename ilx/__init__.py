@@ -1,6 +1,6 @@
 """ilx: imitation learning and offline RL in JAX, from RLDS demonstrations to EnvPool scores."""
 
-from ilx import agents, data, evaluation, networks, parallel, training
+from ilx import agents, data, evaluation, export, networks, parallel, training
 from ilx.evaluation import evaluate
 from ilx.training import train
 from ilx.types import Agent, Continuous, Discrete, MultiDiscrete, Spec, Statistics, Step, Transition
@@ -20,6 +20,7 @@ __all__ = [
   "data",
   "evaluate",
   "evaluation",
+  "export",
   "networks",
   "parallel",
   "train",

@@ -137,4 +137,5 @@ def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], t
     action = dist.mode() if key is None else dist.sample(key)
     return scaling.from_unit(params.action, action), carry
 
+  act.network = network  # ilx.export asks what it is
   return act

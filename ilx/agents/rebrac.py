@@ -82,8 +82,8 @@ def rebrac(
   if not normalize_states:
     spec = spec._replace(statistics=None)
   policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
-  policy = policy.clone(torso=_Torso(tuple(hidden)), head=_Head(spec.action.size))
-  torso, encode = _Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder)
+  policy = policy.clone(torso=Torso(tuple(hidden)), head=Head(spec.action.size))
+  torso, encode = Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder)
   critic_network = critics.Ensemble(_Critic(torso, encode), 2)
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
@@ -169,7 +169,7 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, actor_bc_coef: float, normaliz
   return actor_bc_coef * bc_loss - scale * jnp.mean(q)
 
 
-class _Torso(nn.Module):
+class Torso(nn.Module):
   """Dense layers, each followed by ReLU and then (optional) layer norm, with EDAC's initial weights (An et al. 2021).
 
   ``[..., F]`` to ``[..., features[-1]]``.
@@ -189,7 +189,7 @@ class _Torso(nn.Module):
     return x
 
 
-class _Head(nn.Module):
+class Head(nn.Module):
   """The deterministic head whose first actions are all close to 0."""
 
   action_size: int

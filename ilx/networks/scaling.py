@@ -15,7 +15,7 @@ from ilx.types import Action, Array, Continuous, Spec, Tree
 # A dimension that hardly varied in the data says nothing about its scale. Without a floor on the standard deviation a
 # small drift at play time becomes an enormous input; without the limit a dimension just above the floor still can.
 _STD_FLOOR = 1e-3
-_LIMIT = 10.0
+LIMIT = 10.0
 
 
 class ObservationScale(NamedTuple):
@@ -83,7 +83,7 @@ def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
   if scale is None:
     return jax.tree.map(lambda x: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0), observation)
   return jax.tree.map(
-    lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -_LIMIT, _LIMIT),
+    lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -LIMIT, LIMIT),
     observation,
     scale.mean,
     scale.std,

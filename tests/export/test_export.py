@@ -1,0 +1,94 @@
+"""Policies as folders: every agent plays on as it did, also where nothing but jax, numpy and safetensors is there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ilx
+import ilx.export
+from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
+from ilx.types import Discrete, Spec, Step
+
+_TREE = Spec(
+  {
+    "picture": jax.ShapeDtypeStruct((16, 18, 3), jnp.uint8),
+    "pose": {"joints": jax.ShapeDtypeStruct((2, 2), jnp.float32), "gripper": jax.ShapeDtypeStruct((), jnp.uint8)},
+  },
+  Discrete(3),
+)
+_SMALL = {"length": 4, "layers": 1, "heads": 2, "width": 8}
+AGENTS = {
+  "bc": (ilx.agents.bc, continuous_spec(), {"hidden": (8,), "head": "gaussian"}),
+  "bc-discrete": (ilx.agents.bc, discrete_spec(), {"hidden": (8,)}),
+  "bc-factored": (ilx.agents.bc, factored_spec(), {"hidden": (8,), "head": "gaussian_mixture"}),
+  "bc-pictures": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "impala"}),
+  "chunked-votes": (ilx.agents.chunked_bc, factored_spec(), {"hidden": (8,), "length": 3}),
+  "chunked-plan": (ilx.agents.chunked_bc, continuous_spec(), {"hidden": (8,), "length": 3, "execute": 2}),
+  "transformer": (ilx.agents.bc_transformer, _TREE, _SMALL),
+  "transformer-actions": (ilx.agents.bc_transformer, factored_spec(), {**_SMALL, "actions": True}),
+  "dt": (ilx.agents.dt, continuous_spec(), {**_SMALL, "target_return": 3.0, "return_scale": 1.0, "head": "gaussian"}),
+  "iql": (ilx.agents.iql, continuous_spec(), {"hidden": (8,)}),
+  "td3_bc": (ilx.agents.td3_bc, continuous_spec(), {"hidden": (8,)}),
+  "rebrac": (ilx.agents.rebrac, continuous_spec(), {"hidden": (8, 8)}),
+}
+
+
+def _trained(constructor, spec, arguments):
+  agent = constructor(spec, **arguments)
+  episodes = agent.view.prepare(fake_episodes(spec))
+  return agent, jax.jit(agent.init)(jax.random.key(0), agent.view.take(episodes, episodes.rows[:4])).params
+
+
+def _steps(spec, batch_size, count):
+  """Of made-up episodes, some of which end on the way."""
+  rng = np.random.default_rng(1)
+  rows = fake_episodes(spec, num_episodes=batch_size, length=count)
+  for time in range(count):
+    is_first = np.full(batch_size, time == 0) | (rng.random(batch_size) < 0.3)
+    at = np.arange(batch_size) * (count + 1) + time
+    observation = jax.tree.map(lambda x, at=at: np.asarray(x)[at], rows.observation)
+    yield Step(observation, np.where(is_first, 0, rng.normal(size=batch_size)).astype(np.float32), is_first)
+
+
+def _equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_exported_agent_acts_as_before_to_the_bit(name, tmp_path):
+  """Modes and samples, for batches of any size, over episodes that end."""
+  agent, params = _trained(*AGENTS[name])
+  spec = AGENTS[name][1]
+  policy = ilx.export.load(ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"]))
+  act, actions = jax.jit(agent.act), []
+  for batch_size, key in ((1, None), (5, jax.random.key(3))):
+    carry, played = agent.carry(batch_size), policy.carry(batch_size)
+    for i, step in enumerate(_steps(spec, batch_size, 9)):
+      own = None if key is None else jax.random.fold_in(key, i)
+      action, carry = act(params, carry, step, own)
+      found, played = policy.act(policy.params, played, step, own)
+      _equal(found, action)
+      expected = {jax.tree_util.keystr(k, simple=True, separator="/"): x for k, x in jax.tree.leaves_with_path(carry)}
+      _equal(played, expected)
+      actions.append(action)
+  assert any(np.ptp(x) > 0 for x in jax.tree.leaves(actions[-1]))
+
+
+@pytest.mark.parametrize("name", ["bc", "bc-discrete", "iql", "td3_bc", "rebrac"])
+def test_numpy_plays_mlps(name, tmp_path):
+  constructor, spec, arguments = AGENTS[name]
+  agent, params = _trained(constructor, spec, arguments)
+  params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params.network)
+  params = _trained(constructor, spec, arguments)[1]._replace(network=params)  # heads are not close to 0
+  folder = ilx.export.save(agent, params, spec, tmp_path / "policy")
+  policy = ilx.export.numpy_policy(folder)
+  for step in _steps(spec, 64, 2):
+    action, carry = policy.act(policy.params, policy.carry(64), step, None)
+    expected = agent.act(params, (), step, None)[0]
+    np.testing.assert_allclose(action, expected, atol=1e-5, rtol=1e-5)
+    assert isinstance(action, np.ndarray) and action.dtype == expected.dtype and carry == {}
+  assert np.ptp(np.asarray(expected), axis=0).min() > 0.1
+  with pytest.raises(ValueError, match="numpy plays modes alone"):
+    policy.act(policy.params, {}, step, jax.random.key(0))
