@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import cli, markdown
 from experiments.results import hlo, links, scaled
-from experiments.run import git_commit
+from experiments.revision import git_commit
 
 FLAGS = flags.FLAGS
 

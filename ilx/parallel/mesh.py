@@ -13,8 +13,8 @@ BATCH_AXES = ("data", "fsdp")
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   """A mesh over all devices.
 
-  The axes of a batch are placed by `batch_sharding`; parameters are replicated, whatever ``fsdp`` and ``tensor``, until
-  placement rules say otherwise.
+  Batches are placed by `batch_sharding`, states by the rules of `placement`. What it makes is a ``jax.sharding.Mesh``,
+  for which a function of the name ``Mesh`` would be taken.
 
   Args:
     data: copies of the parameters that each see a part of the batch; -1 for as many as there are devices left.
