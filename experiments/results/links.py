@@ -74,8 +74,8 @@ H200 = Machine(
   141e9,
   _h200,
   "H200 SXM: 989 TFLOP/s of dense bfloat16 (half of the 1,979 with sparsity), 141 GB, NVLink at 450 GB/s in each "
-  "direction among 8 GPUs of a host (NVIDIA's data sheet of the H200); 400 Gb/s InfiniBand, 50 GB/s, for each GPU "
-  "across hosts (as in a DGX H200). Devices are numbered host by host, `tensor` innermost. A group that spans hosts "
+  "direction among 8 GPUs of a host (as others quote NVIDIA's figures); 400 Gb/s InfiniBand, 50 GB/s, for each GPU "
+  "across hosts (assumed). Devices are numbered host by host, `tensor` innermost. A group that spans hosts "
   "takes as long as the slower of its two parts: what each GPU receives over NVLink, or what a host receives from the "
   "others through the adapters of its GPUs in the group.",
 )
