@@ -103,7 +103,7 @@ def numpy_policy(folder: str | os.PathLike) -> Policy:
   params = _read_params(folder, spec)
   try:
     _check_layers(spec, params)
-  except (KeyError, TypeError, ValueError) as error:
+  except (IndexError, KeyError, TypeError, ValueError) as error:
     raise ValueError(f"{folder / SPEC} describes layers that are not those of its parameters: {error}") from None
 
   def act(params: Any, carry: Any, step: tuple[Any, Any, Any], key: Any = None) -> tuple[Any, Any]:

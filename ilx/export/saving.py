@@ -19,6 +19,7 @@ from ilx.networks import scaling
 from ilx.types import Action, Agent, Continuous, Discrete, Spec, Step, Tree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_KNOWN = (*PLATFORMS, "rocm")
 
 
 def save(
@@ -57,6 +58,8 @@ def save(
     ValueError: where the folder exists, params are not the agent's, or the policy cannot be lowered for a platform.
   """
   folder = pathlib.Path(os.path.abspath(folder))
+  if not platforms or set(platforms) - set(_KNOWN):
+    raise ValueError(f"platforms={list(platforms)}: choose of {', '.join(_KNOWN)}")
   _check_target(folder, overwrite)
   arrays = {name: np.asarray(x) for name, x in _named(params, "params")}
   programs, carry, observation = _lower(agent, params, spec, tuple(platforms))
