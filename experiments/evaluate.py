@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import ilx
-from experiments import cli, scoring, trained
+from experiments import cli, scoring, task, trained
 from ilx.evaluation import environments
 from ilx.training import logs
 
@@ -129,13 +129,7 @@ def _task(found: trained.Trained) -> trained.Trained:
   if FLAGS.env_id:
     changed = changed._replace(env_id=FLAGS.env_id, env_kwargs={}, metadata={})  # scores of references are another's
   if FLAGS.env_kwargs:
-    try:
-      kwargs = json.loads(FLAGS.env_kwargs)
-    except json.JSONDecodeError as error:
-      raise ValueError(f"--env_kwargs is not JSON ({error}): {FLAGS.env_kwargs!r}") from None
-    if not isinstance(kwargs, dict):
-      raise ValueError(f"--env_kwargs must be a JSON object, got {FLAGS.env_kwargs}")
-    changed = changed._replace(env_kwargs=kwargs, metadata={})
+    changed = changed._replace(env_kwargs=task.json_object(FLAGS.env_kwargs, "--env_kwargs"), metadata={})
   if changed.env_id is None:
     raise ValueError(f"{FLAGS.workdir}: the run had no environment; name one with --env_id")
   if FLAGS.env_id or FLAGS.env_kwargs:

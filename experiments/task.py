@@ -79,10 +79,15 @@ def _hint(data: ilx.Spec, environment: ilx.Spec) -> str:
 def _env_kwargs(config: ml_collections.ConfigDict, recorded: Mapping[str, Any]) -> dict[str, Any]:
   if not config.env_kwargs:
     return dict(recorded.get("env_kwargs") or {})
+  return json_object(config.env_kwargs, "config.env_kwargs")
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+  """The object that ``text`` is; ValueError, naming ``what`` it is of, where it is none."""
   try:
-    given = json.loads(config.env_kwargs)
+    given = json.loads(text)
   except json.JSONDecodeError as error:
-    raise ValueError(f"config.env_kwargs is not JSON ({error}): {config.env_kwargs!r}") from None
+    raise ValueError(f"{what} is not JSON ({error}): {text!r}") from None
   if not isinstance(given, dict):
-    raise ValueError(f"config.env_kwargs must be a JSON object, got {config.env_kwargs}")
+    raise ValueError(f"{what} must be a JSON object, got {text}")
   return given
