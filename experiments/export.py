@@ -60,7 +60,7 @@ def restore(workdir: pathlib.Path, seed: int | None = None) -> Restored:
     config = ml_collections.ConfigDict(json.loads(path.read_text()))
   except FileNotFoundError:
     raise ValueError(f"--workdir: {workdir} is no run folder, it has no config.json") from None
-  except (TypeError, ValueError) as error:
+  except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(f"{path} is damaged: {error}") from None
   count = config.get("seeds", 1)
   place = 0 if seed is None else seed - config.seed

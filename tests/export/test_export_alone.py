@@ -60,7 +60,10 @@ def exported(tmp_path_factory):
 
 def _play_alone(folder, tmp_path, blocked, code=_JAX):
   rng = np.random.default_rng(0)
-  given = {"observation": rng.normal(size=(3, 6, 4)).astype(np.float32), "reward": np.ones(6, np.float32)}
+  given = {
+    "observation": rng.normal([0, 1, 2, 3], [1, 20, 40, 0.01], (3, 6, 4)).astype(np.float32),
+    "reward": np.ones(6, np.float32),
+  }
   given["is_first"] = np.array([[True] * 6, [False] * 6, [True, False] * 3])
   np.savez(tmp_path / "given.npz", **given)
   values = {"folder": str(folder), "given": str(tmp_path / "given.npz"), "out": str(tmp_path / "out.npy")}

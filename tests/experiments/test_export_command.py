@@ -1,0 +1,82 @@
+"""``python -m experiments.export``: from the folder of a run to a policy that plays alike."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import ilx
+from experiments import export, run
+from experiments.configs import bc
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  rng = np.random.default_rng(0)
+  metadata = {"env_id": "CartPole-v1", "expert_return": 500.0, "random_return": 20.0}
+  with ilx.data.Recorder(tmp_path_factory.mktemp("data"), name="made-up", metadata=metadata) as recorder:
+    for length in (20, 25, 30, 35):
+      observation = rng.normal(size=(length + 1, 4)).astype(np.float32)
+      recorder.add(ilx.data.episode(observation, (observation[:-1, 2] > 0).astype(int), np.ones(length), terminal=True))
+  config = bc.get_config()
+  config.update(
+    dataset=str(recorder.path),
+    split="train",
+    heldout="",
+    steps=20,
+    batch_size=16,
+    log_every=10,
+    checkpoint_every=20,
+    seed=5,
+    seeds=2,
+  )
+  config.agent.update(hidden=(8,), learning_rate=1e-2)
+  config.evaluation.update(every=20, episodes=3, final_episodes=5, video=False)
+  workdir = tmp_path_factory.mktemp("runs") / "run"
+  return workdir, run.run(config, workdir)
+
+
+def test_the_command_exports_a_seed_of_a_run(finished, tmp_path):
+  """The exported policy scores in the closing evaluation's episodes what the run's result says."""
+  workdir, result = finished
+  command = [sys.executable, "-m", "experiments.export", f"--workdir={workdir}", f"--output={tmp_path / 'policy'}"]
+  done = subprocess.run([*command, "--seed=6"], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "policy: " in done.stdout and "ilx.export.load" in done.stdout
+  policy = ilx.export.load(tmp_path / "policy")
+  assert policy.spec["agent"]["name"] == "bc" and policy.spec["agent"]["seed"] == 6
+  assert policy.spec["agent"]["steps"] == 20 and policy.spec["env_id"] == "CartPole-v1"
+  played = ilx.evaluate(policy, policy.params, policy.spec["env_id"], episodes=5, seed=2_000_006)
+  np.testing.assert_array_equal(played.returns, result["per_seed"][1]["returns"])
+  again = subprocess.run([*command, "--seed=6"], capture_output=True, text=True)
+  assert again.returncode == 1
+  assert again.stderr.startswith("error: ") and "policy exists" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_the_first_seed_by_default(finished, tmp_path):
+  workdir, _ = finished
+  policy = ilx.export.load(export.export(workdir, tmp_path / "policy", platforms=("cpu",)))
+  restored = export.restore(workdir, 5)
+  assert policy.spec["agent"]["seed"] == 5
+  for found, expected in zip(policy.params.values(), jax.tree.leaves(restored.params), strict=True):
+    np.testing.assert_array_equal(found, expected)
+  other = jax.tree.leaves(export.restore(workdir, 6).params.network)
+  assert not np.array_equal(other[1], jax.tree.leaves(restored.params.network)[1])
+
+
+def test_what_is_wrong_is_said(finished, tmp_path):
+  workdir, _ = finished
+  with pytest.raises(ValueError, match="--seed=9: the run is of seed 5 to 6"):
+    export.restore(workdir, 9)
+  with pytest.raises(ValueError, match=r"is no run folder, it has no config.json"):
+    export.restore(tmp_path)
+  shutil.copy(workdir / "config.json", tmp_path)
+  with pytest.raises(ValueError, match="has no checkpoint yet"):
+    export.restore(tmp_path)
+  (tmp_path / "config.json").write_text(json.dumps([1]))
+  with pytest.raises(ValueError, match=r"config.json is damaged"):
+    export.restore(tmp_path)
