@@ -32,6 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
   # "gaussian", "tanh_gaussian", "deterministic" or "categorical"; empty: the first for continuous actions, the last
   # for discrete.
   config.agent.head = ""
+  # How many Q there are, of which the smallest counts. More than two are divided over the mesh's tensor.
+  config.agent.num_critics = 2
   # Widths of the hidden layers of policy, V and Q.
   config.agent.hidden = (256, 256)
   # In the policy, and layer norm in V and Q.

@@ -65,6 +65,8 @@ def get_config(dataset: str = "halfcheetah-medium-expert") -> ml_collections.Con
   config.agent.noise_clip = 0.5
   # Updates of both Q to one of the policy and the targets.
   config.agent.policy_delay = 2
+  # How many Q there are, of which the smallest counts. More than two are divided over the mesh's tensor.
+  config.agent.num_critics = 2
   # Widths of the hidden layers of policy and Q.
   config.agent.hidden = (256, 256, 256)
   # In both Q.

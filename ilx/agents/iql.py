@@ -48,6 +48,7 @@ def iql(
   reward_scale: float = 1.0,
   reward_shift: float = 0.0,
   head: str | None = None,
+  num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
   encoder: str = "flat",
   dropout: float = 0.0,
@@ -78,6 +79,7 @@ def iql(
       rewards by ``1000 / (highest - lowest return of the data's episodes)`` and adds -1 to antmaze's.
     head: "gaussian" (default, the paper's), "tanh_gaussian" or "deterministic" for continuous actions, "categorical"
       for discrete ones.
+    num_critics: how many Q there are, of which the smallest counts; the paper has two.
     hidden: widths of the MLP torsos of policy, V and Q.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
       joined.
@@ -125,7 +127,7 @@ def iql(
   torso, encode = mlp.MLP(tuple(hidden), layer_norm=layer_norm), encoders.make(spec.observation, encoder)
   num_actions = spec.action.num_actions if isinstance(spec.action, Discrete) else 0
   value_network = critics.Critic(torso, encode)
-  critic_network = critics.Ensemble(critics.Critic(torso, encode, num_actions), 2)
+  critic_network = critics.Ensemble(critics.Critic(torso, encode, num_actions), num_critics)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
   policy_optimizer = optimizer if policy_optimizer is None else policy_optimizer
 

@@ -26,6 +26,7 @@ def rebrac(
   policy_noise: float = 0.2,
   noise_clip: float = 0.5,
   policy_delay: int = 2,
+  num_critics: int = 2,
   hidden: Sequence[int] = (256, 256, 256),
   layer_norm: bool = True,
   normalize_q: bool = True,
@@ -56,6 +57,7 @@ def rebrac(
     policy_noise: standard deviation of the noise on the target policy's actions.
     noise_clip: where that noise is clipped.
     policy_delay: updates of both Q to one of the policy and the targets.
+    num_critics: how many Q there are, of which the smallest counts; the paper has two.
     hidden: widths of the MLP torsos.
     layer_norm: in the torsos of both Q, after the activations.
     normalize_q: whether lambda is as above, or 1.
@@ -84,7 +86,7 @@ def rebrac(
   policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
   policy = policy.clone(torso=Torso(tuple(hidden)), head=Head(spec.action.size))
   torso, encode = Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder)
-  critic_network = critics.Ensemble(_Critic(torso, encode), 2)
+  critic_network = critics.Ensemble(_Critic(torso, encode), num_critics)
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:

@@ -48,6 +48,7 @@ def td3_bc(
   policy_noise: float = 0.2,
   noise_clip: float = 0.5,
   policy_delay: int = 2,
+  num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
   encoder: str = "flat",
   optimizer: optax.GradientTransformation | None = None,
@@ -71,6 +72,7 @@ def td3_bc(
     policy_noise: standard deviation of the noise on the target policy's actions.
     noise_clip: where that noise is clipped.
     policy_delay: updates of both Q to one of the policy and the targets.
+    num_critics: how many Q there are, of which the smallest counts; the paper has two.
     hidden: widths of the MLP torsos.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
       joined.
@@ -105,7 +107,7 @@ def td3_bc(
   check_ranges(discount, tau, policy_delay, alpha=alpha, policy_noise=policy_noise, noise_clip=noise_clip)
   policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
   torso, encode = mlp.MLP(tuple(hidden)), encoders.make(spec.observation, encoder)
-  critic_network = critics.Ensemble(critics.Critic(torso, encode), 2)
+  critic_network = critics.Ensemble(critics.Critic(torso, encode), num_critics)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
@@ -133,7 +135,7 @@ def td3_bc(
 
     def of_policy(variables):
       chosen = policy.apply(variables, observation).mode()
-      q1 = critic_network.critic.apply(critic[0], observation, chosen)
+      q1 = critic_network.critic.apply(critic_network.first(critic), observation, chosen)
       bc_loss = jnp.mean(jnp.square(chosen - action))
       loss = policy_loss(q1, bc_loss, alpha)
       return loss, {"policy_loss": loss, "bc_loss": bc_loss}

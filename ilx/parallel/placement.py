@@ -65,12 +65,29 @@ def divided(*names: str | None, small: int = SMALL) -> Place:
   return place
 
 
+def leading(name: str, small: int = SMALL) -> Place:
+  """A place for stacks of equal things, such as critics: the leading axis over ``name``, and the rest as by `divided`.
+
+  Where the leading axis does not divide evenly it is left whole.
+  """
+
+  def place(shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
+    first = name if sizes[name] > 1 and shape[0] % sizes[name] == 0 else None
+    rest = divided(small=small)(shape[1:], {**sizes, name: 1})
+    found = [first, *rest]
+    while found and found[-1] is None:
+      found.pop()
+    return PartitionSpec(*found)
+
+  return place
+
+
 def default_rules(small: int = SMALL) -> Rules:
   """The rules for the networks of ilx; see `divided` for what does not divide evenly.
 
   Transformers, ours and the vision transformer: ``fsdp`` over the width, ``tensor`` over the heads and over the MLP's
-  hidden layer. Tables (of positions, of time): ``fsdp`` over the width. Everything else: ``fsdp`` over the largest
-  axis. With ``fsdp=1, tensor=1`` nothing is divided.
+  hidden layer. More than two critics: ``tensor`` over the critics. Tables (of positions, of time): ``fsdp`` over the
+  width. Everything else: ``fsdp`` over the largest axis. With ``fsdp=1, tensor=1`` nothing is divided.
 
   Args:
     small: the most elements of a leaf that stays whole over ``fsdp``.
@@ -90,6 +107,8 @@ def default_rules(small: int = SMALL) -> Rules:
     (r"(mlp|block_\d+)/up/kernel$", by("fsdp", "tensor")),
     (r"(mlp|block_\d+)/up/bias$", by("tensor")),
     (r"(mlp|block_\d+)/down/kernel$", by("tensor", "fsdp")),
+    # Many critics: whole ones on each device, as far as they divide.
+    (r"(^|/)ensemble/", leading("tensor", small=small)),
     # [length, width].
     (r"(embedding|positions)$", by(None, "fsdp")),
     # Whatever else a stack of layers has.
