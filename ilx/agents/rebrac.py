@@ -172,16 +172,14 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, actor_bc_coef: float, normaliz
 
 
 class Torso(nn.Module):
-  """Dense layers, each followed by ReLU and then (optional) layer norm, with EDAC's initial weights (An et al. 2021).
-
-  ``[..., F]`` to ``[..., features[-1]]``.
-  """
+  """Dense layers, each followed by ReLU and then (optional) layer norm, with EDAC's initial weights (An et al. 2021)."""
 
   features: Sequence[int]
   layer_norm: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """``[..., F]`` to ``[..., features[-1]]``."""
     for width in self.features:
       # Uniform within 1 / sqrt(inputs), PyTorch's default.
       kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -198,6 +196,7 @@ class Head(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> distributions.Deterministic:
+    """``[..., F]`` to actions ``[..., action_size]``."""
     return distributions.Deterministic(jnp.tanh(_small(self.action_size, 1e-3, "mean")(x)))
 
 
