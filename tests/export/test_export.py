@@ -7,9 +7,11 @@ import pytest
 
 import ilx
 import ilx.export
+from ilx.agents import policies
+from ilx.agents.rebrac import Torso
 from ilx.networks import scaling
 from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
-from ilx.types import Discrete, Spec, Step
+from ilx.types import Continuous, Discrete, Spec, Step
 
 _TREE = Spec(
   {
@@ -25,7 +27,11 @@ AGENTS = {
   "bc": (ilx.agents.bc, continuous_spec(), {"hidden": (8,), "head": "gaussian"}),
   "bc-discrete": (ilx.agents.bc, discrete_spec(), {"hidden": (8,)}),
   "bc-factored": (ilx.agents.bc, factored_spec(), {"hidden": (8,), "head": "gaussian_mixture"}),
-  "bc-pictures": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "impala"}),
+  "bc-pictures": (
+    ilx.agents.bc,
+    _TREE._replace(action=Continuous([-1.0, 0.0], [1.0, 9.0])),
+    {"hidden": (8,), "encoder": "impala"},
+  ),
   "chunked-votes": (ilx.agents.chunked_bc, factored_spec(), {"hidden": (8,), "length": 3}),
   "chunked-plan": (ilx.agents.chunked_bc, continuous_spec(), {"hidden": (8,), "length": 3, "execute": 2}),
   "transformer": (ilx.agents.bc_transformer, _TREE, _SMALL),
@@ -44,7 +50,11 @@ def _trained(constructor, spec, arguments):
   batch = agent.view.take(episodes, episodes.rows[:4])
   shapes = jax.eval_shape(agent.init, jax.random.key(0), batch).params
   rng = np.random.default_rng(0)
-  network = jax.tree.map(lambda x: rng.normal(0, 0.4 if x.ndim > 1 else 0.05, x.shape).astype(x.dtype), shapes.network)
+
+  def weights(x):
+    return rng.normal(0, 1.5 / np.sqrt(np.prod(x.shape[:-1])) if x.ndim > 1 else 0.3, x.shape).astype(x.dtype)
+
+  network = jax.tree.map(weights, shapes.network)
   scale = None if shapes.observation is None else scaling.observation_scale(spec)
   params = shapes._replace(network=network, observation=scale, action=scaling.action_scale(spec.action))
   return agent, params._replace(target_return=np.float32(3)) if hasattr(params, "target_return") else params
@@ -87,11 +97,23 @@ def test_an_exported_agent_acts_as_before(name, tmp_path):
   assert any(np.ptp(x) > 0 for x in jax.tree.leaves(jax.tree.map(lambda *x: np.concatenate(x), *actions)))
 
 
-@pytest.mark.parametrize("name", ["bc", "bc-discrete", "iql", "td3_bc", "rebrac"])
+_RANKED = Continuous([-2.0, -1.0], [3.0, 1.0], [[-2.0, -1.0], [0.0, 0.0], [0.0, 0.9], [3.0, 1.0]])
+_LAYERS = policies.make(continuous_spec(), hidden=(8, 8), layer_norm=True)
+MLPS = {
+  **{name: AGENTS[name] for name in ("bc", "bc-discrete", "iql", "td3_bc", "rebrac")},
+  "layer norm before": (ilx.agents.bc, continuous_spec(), {"network": _LAYERS}),
+  "layer norm after": (ilx.agents.bc, continuous_spec(), {"network": _LAYERS.clone(torso=Torso((8, 8), True))}),
+  "ranks": (ilx.agents.bc, continuous_spec()._replace(action=_RANKED), {"hidden": (8,), "head": "tanh_gaussian"}),
+  "number": (ilx.agents.bc, continuous_spec()._replace(action=Continuous(0.0, 9.0)), {"hidden": ()}),
+  "tree": (ilx.agents.bc, _TREE, {"hidden": (8,)}),
+}
+
+
+@pytest.mark.parametrize("name", MLPS)
 def test_numpy_plays_mlps(name, tmp_path):
-  constructor, spec, arguments = AGENTS[name]
+  constructor, spec, arguments = MLPS[name]
   agent, params = _trained(constructor, spec, arguments)
-  folder = ilx.export.save(agent, params, spec, tmp_path / "policy")
+  folder = ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
   policy = ilx.export.numpy_policy(folder)
   for step in _steps(spec, 64, 2):
     action, carry = policy.act(policy.params, policy.carry(64), step, None)
