@@ -172,7 +172,7 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, actor_bc_coef: float, normaliz
 
 
 class Torso(nn.Module):
-  """Dense layers, each followed by ReLU and then (optional) layer norm, with EDAC's initial weights (An et al. 2021)."""
+  """Dense layers, each followed by ReLU and then (optional) layer norm; initial weights as An et al. 2021 (EDAC)."""
 
   features: Sequence[int]
   layer_norm: bool = False
