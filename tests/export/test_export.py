@@ -22,7 +22,7 @@ _TREE = Spec(
 )
 _SMALL = {"length": 4, "layers": 1, "heads": 2, "width": 8}
 # Sampled, too: of the others a sample is drawn by the same lines.
-SAMPLED = ("bc-factored", "chunked-plan", "dt", "iql")
+SAMPLED = ("chunked-plan", "iql")
 AGENTS = {
   "bc": (ilx.agents.bc, continuous_spec(), {"hidden": (8,), "head": "gaussian"}),
   "bc-discrete": (ilx.agents.bc, discrete_spec(), {"hidden": (8,)}),
