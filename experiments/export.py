@@ -5,82 +5,15 @@
 The run's config says which agent it is, and its dataset is opened for the spec; the newest good checkpoint is taken.
 """
 
-import json
 import os
 import pathlib
 import sys
 import warnings
-from typing import Any, NamedTuple
 
-import jax
-import ml_collections
-import numpy as np
 from absl import flags
 
 import ilx
-from experiments import agents, cli, task
-from ilx.parallel import mesh as mesh_lib
-from ilx.training import lowering
-from ilx.training.checkpoint import Checkpoints
-from ilx.training.lock import locked
-
-
-class Restored(NamedTuple):
-  """What a run has learnt.
-
-  Attributes:
-    agent: of the run's config.
-    params: of one seed.
-    task: its data and environment.
-    config: the run's.
-    step: updates made.
-  """
-
-  agent: ilx.Agent
-  params: Any
-  task: task.Task
-  config: ml_collections.ConfigDict
-  step: int
-
-
-def restore(workdir: pathlib.Path, seed: int | None = None) -> Restored:
-  """The agent of a run folder, and its params as of the newest good checkpoint.
-
-  Args:
-    workdir: of `experiments.run.run`; nothing may be training there.
-    seed: of a run of several seeds, which; None: the first.
-
-  Raises:
-    ValueError: where the folder is of no run, or the run has no such seed or no checkpoint.
-    ilx.training.CheckpointError: where no checkpoint can be read.
-    ilx.training.FolderInUseError: where another process is at work in the folder.
-  """
-  path = workdir / "config.json"
-  try:
-    config = ml_collections.ConfigDict(json.loads(path.read_text()))
-  except FileNotFoundError:
-    raise ValueError(f"--workdir: {workdir} is no run folder, it has no config.json") from None
-  except (AttributeError, TypeError, ValueError) as error:
-    raise ValueError(f"{path} is damaged: {error}") from None
-  count = config.get("seeds", 1)
-  place = 0 if seed is None else seed - config.seed
-  if not 0 <= place < count:
-    last = "" if count == 1 else f" to {config.seed + count - 1}"
-    raise ValueError(f"--seed={seed}: the run is of seed {config.seed}{last}")
-  found = task.load(config)
-  data = found.data
-  agent = agents.make(config.agent, data.spec, config.steps, config.get("frame_stack", 0), data.facts, data.train)
-  seeds = None if count == 1 else count
-  mesh = jax.make_mesh((1, 1, 1), mesh_lib.AXES, devices=jax.devices()[:1])
-  like = lowering.lower(agent, data.train, batch_size=1, mesh=mesh, tier=data.tier, seeds=seeds).state
-  with locked(workdir), Checkpoints(workdir / "checkpoints") as checkpoints:
-    step = checkpoints.newest()
-    if step is None:
-      raise ValueError(f"{workdir} has no checkpoint yet")
-    params = checkpoints.restore(step, like).params
-  if seeds:
-    params = ilx.training.one_seed(params, place)
-  return Restored(agent, jax.tree.map(np.asarray, params), found, config, step)
+from experiments import cli, trained
 
 
 def export(
@@ -91,17 +24,33 @@ def export(
   platforms: tuple[str, ...] = ilx.export.PLATFORMS,
   overwrite: bool = False,
 ) -> pathlib.Path:
-  """Writes the policy of a run; see `restore` and `ilx.export.save`, whose errors it raises."""
-  found = restore(workdir, seed)
+  """Writes the policy of a run; see `trained.load` and `ilx.export.save`, whose errors it raises.
+
+  Args:
+    workdir: the run folder; the run may be going on.
+    output: see ``ilx.export.save``, as the others.
+    seed: of a run of several seeds, which; None: the first.
+    platforms: where it is to play.
+    overwrite: whether an exported policy that is there is replaced.
+
+  Raises:
+    ValueError: where the run has no such seed.
+  """
+  found = trained.load(workdir)
+  first = found.config.seed
+  place = 0 if seed is None else seed - first
+  if not 0 <= place < len(found.params):
+    last = "" if len(found.params) == 1 else f" to {first + len(found.params) - 1}"
+    raise ValueError(f"--seed={seed}: the run is of seed {first}{last}")
   about = {
     **found.config.agent.to_dict(),
     "dataset": found.config.dataset,
     "steps": found.step,
-    "seed": found.config.seed if seed is None else seed,
+    "seed": first + place,
   }
   return ilx.export.save(
     found.agent,
-    found.params,
+    found.params[place],
     found.task.data.spec,
     output,
     about=about,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ilx
-from experiments import export, run
+from experiments import export, run, trained
 from experiments.configs import bc
 
 
@@ -60,23 +60,21 @@ def test_the_command_exports_a_seed_of_a_run(finished, tmp_path):
 def test_the_first_seed_by_default(finished, tmp_path):
   workdir, _ = finished
   policy = ilx.export.load(export.export(workdir, tmp_path / "policy", platforms=("cpu",)))
-  restored = export.restore(workdir, 5)
+  first, other = trained.load(workdir).params
   assert policy.spec["agent"]["seed"] == 5
-  for found, expected in zip(policy.params.values(), jax.tree.leaves(restored.params), strict=True):
+  for found, expected in zip(policy.params.values(), jax.tree.leaves(first), strict=True):
     np.testing.assert_array_equal(found, expected)
-  other = jax.tree.leaves(export.restore(workdir, 6).params.network)
-  assert not np.array_equal(other[1], jax.tree.leaves(restored.params.network)[1])
+  assert not np.array_equal(*(jax.tree.leaves(params.network)[1] for params in (first, other)))
 
 
 def test_what_is_wrong_is_said(finished, tmp_path):
   workdir, _ = finished
   with pytest.raises(ValueError, match="--seed=9: the run is of seed 5 to 6"):
-    export.restore(workdir, 9)
-  with pytest.raises(ValueError, match=r"is no run folder, it has no config.json"):
-    export.restore(tmp_path)
+    export.export(workdir, tmp_path / "policy", seed=9)
   shutil.copy(workdir / "config.json", tmp_path)
-  with pytest.raises(ValueError, match="has no checkpoint yet"):
-    export.restore(tmp_path)
+  with pytest.raises(ValueError, match="has no checkpoint"):
+    export.export(tmp_path, tmp_path / "policy")
   (tmp_path / "config.json").write_text(json.dumps([1]))
-  with pytest.raises(ValueError, match=r"config.json is damaged"):
-    export.restore(tmp_path)
+  with pytest.raises(ValueError, match=r"config.json is no config of a run"):
+    export.export(tmp_path, tmp_path / "policy")
+  assert not (tmp_path / "policy").exists()
