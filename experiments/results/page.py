@@ -11,10 +11,9 @@ from experiments import markdown
 from experiments.report import text
 from experiments.results import archive, suite
 from experiments.results.suite import Task
-from ilx.evaluation.scores import interval
+from ilx.evaluation import aggregates
 
 NONE = "\N{EN DASH}"
-RESAMPLES = 5000
 
 PAGE = """# Results
 
@@ -164,39 +163,31 @@ def _aggregates(cells: Sequence[Cell], agents: Sequence[str]) -> str:
     common = set.intersection(*(tasks[agent] for agent in several))
     if len(common) < 2:
       continue
-    rows = []
+    rows, scores = [], {}
     for agent in several:
       chosen = [cell for cell in mine if cell.agent == agent and cell.task.dataset in common]
       seeds = [cell.normalized(cell.returns.mean(axis=1)) for cell in chosen]
-      mean, (low, high), iqm, (iqm_low, iqm_high) = over_tasks(seeds)
-      rows.append([agent, f"{mean:.1f} [{low:.1f}, {high:.1f}]", f"**{iqm:.1f}** [{iqm_low:.1f}, {iqm_high:.1f}]"])
+      scores[agent] = seeds
+      gap = aggregates.optimality_gap(seeds)
+      rows.append([agent, _with(aggregates.interquartile_mean(seeds)), _with(aggregates.mean(seeds)), _with(gap)])
+    for row, agent in zip(rows, several, strict=True):
+      first = several[0]
+      better = aggregates.probability_of_improvement(scores[agent], scores[first])
+      row.append(NONE if agent == first else _with(better, 2))
     names = ", ".join(name for name in suite.TASKS if name in common)
     parts.append(
-      f"## Over the tasks: {group}\n\nMean and interquartile mean (of seeds and tasks together; 95 % intervals by a "
-      f"bootstrap of the seeds of every task: Agarwal et al. 2021) over the {len(common)} tasks that all these agents "
-      f"have: {names}.\n\n" + markdown.table(["agent", "mean", "IQM"], rows) + "\n"
+      f"## Over the tasks: {group}\n\nOver the {len(common)} tasks that all these agents have ({names}): interquartile "
+      "mean (IQM) of all runs, mean over tasks, gap to 100 (optimality gap, less is better), and the probability that "
+      f"a run is better than one of `{several[0]}` on the same task; 95 % intervals by a bootstrap of the seeds of "
+      "every task (Agarwal et al. 2021, `ilx.evaluation.aggregates`).\n\n"
+      + markdown.table(["agent", "IQM", "mean", "gap", f"better than {several[0]}"], rows)
+      + "\n"
     )
   return "\n".join(parts)
 
 
-def over_tasks(
-  scores: Sequence[np.ndarray], seed: int = 0
-) -> tuple[float, tuple[float, float], float, tuple[float, float]]:
-  """Mean and IQM over tasks with 95 % intervals.
-
-  Args:
-    scores: for every task the scores of its seeds, ``[seeds]``.
-    seed: of the resampling.
-
-  Returns:
-    Mean, its interval, IQM, its interval; every task counts alike in the mean, every run in the IQM.
-  """
-  rng = np.random.default_rng(seed)
-  drawn = [task[rng.integers(len(task), size=(RESAMPLES, len(task)))] for task in map(np.asarray, scores)]
-  means = np.mean([x.mean(axis=1) for x in drawn], axis=0)
-  iqms = ilx.evaluation.iqm(np.concatenate(drawn, axis=1), axis=1)
-  mean, iqm = np.mean([np.mean(task) for task in scores]), ilx.evaluation.iqm(np.concatenate(scores))
-  return float(mean), interval(means), float(iqm), interval(iqms)
+def _with(found: aggregates.Estimate, decimals: int = 1) -> str:
+  return f"**{found.value:.{decimals}f}** [{found.low:.{decimals}f}, {found.high:.{decimals}f}]"
 
 
 def _provenance(cells: Sequence[Cell]) -> str:

@@ -1,5 +1,6 @@
 """Scores of policies: rollouts in EnvPool, statistics over episodes and seeds, videos."""
 
+from ilx.evaluation import aggregates
 from ilx.evaluation.environments import check_spec, make, spec
 from ilx.evaluation.rollout import Policy, Result, evaluate, play, random_policy
 from ilx.evaluation.scores import iqm, normalized, summary
@@ -10,6 +11,7 @@ __all__ = [
   "Episode",
   "Policy",
   "Result",
+  "aggregates",
   "check_spec",
   "evaluate",
   "iqm",

@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import types
 
-import numpy as np
 import pytest
 
 from experiments.results import archive, page, runs, suite
@@ -125,18 +124,6 @@ def test_the_page_has_scores_returns_and_aggregates(tmp_path, trainings):
   assert "| 5, 20 |" in lines[2]
   assert "40; 1.0 min" in lines[3]
   assert "python -m this" in text and "0123456789ab" in text
-
-
-def test_over_tasks_by_hand():
-  same = [np.array([10.0, 10.0]), np.array([30.0, 30.0])]
-  mean, interval, iqm, iqm_interval = page.over_tasks(same)
-  assert (mean, interval) == (20.0, (20.0, 20.0))
-  assert (iqm, iqm_interval) == (20.0, (20.0, 20.0))
-  # Eight runs: the two lowest and the two highest are left out of the IQM.
-  mean, _, iqm, (low, high) = page.over_tasks([np.array([0.0, 1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0, 700.0])])
-  assert mean == (1.5 + 715 / 4) / 2
-  assert iqm == np.mean([2.0, 3.0, 4.0, 5.0])
-  assert low < iqm < high
 
 
 def test_agents_that_cannot_act_there_are_left_out():

@@ -1,0 +1,52 @@
+"""Against scipy and by hand."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ilx.evaluation import aggregates
+
+TASKS = [np.array([10.0, 20.0, 60.0]), np.array([90.0, 120.0, 100.0, 80.0])]
+OTHERS = [np.array([15.0, 20.0, 20.0]), np.array([85.0, 120.0])]
+
+
+def test_values_are_those_of_the_definitions():
+  runs = np.concatenate(TASKS)
+  assert aggregates.mean(TASKS).value == pytest.approx((30.0 + 97.5) / 2)
+  assert aggregates.interquartile_mean(TASKS).value == pytest.approx(scipy.stats.trim_mean(runs, 0.25))
+  assert aggregates.optimality_gap(TASKS).value == pytest.approx(100 - (10 + 20 + 60 + 90 + 100 + 100 + 80) / 7)
+  u = [scipy.stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)) for x, y in zip(TASKS, OTHERS, strict=True)]
+  assert aggregates.probability_of_improvement(TASKS, OTHERS).value == pytest.approx(np.mean(u))
+  share, low, high = aggregates.performance_profile(TASKS, [0.0, 60.0, 100.0, 200.0])
+  np.testing.assert_allclose(share, [1, 4 / 7, 1 / 7, 0])
+  assert np.all(low <= share) and np.all(share <= high) and high[2] - low[2] > 0.1
+
+
+def test_intervals_are_of_seeds_drawn_in_every_task():
+  """With one seed a task nothing can vary; with many the interval of the mean is that of a plain bootstrap by scipy."""
+  one = aggregates.mean([np.array([3.0]), np.array([5.0])])
+  assert one == (4.0, 4.0, 4.0)
+  scores = np.random.default_rng(0).normal(50, 10, size=40)
+  found = aggregates.mean([scores], resamples=20_000)
+  expected = scipy.stats.bootstrap((scores,), np.mean, method="percentile", n_resamples=20_000).confidence_interval
+  np.testing.assert_allclose(found[1:], expected, atol=0.15)
+  # Two tasks far apart: were seeds drawn across tasks, the mean would vary by dozens.
+  apart = aggregates.mean([scores, scores + 1000])
+  assert apart.high - apart.low < found.high - found.low
+
+
+def test_certain_improvement_and_none():
+  better = [task + 1000 for task in TASKS]
+  assert aggregates.probability_of_improvement(better, TASKS) == (1.0, 1.0, 1.0)
+  assert aggregates.probability_of_improvement(TASKS, TASKS).value == 0.5
+
+
+@pytest.mark.parametrize("scores", [[], [np.array([])], [np.ones((2, 2))], [np.array([1.0, np.nan])]])
+def test_what_is_no_score_is_refused(scores):
+  with pytest.raises(ValueError, match=r"scores must be finite, \[seeds\]"):
+    aggregates.mean(scores)
+
+
+def test_tasks_must_be_the_same():
+  with pytest.raises(ValueError, match="2 tasks of ours and 1 of theirs"):
+    aggregates.probability_of_improvement(TASKS, TASKS[:1])
