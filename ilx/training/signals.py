@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class StopSignals:
-  """While entered, the first SIGINT or SIGTERM sets ``received``; a second one acts as it would have otherwise.
+  """While entered, the first SIGINT or SIGTERM sets ``received``.
+
+  After it another SIGINT acts as it would have otherwise, as somebody is impatient; another SIGTERM does nothing, since
+  schedulers repeat it, and what kills is what they send when their grace is over.
 
   Outside the main thread, where Python allows no handlers, it does nothing. Of several processes of one run each finds
   out in ``agree``, which all call at the same moments, that one of them got a signal: they stop at the same update.
@@ -63,14 +66,12 @@ class StopSignals:
     self._own = signal.Signals(number)
     if not self._several:
       self.received = self._own
-    self._restore()
+    signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if self._raising:
       raise KeyboardInterrupt
 
-  def _restore(self) -> None:
+  def __exit__(self, *exc: object) -> None:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
     self._previous = {}
-
-  def __exit__(self, *exc: object) -> None:
-    self._restore()

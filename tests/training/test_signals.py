@@ -51,18 +51,24 @@ def test_a_folder_in_use_is_refused_by_both_of_two_processes(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_second_acts_as_before(number):
+def test_after_the_first_signal_interrupts_act_as_before_and_terminations_do_not(number):
   seen = []
-  before = signal.signal(number, lambda *_: seen.append(1))
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  before = [signal.signal(each, lambda number, _: seen.append(number)) for each in numbers]
   try:
     with StopSignals() as stop:
       assert not stop.agree()
       os.kill(os.getpid(), number)
       assert stop.agree() and stop.received == number and not seen
-      os.kill(os.getpid(), number)
-      assert seen == [1]
+      os.kill(os.getpid(), signal.SIGTERM)
+      assert not seen
+      os.kill(os.getpid(), signal.SIGINT)
+      assert seen == [signal.SIGINT] and stop.received == number
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGINT, signal.SIGTERM]
   finally:
-    signal.signal(number, before)
+    for each, handler in zip(numbers, before, strict=True):
+      signal.signal(each, handler)
 
 
 def test_work_in_the_middle_of_which_a_signal_comes_is_dropped():
