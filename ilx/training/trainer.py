@@ -69,8 +69,8 @@ def train(
 
   With ``seeds=S`` the runs of ``seed``, ``seed + 1``, ... ``seed + S - 1`` are made in one program, each with its own
   initial parameters (the same bits as alone) and its own batches; what is learnt is what each alone would, to
-  rounding. On a mesh of several devices the seeds are spread over them where their number is a multiple of the
-  devices', with no communication; else each seed's batch is divided among all devices. Accelerators update the seeds
+  rounding. On a mesh of ``data`` alone the seeds are spread over the devices where their number is a multiple of
+  theirs, with no communication; else each seed's batch is divided among all devices. Accelerators update the seeds
   of a device at once (``vmap``), CPUs one after the other, since their matmuls gain nothing from company. Episodes are
   shared; streamed data is read once for every seed, with a buffer for each. Logged are the means over the seeds and,
   as ``train/loss/seed3``, the loss of each.

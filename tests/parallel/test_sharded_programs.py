@@ -59,5 +59,8 @@ def test_seeds_that_are_not_spread_are_divided_as_one_is(agent, batch):
   for x, many in zip(jax.tree.leaves(one.params), jax.tree.leaves(state.params), strict=True):
     assert many.shape == (3, *x.shape)
     assert many.sharding.spec == (jax.P(None, *x.sharding.spec) if x.sharding.spec else jax.P())
-  spread = states.place(agent, batch, mesh, RULES, seeds_lib.plan(8, mesh)).state
+  # Where parameters are to be divided they are, though every device could have a seed of its own.
+  assert not seeds_lib.plan(8, mesh).spread
+  replicas = parallel.make_mesh()
+  spread = states.place(agent, batch, replicas, RULES, seeds_lib.plan(8, replicas)).state
   assert {x.sharding.spec for x in jax.tree.leaves(spread.params)} == {jax.P(("data", "fsdp", "tensor"))}
