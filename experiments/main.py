@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,31 +26,40 @@ from experiments import choosing, cli, placement, run, summary
 from ilx import training
 from ilx.parallel import hosts
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as experiments/configs/bc.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<agent>-<dataset>-seed<seed>.")
-_EXPLAIN = flags.DEFINE_boolean(
-  "explain_placement",
-  False,
-  "Prints where every parameter would be on the mesh (--config.mesh.fsdp=4) and the memory that updates would need, "
-  "and ends.",
-)
-_DISTRIBUTED = flags.DEFINE_string(
-  "distributed",
-  "",
-  "Several processes as one run, the same command in each: 'auto' where Slurm, Kubernetes, Open MPI or a TPU's "
-  "metadata say which they are; or COORDINATOR:PORT,PROCESSES,INDEX. Empty: this process alone.",
-)
-flags.mark_flag_as_required("config")
+FLAGS = flags.FLAGS
 _SHOW_WARNING = warnings.showwarning
 # What parsing flags of a config raises.
 UNUSABLE = (flags.Error, AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 
 
+def define_flags(values: flags.FlagValues = FLAGS, arguments: Sequence[str] | None = None) -> None:
+  """Of this command; ``arguments``, by default the process's, say which fields of the config are flags, too."""
+  what = "Config file, such as experiments/configs/bc.py."
+  config_flags.DEFINE_config_file("config", None, what, flag_values=values, sys_argv=arguments)
+  what = "Folder of the run; default runs/<agent>-<dataset>-seed<seed>."
+  flags.DEFINE_string("workdir", None, what, flag_values=values)
+  flags.DEFINE_boolean(
+    "explain_placement",
+    False,
+    "Prints where every parameter would be on the mesh (--config.mesh.fsdp=4) and the memory that updates would need, "
+    "and ends.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    "distributed",
+    "",
+    "Several processes as one run, the same command in each: 'auto' where Slurm, Kubernetes, Open MPI or a TPU's "
+    "metadata say which they are; or COORDINATOR:PORT,PROCESSES,INDEX. Empty: this process alone.",
+    flag_values=values,
+  )
+  flags.mark_flag_as_required("config", flag_values=values)
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; what is wrong with them is one line that names the field and the nearest one, not a traceback."""
   try:
-    rest = flags.FLAGS(argv)
-    _CONFIG.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
+    rest = FLAGS(argv)
+    FLAGS.config.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
     return rest
   except UNUSABLE as error:
     print(f"error: {explain(error)}\nSee --help.", file=sys.stderr)
@@ -68,21 +78,21 @@ def explain(error: Exception) -> str:
 
 def main() -> None:
   """Runs the experiment that the flags describe."""
-  config = _CONFIG.value
+  config = FLAGS.config
   warnings.showwarning = _warn
   sys.unraisablehook = _unraisable
   try:
-    if _DISTRIBUTED.value:
-      hosts.initialize(_DISTRIBUTED.value)
+    if FLAGS.distributed:
+      hosts.initialize(FLAGS.distributed)
     if not hosts.is_first():
       sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
-    if _EXPLAIN.value:
+    if FLAGS.explain_placement:
       return placement.explain(config)
     devices = jax.devices()
     names = "+".join(pathlib.Path(name).name for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
     folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-{seeds}"
-    workdir = pathlib.Path(_WORKDIR.value or folder).expanduser()
+    workdir = pathlib.Path(FLAGS.workdir or folder).expanduser()
     many = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     where = f"{len(devices)} x {devices[0].device_kind}{many}"
     print(f"{config.agent.name} on {config.dataset}, {where}, run folder {workdir}")
@@ -118,10 +128,11 @@ def _leave(code: int) -> None:
   """Ends a process that is the only one at once: threads may wait for data for ever, or for a disk with space."""
   sys.stdout.flush()
   sys.stderr.flush()
-  if not _DISTRIBUTED.value:
+  if not FLAGS.distributed:
     os._exit(code)
   sys.exit(code)
 
 
 if __name__ == "__main__":
+  define_flags()
   cli.run(main, parse)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import main, run
 from experiments.launch.sweep import Run
@@ -62,14 +61,13 @@ def config_of(arguments: Sequence[str], known: Sequence[str] = ()) -> ml_collect
     raise ValueError("--config must name a config file, such as --config=experiments/configs/bc.py")
   values = flags.FlagValues()
   for module, several in flags.FLAGS.flags_by_module_dict().items():
-    if module == main.__name__ or module.startswith("absl."):
+    if module.startswith("absl."):
       for flag in several:
-        if flag.name.partition(".")[0] != "config":
-          values[flag.name] = copy.deepcopy(flag)
-  flag = config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["", *arguments])
+        values[flag.name] = copy.deepcopy(flag)
+  main.define_flags(values, ["", *arguments])
   try:
     rest = values(["", *arguments])
-    flag.value.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
+    values.config.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
   except flags.UnrecognizedFlagError as error:
     near = difflib.get_close_matches(error.flagname, [*known, *values, *_fields(values["config"].value)], cutoff=0.5)
     raise ValueError(f"there is no flag --{error.flagname}{f'; did you mean --{near[0]}?' if near else ''}") from None
@@ -77,7 +75,7 @@ def config_of(arguments: Sequence[str], known: Sequence[str] = ()) -> ml_collect
     raise ValueError(main.explain(error)) from None
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {rest[1]!r}; flags start with --, and their value follows a =")
-  return flag.value
+  return values.config
 
 
 def _fields(config: Any) -> list[str]:
