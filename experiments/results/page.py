@@ -127,7 +127,8 @@ class _Table:
 def _score(cell: Cell) -> str:
   summary = ilx.evaluation.summary(cell.normalized(cell.returns))
   low, high = summary["mean_ci95"]
-  few = f" ({len(cell.entries)} seeds)" if len(cell.entries) < 5 else ""
+  count = len(cell.entries)
+  few = f" ({count} seed{'s' if count > 1 else ''})" if count < 5 else ""
   return f"**{summary['mean']:.1f}** [{low:.1f}, {high:.1f}]{few}"
 
 
