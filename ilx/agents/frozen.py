@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from ilx.parallel import placement
+
 
 def frozen(optimizer: optax.GradientTransformation, pattern: str) -> optax.GradientTransformation:
   """The optimizer, which does not change the parameters whose paths match ``pattern``, and keeps no moments of them.
@@ -33,7 +35,7 @@ def frozen(optimizer: optax.GradientTransformation, pattern: str) -> optax.Gradi
 
   def labels(params: Any) -> Any:
     def label(path: Any, _: Any) -> str:
-      return "frozen" if found.search(jax.tree_util.keystr(path, simple=True, separator="/")) else "learnt"
+      return "frozen" if found.search(placement.name_of(path)) else "learnt"
 
     return jax.tree_util.tree_map_with_path(label, params)
 

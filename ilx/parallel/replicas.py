@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ilx.parallel import placement
 from ilx.types import Tree
 
 _AXES: contextvars.ContextVar[tuple[str, ...] | None] = contextvars.ContextVar("replicas", default=None)
@@ -64,7 +65,7 @@ def check_equal(state: Any) -> None:
     first, *others = (np.asarray(shard.data) for shard in leaf.addressable_shards)
     if not all(np.array_equal(first, other, equal_nan=True) for other in others):
       raise ValueError(
-        f"strategy='pmap': {jax.tree_util.keystr(path, simple=True, separator='/')} of the state differs between "
+        f"strategy='pmap': {placement.name_of(path)} of the state differs between "
         "devices; the agent must average its gradients by ilx.parallel.replicas.mean. Choose strategy='jit', which "
         "needs nothing of the agent"
       )

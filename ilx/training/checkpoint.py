@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ilx.parallel import hosts
 from ilx.training import manifest
 from ilx.training.differences import differences
 from ilx.types import Tree
@@ -145,8 +146,7 @@ class Checkpoints:
           f"on from step {step}",
           stacklevel=2,
         )
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices("checkpoints set aside")
+    hosts.wait_for_all("checkpoints set aside")
     self._unusable = {}
     return state
 

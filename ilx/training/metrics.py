@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from ilx.parallel import hosts
 from ilx.training.nonfinite import SKIPPED, Found, Sums, find
 
 # So many updates without one that was made are no accident.
@@ -69,7 +69,6 @@ def where_to_look(folder: str | pathlib.Path | None, save: Callable[[pathlib.Pat
 
 def _fetched(tree: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
   """On the host, ``[S]`` or ``[]``; float64 where it is not of integers."""
-  if not all(value.is_fully_addressable or value.is_fully_replicated for value in tree.values()):
-    tree = multihost_utils.process_allgather(tree, tiled=True)  # other hosts' seeds
+  tree = hosts.readable(tree)  # other hosts' seeds
   found = {name: np.asarray(value) for name, value in jax.device_get(tree).items()}
   return {name: x if x.dtype.kind == "i" else x.astype(np.float64) for name, x in found.items()}

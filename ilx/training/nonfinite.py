@@ -10,7 +10,7 @@ import numpy as np
 
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
-from ilx.parallel import replicas
+from ilx.parallel import placement, replicas
 from ilx.training import logs
 from ilx.types import Agent, Tree, View
 
@@ -114,7 +114,7 @@ def save(
   for step in range(max(1, found.step - 1), found.step + 1):
     rows, batch = batch_of(agent.view, data, batch_size, seed, step - 1)
     for path, leaf in jax.tree.leaves_with_path(batch):
-      arrays[f"{step}/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = np.asarray(leaf)
+      arrays[f"{step}/{placement.name_of(path)}"] = np.asarray(leaf)
     facts[f"update_{step}"] = {"batch": step - 1}
     if rows is not None:
       episode = sampling.episode_of(data, rows)
