@@ -12,6 +12,7 @@ import optax
 import ilx
 import ilx.testing
 from ilx.networks import heads
+from ilx.parallel import placement
 
 # Neither the combinators, which make agents of agents, nor what makes optimizers.
 AGENTS = tuple(name for name in ilx.agents.__all__ if name not in ("augmented", "averaged", "frozen"))
@@ -142,14 +143,11 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
 
 def _check_frozen(agent: ilx.Agent, spec: ilx.Spec, frame_stack: int, pattern: str) -> None:
   """Raises ValueError where a pattern is of no parameter of the policy, naming some that there are."""
-  single = spec
-  if frame_stack:
-    frames = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), spec.observation)
-    single = spec._replace(observation=frames)
+  single = ilx.testing.single_frames(spec) if frame_stack else spec
   episodes = agent.view.prepare(ilx.testing.fake_episodes(single))
   batch = agent.view.take(episodes, episodes.rows[:2])
   network = jax.eval_shape(agent.init, jax.random.key(0), batch).params.network
-  paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(network)]
+  paths = [placement.name_of(path) for path, _ in jax.tree.leaves_with_path(network)]
   if not any(re.search(pattern, path) for path in paths):
     raise ValueError(
       f"config.agent.freeze={pattern!r} matches no parameter of the policy; there are {', '.join(paths)}"

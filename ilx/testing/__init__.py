@@ -10,6 +10,6 @@ Inherit in a pytest module and give the agent; pytest collects the rest:
 """
 
 from ilx.testing.conformance import AgentConformance
-from ilx.testing.fake import continuous_spec, discrete_spec, factored_spec, fake_episodes
+from ilx.testing.fake import continuous_spec, discrete_spec, factored_spec, fake_episodes, single_frames
 
-__all__ = ["AgentConformance", "continuous_spec", "discrete_spec", "factored_spec", "fake_episodes"]
+__all__ = ["AgentConformance", "continuous_spec", "discrete_spec", "factored_spec", "fake_episodes", "single_frames"]

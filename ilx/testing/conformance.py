@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilx.parallel import mesh as mesh_lib
-from ilx.testing.fake import fake_episodes
+from ilx.testing.fake import fake_episodes, single_frames
 from ilx.training.checkpoint import Checkpoints
 from ilx.types import Agent, Continuous, Discrete, MultiDiscrete, Spec, Step, Tree
 
@@ -25,7 +25,7 @@ class _Case:
     self.init = jax.jit(self.agent.init)
     self.update = jax.jit(self.agent.update)
     frames = getattr(self.agent.view, "frame_stack", 0)
-    made_up = fake_episodes(_single_frames(suite.spec) if frames else suite.spec)
+    made_up = fake_episodes(single_frames(suite.spec) if frames else suite.spec)
     episodes = jax.tree.map(jnp.asarray, self.agent.view.prepare(made_up))
     sample = jax.jit(lambda key: self.agent.view.sample(key, episodes, BATCH_SIZE))
     self.batches = [sample(jax.random.key(i)) for i in range(4)]
@@ -217,11 +217,6 @@ def _assert_legal(spec: Continuous | Discrete | MultiDiscrete, action: jax.Array
   else:
     assert action.shape == (BATCH_SIZE, *np.shape(spec.num_actions)) and action.dtype == jnp.int32
     assert bool(jnp.all((action >= 0) & (action < jnp.asarray(spec.num_actions))))
-
-
-def _single_frames(spec: Spec) -> Spec:
-  """What the data of an agent that stacks frames has."""
-  return spec._replace(observation=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), spec.observation))
 
 
 def _assert_equal(a: Tree, b: Tree) -> None:

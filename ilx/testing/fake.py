@@ -34,6 +34,11 @@ def factored_spec(observation_size: int = 5) -> Spec:
   return continuous_spec(observation_size)._replace(action=action)
 
 
+def single_frames(spec: Spec) -> Spec:
+  """What the data of an agent that stacks frames has."""
+  return spec._replace(observation=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), spec.observation))
+
+
 def fake_episodes(spec: Spec, num_episodes: int = 8, length: int = 20, seed: int = 0) -> Episodes:
   """Random episodes of ``length`` transitions each, every other one ending in a terminal step."""
   rng = np.random.default_rng(seed)

@@ -15,16 +15,11 @@ from experiments.configs import bc
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-  rng = np.random.default_rng(0)
-  metadata = {"env_id": "CartPole-v1", "expert_return": 500.0, "random_return": 20.0}
-  with ilx.data.Recorder(tmp_path_factory.mktemp("data"), name="made-up", metadata=metadata) as recorder:
-    for length in (20, 25, 30, 35):
-      observation = rng.normal(size=(length + 1, 4)).astype(np.float32)
-      recorder.add(ilx.data.episode(observation, (observation[:-1, 2] > 0).astype(int), np.ones(length), terminal=True))
+def finished(tmp_path_factory, record_cartpole):
+  path = record_cartpole(tmp_path_factory.mktemp("data"), expert_return=500.0, random_return=20.0)
   config = bc.get_config()
   config.update(
-    dataset=str(recorder.path),
+    dataset=str(path),
     split="train",
     heldout="",
     steps=20,

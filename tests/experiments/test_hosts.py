@@ -12,22 +12,16 @@ import sys
 import numpy as np
 import pytest
 
-import ilx
-
 PROCESS = pathlib.Path(__file__).with_name("host_process.py")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory, record_cartpole):
   """Of a run by one process; of one by two, of which one was killed, and both started again; and of one that went on
   from there in a single process with fewer devices."""
   root = tmp_path_factory.mktemp("hosts")
-  rng = np.random.default_rng(0)
-  with ilx.data.Recorder(root / "data", name="made-up", metadata={"env_id": "CartPole-v1"}) as recorder:
-    for length in (20, 25, 30, 35):
-      observation = rng.normal(size=(length + 1, 4)).astype(np.float32)
-      recorder.add(ilx.data.episode(observation, (observation[:-1, 2] > 0).astype(int), np.ones(length), terminal=True))
+  record_cartpole(root / "data")
   whole, killed, fewer = root / "whole", root / "killed", root / "fewer"
   _finished(_start(whole, 4))
 

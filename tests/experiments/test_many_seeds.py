@@ -14,14 +14,8 @@ from ilx.training import logs
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-  rng = np.random.default_rng(0)
-  metadata = {"env_id": "CartPole-v1", "expert_return": 500.0}
-  with ilx.data.Recorder(tmp_path_factory.mktemp("data"), name="made-up", metadata=metadata) as recorder:
-    for length in (20, 25, 30, 35):
-      observation = rng.normal(size=(length + 1, 4)).astype(np.float32)
-      recorder.add(ilx.data.episode(observation, (observation[:-1, 2] > 0).astype(int), np.ones(length), terminal=True))
-  return recorder.path
+def dataset(tmp_path_factory, record_cartpole):
+  return record_cartpole(tmp_path_factory.mktemp("data"), expert_return=500.0)
 
 
 def _config(dataset, /, **changes):
