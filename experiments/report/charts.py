@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from experiments.report import axes
+from experiments.report import axes, svg
 from experiments.report.axes import Axis
-
-# More points than this are not visible; each bucket keeps its lowest and highest.
-MAX_POINTS = 600
 
 
 class Reference(NamedTuple):
@@ -52,28 +49,28 @@ def lines(
   y = y or axes.linear([*finite, *edges, *(r.value for r in references)])
   x = axes.tight(min(0, steps[0]), max(steps[-1], 1), count=6)
   points = [(x.percent(s), 100 - y.percent(v)) for s, v in zip(steps, values, strict=True)]
-  body = [_grid_y(y), _ticks_x(x)]
-  body += [_line(0, 100 - y.percent(r.value), 100, 100 - y.percent(r.value), f"ref {r.kind}") for r in references]
+  body = [svg.grid_y(y), svg.ticks_x(x)]
+  body += [svg.line(0, 100 - y.percent(r.value), 100, 100 - y.percent(r.value), f"ref {r.kind}") for r in references]
   spans = [
     (x.percent(s), 100 - y.percent(band[0]), 100 - y.percent(band[1]))
     for s, band in zip(steps, bands, strict=False)
     if band
   ]
   outline = [(p, low) for p, low, _ in spans] + [(p, high) for p, _, high in reversed(spans)]
-  paths = _path(outline, "band", close=True) if len(spans) > 1 else ""
+  paths = svg.path(outline, "band", close=True) if len(spans) > 1 else ""
   for own_steps, own_values in each:
-    thin = _thin([(x.percent(s), 100 - y.percent(v)) for s, v in zip(own_steps, own_values, strict=True)])
-    paths += "".join(_path(part, "thin") for part in _segments(thin) if len(part) > 1)
-  parts = _segments(_thin(points))
-  paths += "".join(_path(part, "curve") for part in parts if len(part) > 1)
+    thin = svg.thin([(x.percent(s), 100 - y.percent(v)) for s, v in zip(own_steps, own_values, strict=True)])
+    paths += "".join(svg.path(part, "thin") for part in svg.segments(thin) if len(part) > 1)
+  parts = svg.segments(svg.thin(points))
+  paths += "".join(svg.path(part, "curve") for part in parts if len(part) > 1)
   body.append(f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg>')
   if len(spans) == 1:
-    body.append(_line(spans[0][0], spans[0][1], spans[0][0], spans[0][2], "whisker"))
+    body.append(svg.line(spans[0][0], spans[0][1], spans[0][0], spans[0][2], "whisker"))
   if titles and len(points) <= 40:
-    body += [_dot(*point, title) for point, title in zip(points, titles, strict=True)]
+    body += [svg.dot(*point, title) for point, title in zip(points, titles, strict=True)]
   else:
-    body += [_dot(*part[0]) for part in parts if len(part) == 1]
-  return _svg(body, label, height)
+    body += [svg.dot(*part[0]) for part in parts if len(part) == 1]
+  return svg.framed(body, label, height)
 
 
 def histogram(values: Sequence[float], references: Sequence[Reference], label: str, height: int = 220) -> str:
@@ -94,7 +91,7 @@ def bars(
   low, high = min([edges[0], *(r.value for r in shown)]), max([edges[-1], *(r.value for r in shown)])
   x = axes.tight(low - 0.04 * (high - low), high + 0.04 * (high - low), count=6 if height > 150 else 3)
   y = axes.linear([0, max(counts)], count=min(4, max(1, math.ceil(max(counts)))))
-  body = [_grid_y(y), _ticks_x(x)]
+  body = [svg.grid_y(y), svg.ticks_x(x)]
   for left, right, count in zip(edges, edges[1:], counts, strict=False):
     if count:
       a, b, top = x.percent(left), x.percent(right), 100 - y.percent(count)
@@ -102,8 +99,8 @@ def bars(
       body.append(
         f'<rect class="bar" x="{a:.3f}%" y="{top:.2f}%" width="{b - a:.3f}%" height="{100 - top:.2f}%">{title}</rect>'
       )
-  body += [_line(x.percent(r.value), 0, x.percent(r.value), 100, f"ref {r.kind}") for r in shown]
-  return _svg(body, label, height)
+  body += [svg.line(x.percent(r.value), 0, x.percent(r.value), 100, f"ref {r.kind}") for r in shown]
+  return svg.framed(body, label, height)
 
 
 def scatter(xs: Sequence[float], ys: Sequence[float], label: str, height: int = 220) -> str:
@@ -113,7 +110,7 @@ def scatter(xs: Sequence[float], ys: Sequence[float], label: str, height: int = 
     f'<circle class="spot" cx="{x.percent(a):.2f}%" cy="{100 - y.percent(b):.2f}%" r="3"/>'
     for a, b in zip(xs, ys, strict=True)
   )
-  return _svg([_grid_y(y), _ticks_x(x), dots], label, height)
+  return svg.framed([svg.grid_y(y), svg.ticks_x(x), dots], label, height)
 
 
 def bins(values: Sequence[float]) -> list[float]:
@@ -139,83 +136,19 @@ def near(value: float, edges: Sequence[float]) -> bool:
 
 def track(axis: Axis, value: float, band: tuple[float, float] | None, marks: Sequence[float], kind: str) -> str:
   """One row of the comparison: a dot with its interval on a shared axis; ``marks`` are faint vertical lines."""
-  body = [_line(axis.percent(m), 0, axis.percent(m), 100, "mark") for m in marks]
-  body.append(_line(0, 50, 100, 50, "rail"))
+  body = [svg.line(axis.percent(m), 0, axis.percent(m), 100, "mark") for m in marks]
+  body.append(svg.line(0, 50, 100, 50, "rail"))
   if band:
-    body.append(_line(axis.percent(band[0]), 50, axis.percent(band[1]), 50, "span"))
+    body.append(svg.line(axis.percent(band[0]), 50, axis.percent(band[1]), 50, "span"))
   body.append(f'<circle cx="{axis.percent(value):.2f}%" cy="50%" r="{6 if kind == "policy" else 4.5}"/>')
   return f'<svg class="track {kind}" aria-hidden="true">{"".join(body)}</svg>'
 
 
 def ruler(axis: Axis) -> str:
   """The tick labels under the comparison's rows."""
-  return f'<svg class="track ruler" aria-hidden="true">{_ticks_x(axis, top=True)}</svg>'
+  return f'<svg class="track ruler" aria-hidden="true">{svg.ticks_x(axis, top=True)}</svg>'
 
 
 def key(kind: str) -> str:
   """A short sample of a line for the legend."""
-  return f'<svg class="key" aria-hidden="true">{_line(0, 50, 100, 50, kind)}</svg>'
-
-
-def _svg(body: Sequence[str], label: str, height: int) -> str:
-  inner = "".join(body)
-  return (
-    f'<div class="plot"><svg role="img" aria-label="{escape(label)}" width="100%" height="{height}">{inner}</svg></div>'
-  )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-  return f'<line class="{kind}" x1="{x1:.2f}%" y1="{y1:.2f}%" x2="{x2:.2f}%" y2="{y2:.2f}%"/>'
-
-
-def _dot(x: float, y: float, title: str = "") -> str:
-  tip = f"<title>{escape(title)}</title>" if title else ""
-  return f'<circle class="dot" cx="{x:.2f}%" cy="{y:.2f}%" r="3">{tip}</circle>'
-
-
-def _grid_y(axis: Axis) -> str:
-  parts = []
-  for value, name in axis.ticks:
-    at = 100 - axis.percent(value)
-    parts.append(_line(0, at, 100, at, "grid"))
-    parts.append(f'<text class="tick" x="-8" y="{at:.2f}%" dy="0.32em" text-anchor="end">{escape(name)}</text>')
-  return "".join(parts)
-
-
-def _ticks_x(axis: Axis, top: bool = False) -> str:
-  # The label is placed under the chart by dy; the svg element does not clip it.
-  y, dy = ("0%", "1.1em") if top else ("100%", "1.6em")
-  return "".join(
-    f'<text class="tick" x="{axis.percent(value):.2f}%" y="{y}" dy="{dy}" text-anchor="middle">{escape(name)}</text>'
-    for value, name in axis.ticks
-  )
-
-
-def _path(points: Sequence[tuple[float, float]], kind: str, close: bool = False) -> str:
-  commands = "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
-  return f'<path class="{kind}" vector-effect="non-scaling-stroke" d="M{commands}{"Z" if close else ""}"/>'
-
-
-def _segments(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-  """Runs of points without a gap."""
-  parts: list[list[tuple[float, float]]] = [[]]
-  for point in points:
-    if math.isfinite(point[1]):
-      parts[-1].append(point)
-    elif parts[-1]:
-      parts.append([])
-  return parts
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-  """At most about ``MAX_POINTS`` points: lowest and highest of each bucket, so that spikes and gaps stay visible."""
-  if len(points) <= MAX_POINTS:
-    return list(points)
-  size = math.ceil(2 * len(points) / MAX_POINTS)
-  kept = []
-  for start in range(0, len(points), size):
-    bucket = points[start : start + size]
-    finite = [p for p in bucket if math.isfinite(p[1])]
-    ends = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
-    kept += sorted(ends) + [p for p in bucket if not math.isfinite(p[1])][:1]
-  return kept
+  return f'<svg class="key" aria-hidden="true">{svg.line(0, 50, 100, 50, kind)}</svg>'
