@@ -26,25 +26,32 @@ def video(run: Run) -> str:
   if not facts.plays(run.result, run.config):
     return ""
   title = "The policy of the first seed at play" if facts.seeds(run.result) else "The policy at play"
-  if run.video is None:
-    reason = (
-      f"episode.mp4 is {text.size(run.video_bytes)}, more than the {text.size(MAX_VIDEO_BYTES)} this page may embed; "
-      "open it from the run folder."
-      if run.video_bytes
-      else "No video was recorded."
-    )
-    return f'<section><h2>{title}</h2><p class="note">{escape(reason)}</p></section>'
+  content = too_big(run) or (player(run) if run.video else '<p class="note">No video was recorded.</p>')
+  return f"<section><h2>{title}</h2>{content}</section>"
+
+
+def too_big(run: Run) -> str:
+  """That the video was not read because it is larger than a page may embed; empty where it was, or there is none."""
+  if run.video is not None or not run.video_bytes:
+    return ""
+  return (
+    f'<p class="note">episode.mp4 is {text.size(run.video_bytes)}, more than the {text.size(MAX_VIDEO_BYTES)} this '
+    "page may embed; open it from the run folder.</p>"
+  )
+
+
+def player(run: Run) -> str:
+  """The video, which must be there, as a data URI with a poster, or a sentence that it is damaged."""
   first = poster(run.video)
   if first is None:
-    note = '<p class="note">episode.mp4 holds no picture that can be decoded: the file is damaged.</p>'
-    return f"<section><h2>{title}</h2>{note}</section>"
+    return '<p class="note">episode.mp4 holds no picture that can be decoded: the file is damaged.</p>'
   data = base64.b64encode(run.video).decode()
   image = base64.b64encode(first).decode()
   env_id = str(run.result.get("env_id") or run.config.get("env_id") or "the environment")
   return (
-    f'<section><h2>{title}</h2><video controls muted loop playsinline preload="metadata" '
+    f'<video controls muted loop playsinline preload="metadata" '
     f'aria-label="{escape(f"The policy playing an episode of {env_id}")}" poster="data:image/jpeg;base64,{image}" '
-    f'src="data:video/mp4;base64,{data}"></video></section>'
+    f'src="data:video/mp4;base64,{data}"></video>'
   )
 
 
@@ -110,7 +117,7 @@ def result_table(run: Run) -> str:
     ("Devices", ", ".join(f"{n} x {name}" for name, n in devices.items()) or None),
     ("Commit", commit[:12] + (", with changes" if dirty else "") if commit else None),
   ]
-  return f"<section><h2>Result</h2>{_facts((k, 'not recorded' if v is None else v) for k, v in rows)}</section>"
+  return f"<section><h2>Result</h2>{pairs((k, 'not recorded' if v is None else v) for k, v in rows)}</section>"
 
 
 def command(run: Run) -> str:
@@ -154,10 +161,10 @@ def collapsed(run: Run) -> str:
   parts = []
   if run.config:
     leaves = ((f"{k}", v if isinstance(v, str) else json.dumps(v)) for k, v in flatten(run.config).items())
-    parts.append(f"<details><summary>Config</summary>{_facts(leaves)}</details>")
+    parts.append(f"<details><summary>Config</summary>{pairs(leaves)}</details>")
   versions = run.result.get("versions")
   if isinstance(versions, dict) and versions:
-    parts.append(f"<details><summary>Versions</summary>{_facts(sorted(versions.items()))}</details>")
+    parts.append(f"<details><summary>Versions</summary>{pairs(sorted(versions.items()))}</details>")
   return f"<section>{''.join(parts)}</section>" if parts else ""
 
 
@@ -184,7 +191,8 @@ def _flag(leaf: Any) -> str:
   return str(leaf)
 
 
-def _facts(rows: Iterable[tuple[str, Any]]) -> str:
+def pairs(rows: Iterable[tuple[str, Any]]) -> str:
+  """A table of names and values; of a value all lines but the first are small."""
   body = "".join(f'<tr><th scope="row">{escape(str(k))}</th><td>{_cell(str(v))}</td></tr>' for k, v in rows)
   return f'<table class="facts"><tbody>{body}</tbody></table>'
 

@@ -119,11 +119,20 @@ def name(value: Any) -> str:
 
 def heading(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """``BC on halfcheetah-expert``."""
-  agent = name(result.get("agent")) or name(config.get("agent")) or "policy"
-  data = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
+  return f"{agent(result, config)} on {data(result, config)}"
+
+
+def agent(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+  """``BC``, ``td3_bc``."""
+  found = name(result.get("agent")) or name(config.get("agent")) or "policy"
+  return found.upper() if found.isalpha() and len(found) <= 4 else found
+
+
+def data(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+  """The names of the datasets without the folders they are in."""
+  found = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
   # Several have shares: "a=0.7,b=0.3".
-  data = " and ".join(_short(piece.strip().rpartition("=")[0] or piece.strip()) for piece in data.split(","))
-  return f"{agent.upper() if agent.isalpha() and len(agent) <= 4 else agent} on {data}"
+  return " and ".join(_short(piece.strip().rpartition("=")[0] or piece.strip()) for piece in found.split(","))
 
 
 def _short(dataset: str) -> str:

@@ -38,8 +38,10 @@ class Run(NamedTuple):
   video_bytes: int
 
 
-def read(workdir: str | pathlib.Path) -> Run:
+def read(workdir: str | pathlib.Path, with_video: bool = True) -> Run:
   """Reads ``config.json``, ``log.jsonl``, ``result.json`` and ``episode.mp4`` of a run folder; each may be absent.
+
+  Of the video only the size where not ``with_video``: those of many runs are more than one needs at once.
 
   Raises:
     FileNotFoundError: the folder does not exist or holds none of the three JSON files.
@@ -47,21 +49,19 @@ def read(workdir: str | pathlib.Path) -> Run:
   """
   folder = pathlib.Path(workdir)
   if not folder.is_dir():
-    raise FileNotFoundError(f"{folder}: no such run folder; --workdir must name the folder of a run")
+    raise FileNotFoundError(f"{folder}: no such run folder; name the folder of a run")
   if not any((folder / name).is_file() for name in ("config.json", "log.jsonl", "result.json")):
-    raise FileNotFoundError(
-      f"{folder}: no config.json, log.jsonl or result.json here; --workdir must name the folder of a run"
-    )
+    raise FileNotFoundError(f"{folder}: no config.json, log.jsonl or result.json here; name the folder of a run")
   series, broken_lines = read_log(folder / "log.jsonl")
   video = folder / "episode.mp4"
   size = video.stat().st_size if video.is_file() else 0
   return Run(
     folder=folder,
-    config=_read_object(folder / "config.json"),
-    result=_read_object(folder / "result.json"),
+    config=read_object(folder / "config.json"),
+    result=read_object(folder / "result.json"),
     series=series,
     broken_lines=broken_lines,
-    video=video.read_bytes() if 0 < size <= MAX_VIDEO_BYTES else None,
+    video=video.read_bytes() if with_video and 0 < size <= MAX_VIDEO_BYTES else None,
     video_bytes=size,
   )
 
@@ -136,7 +136,8 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
   return leaves
 
 
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+  """The JSON object in a file, empty where there is no file; ValueError for anything else."""
   if not path.is_file():
     return {}
   try:

@@ -181,7 +181,7 @@ def test_command_line(tmp_path):
   assert done.stdout == f"{tmp_path / 'report.html'}\n"
   failed = subprocess.run([*command, "--workdir=/nowhere"], capture_output=True, text=True)
   assert failed.returncode == 1
-  assert failed.stderr == "error: /nowhere: no such run folder; --workdir must name the folder of a run\n"
+  assert failed.stderr == "error: /nowhere: no such run folder; name the folder of a run\n"
 
 
 JSON = st.recursive(

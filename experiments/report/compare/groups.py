@@ -1,0 +1,158 @@
+"""Runs that are the same but for the seed, as one group; and what groups are called."""
+
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.report import facts
+from experiments.report.compare import fields, progress
+from experiments.report.run import Run
+
+# Fields that say which run it is of several alike, where it is kept and how it is watched; not what is learnt.
+ASIDE = ("seed", "seeds", "workdir", "evaluation.video", "keep", "keep_every", "data_timeout", "data_deadline")
+# Fields that say what is to be learnt from and played.
+TASK = ("dataset", "env_id", "env_kwargs")
+# Fields in the name of a group, and characters of each.
+_SHOWN, _LONGEST = 3, 40
+
+
+class Group(NamedTuple):
+  """Runs that are the same but for the seed.
+
+  Attributes:
+    place: of its method among the methods, 0, 1, ...: runs of one agent on several tasks have the same.
+    method: what it is called beside the others of its task.
+    task: the dataset's name.
+    agent: the agent's name.
+    env_id: of the environment, empty where it is not known (yet), None without one.
+    runs: its runs.
+  """
+
+  place: int
+  method: str
+  task: str
+  agent: str
+  env_id: str | None
+  runs: list[Run]
+
+  @property
+  def title(self) -> str:
+    """What it is called beside groups of other tasks."""
+    return f"{self.method} on {self.task}"
+
+
+class _Alike(NamedTuple):
+  task: str
+  agent: str
+  config: dict[str, Any]
+  runs: list[Run]
+  suffix: str
+
+
+def of(runs: Sequence[Run]) -> list[Group]:
+  """The groups, those of a task one after the other, otherwise in the order of ``runs``."""
+  alike: dict[str, list[Run]] = {}
+  for run in runs:
+    kept = {name: value for name, value in fields.of(run).items() if name not in ASIDE and value is not None}
+    alike.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
+  found = [_named(part, suffix) for same in alike.values() for part, suffix in _without_twins(same)]
+  tasks = list(dict.fromkeys(one.task for one in found))
+  found.sort(key=lambda one: tasks.index(one.task))
+  telling = {agent: _telling([one for one in found if one.agent == agent]) for agent in {one.agent for one in found}}
+  methods = _methods(found, telling)
+  places = {method: place for place, method in enumerate(dict.fromkeys(methods))}
+  titles = _titles(found)
+  return [
+    Group(places[method], method, titles[one.task], one.agent, _environment(one.runs), one.runs)
+    for one, method in zip(found, methods, strict=True)
+  ]
+
+
+def _named(runs: list[Run], suffix: str) -> _Alike:
+  config = fields.of(runs[0])
+  task = json.dumps([config.get(name) for name in TASK])
+  return _Alike(task, facts.agent({}, runs[0].config), config, runs, suffix)
+
+
+def _without_twins(runs: list[Run]) -> list[tuple[list[Run], str]]:
+  """Several runs of the same seed would count as several seeds: they are apart, and named by their folders."""
+  if len(_apart(runs)) == 1:
+    return [(runs, "")]
+  parents: dict[pathlib.Path, list[Run]] = {}
+  for run in runs:
+    parents.setdefault(run.folder.parent, []).append(run)
+  parts = [part for same in parents.values() for part in _apart(same)]
+  by_parent = len({part[0].folder.parent.name for part in parts}) == len(parts)
+  return [(part, str(part[0].folder.parent.name if by_parent else part[0].folder)) for part in parts]
+
+
+def _apart(runs: Sequence[Run]) -> list[list[Run]]:
+  parts: list[tuple[list[Run], set[Any]]] = []
+  for run in runs:
+    seeds = set(progress.seeds(run))
+    for own, taken in parts:
+      if not seeds & taken:
+        own.append(run)
+        taken |= seeds
+        break
+    else:
+      parts.append(([run], seeds))
+  return [own for own, _ in parts]
+
+
+def _telling(found: Sequence[_Alike]) -> list[str]:
+  """The fields in which groups of one agent differ on the same task."""
+  names: dict[str, None] = {}
+  for task in {one.task for one in found}:
+    configs = [one.config for one in found if one.task == task]
+    names |= dict.fromkeys(fields.differing(configs))
+  return [name for name in names if name not in ASIDE]
+
+
+def _methods(found: Sequence[_Alike], telling: Mapping[str, Sequence[str]]) -> list[str]:
+  """What each is called: its agent, and the first fields in which it differs from others of its task."""
+  whole = [
+    (one.agent, *_values(one, telling[one.agent]), *([f"({one.suffix})"] if one.suffix else [])) for one in found
+  ]
+  short = {words: _shortened(words) for words in whole}
+  taken = list(short.values())
+  names, numbers = {}, Counter()
+  for words, name in short.items():
+    numbers[name] += 1
+    names[words] = f"{name} #{numbers[name]}" if taken.count(name) > 1 else name
+  return [names[words] for words in whole]
+
+
+def _values(one: _Alike, names: Sequence[str]) -> list[str]:
+  ends = [name.rpartition(".")[2] for name in names]
+  shown = [end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)]
+  return [
+    f"{short}={fields.text(one.config[name])}" if one.config.get(name) is not None else f"no {short}"
+    for name, short in zip(names, shown, strict=True)
+  ]
+
+
+def _shortened(words: Sequence[str]) -> str:
+  first = [
+    word if len(word) <= _LONGEST else f"{word[:_LONGEST]}\N{HORIZONTAL ELLIPSIS}" for word in words[: _SHOWN + 1]
+  ]
+  return ", ".join(first + (["\N{HORIZONTAL ELLIPSIS}"] if len(words) > _SHOWN + 1 else []))
+
+
+def _titles(found: Sequence[_Alike]) -> dict[str, str]:
+  """By task the dataset's name; where several would have the same, all that tells them apart."""
+  short = {one.task: facts.data({}, one.runs[0].config) for one in found}
+  titles = {}
+  for task, title in short.items():
+    twins = [other for other, name in short.items() if name == title]
+    whole = ", ".join(fields.text(value) for value in json.loads(task) if value not in ("", None))
+    titles[task] = title if len(twins) == 1 else whole
+  return titles
+
+
+def _environment(runs: Sequence[Run]) -> str | None:
+  if any(not facts.plays(run.result, run.config) for run in runs):
+    return None
+  return next((str(name) for run in runs if (name := run.result.get("env_id") or run.config.get("env_id"))), "")

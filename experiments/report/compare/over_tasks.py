@@ -1,0 +1,117 @@
+"""Statistics over seeds and tasks together, of ``ilx.evaluation.aggregates``."""
+
+from collections.abc import Collection, Sequence
+from html import escape
+
+import numpy as np
+
+from experiments.report import axes, parts
+from experiments.report.compare import drawing, scores, words
+from experiments.report.compare.groups import Group
+from ilx.evaluation import aggregates
+from ilx.evaluation.aggregates import Estimate
+
+# Thresholds of the performance profiles.
+_POINTS = 301
+
+
+def section(groups: Sequence[Group]) -> str:
+  """IQM, mean, optimality gap, probability of improvement and performance profiles; empty where none makes sense.
+
+  That takes normalised scores, and of some setting two of them at least.
+  """
+  found = {(group.method, group.task): own for group in groups if (own := scores.normalized(group))}
+  if not found:
+    return ""
+  several = len({group.task for group in groups}) > 1
+  chosen, tasks = _complete(found)
+  methods = {group.method: group for group in reversed(groups) if group.method in chosen}
+  methods = {method: methods[method] for method in chosen}
+  each = {method: [np.array(found[method, task]) for task in tasks] for method in methods}
+  if max(sum(map(len, own)) for own in each.values()) < 2:
+    return ""
+  lacking = [group.title for group in groups if group.method not in methods or group.task not in tasks]
+  note = f"Left out, so that all have the same tasks, or for want of a normalised score: {words.listed(lacking)}."
+  whole = ' class="whole"' if len(methods) > 3 else ""
+  content = (
+    f'{_table(methods, each)}<div class="pair"><div>{_profiles(methods, each)}</div>'
+    f"<div{whole}>{_pairs(methods, each)}</div></div>{words.note(note) if lacking else ''}"
+  )
+  return parts.section(f"Over {words.counted(len(tasks), 'task')}" if several else "Over the seeds", content)
+
+
+def _complete(found: Collection[tuple[str, str]]) -> tuple[list[str], list[str]]:
+  """Methods and tasks of which all pairs are there: all methods on the tasks they share, or those that have all tasks.
+
+  Whichever are more pairs; never none, for where neither has any it is the first method alone.
+  """
+  methods, tasks = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+  shared = [task for task in tasks if all((method, task) in found for method in methods)]
+  able = [method for method in methods if all((method, task) in found for task in tasks)]
+  if not shared and not able:
+    able = methods[:1]
+    return able, [task for task in tasks if (able[0], task) in found]
+  return (methods, shared) if len(methods) * len(shared) > len(able) * len(tasks) else (able, tasks)
+
+
+def _table(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
+  rows = [
+    words.row(
+      words.name(group),
+      [
+        (f"{sum(map(len, each[method])):,}", True),
+        (_estimate(aggregates.interquartile_mean(each[method])), True),
+        (_estimate(aggregates.mean(each[method])), True),
+        (_estimate(aggregates.optimality_gap(each[method])), True),
+      ],
+    )
+    for method, group in methods.items()
+  ]
+  heads = [("Agent", False), ("Scores", True), ("Interquartile mean", True), ("Mean", True), ("Optimality gap", True)]
+  how = (
+    "Of normalised scores, one for every seed and task. Interquartile mean: of the middle half of all. Optimality gap: "
+    "what is lacking to 100 on average; less is better. 95 % intervals by a bootstrap of the seeds of every task "
+    "(Agarwal et al. 2021)."
+  )
+  return words.table(heads, rows, "Statistics over tasks and seeds") + words.note(how)
+
+
+def _estimate(found: Estimate, decimals: int = 1) -> str:
+  return words.score(scores.Score(found.value, (found.low, found.high)), decimals)
+
+
+def _profiles(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
+  every = np.concatenate([own for tasks in each.values() for own in tasks])
+  low, high = min(0.0, float(every.min())), 1.1 * max(1.0, float(every.max()))
+  thresholds = np.linspace(low, high, _POINTS)
+  drawn = []
+  for method, group in methods.items():
+    share, below, above = aggregates.performance_profile(each[method], thresholds)
+    points = [
+      (float(t), 100 * float(s), (100 * float(b), 100 * float(a)), True)
+      for t, s, b, a in zip(thresholds, share, below, above, strict=True)
+    ]
+    drawn.append(drawing.Line(drawing.colour(group.place), points))
+  label = "Share of the seeds above a normalised score. " + "; ".join(
+    f"{method}: {np.mean(np.concatenate(each[method]) > 50):.0%} above 50" for method in methods
+  )
+  x, y = axes.tight(low, high, count=6), axes.tight(0, 100, count=5)
+  chart = drawing.lines(drawn, [], label, x=x, y=y)
+  caption = "<figcaption>Per cent of seeds and tasks above a normalised score; bands: 95 % interval.</figcaption>"
+  return f"<figure><h4>Performance profiles</h4>{chart}{words.legend([*methods.values()], [])}{caption}</figure>"
+
+
+def _pairs(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
+  if len(methods) < 2:
+    return ""
+  rows = []
+  for ours, group in methods.items():
+    cells = [
+      ("" if ours == theirs else _estimate(aggregates.probability_of_improvement(each[ours], each[theirs]), 2), True)
+      for theirs in methods
+    ]
+    rows.append(words.row(words.name(group), cells))
+  heads = [("Better than", False), *((escape(method), True) for method in methods)]
+  how = "Probability that a run of the row is better than one of the column, on a task drawn at random."
+  table = words.table(heads, rows, "Probability of improvement")
+  return f'<h4>Probability of improvement</h4>{table}<p class="soft">{how}</p>'
