@@ -1,6 +1,6 @@
 """The contract: what an agent is, and the trees that flow between data, agents and environments.
 
-Shape legend, used in every docstring:
+Shape legend, used in every docstring::
 
   B  batch              N  steps in a dataset, the last step of every episode included
   T  time               E  episodes in a dataset

@@ -1,6 +1,6 @@
 """What every agent must pass, ours or a user's, and made-up data to try agents on.
 
-Inherit in a pytest module and give the agent; pytest collects the rest:
+Inherit in a pytest module and give the agent; pytest collects the rest::
 
   class TestMyAgent(ilx.testing.AgentConformance):
     spec = ilx.testing.continuous_spec()
