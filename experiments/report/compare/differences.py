@@ -40,9 +40,10 @@ def _assumed(groups: Sequence[Group]) -> str:
   names = sorted({name for run in runs for name in fields.assumed(run)})
   if not runs:
     return ""
-  return words.note(
-    f"{words.counted(len(runs), 'run')} recorded no {words.listed(names)}: such fields are newer than the run, and "
-    "count as having their defaults."
+  return (
+    f'<details class="soft"><summary>Older than some fields, which count as having their defaults: '
+    f"{words.counted(len(runs), 'run')} ({words.counted(len(names), 'field')})</summary>"
+    f'<p class="soft">{escape(words.listed(names))}</p></details>'
   )
 
 

@@ -42,8 +42,8 @@ def _check(folder: pathlib.Path, named: bool) -> None:
     )
   if named and not (folder / LOG).is_file():
     raise FileNotFoundError(
-      f"{folder}: no {LOG} here: the run has logged nothing yet; leave it out, or name the folder it is in, of which "
-      "runs that have not begun are shown as such"
+      f"{folder}: no {LOG} here: the run has logged nothing yet, or its log is lost; leave it out, or name the folder "
+      "it is in, of which runs that have not begun are shown as such"
     )
 
 

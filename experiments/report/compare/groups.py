@@ -85,7 +85,12 @@ def _without_twins(runs: list[Run]) -> list[tuple[list[Run], str]]:
     parents.setdefault(run.folder.parent, []).append(run)
   parts = [part for same in parents.values() for part in _apart(same)]
   by_parent = len({part[0].folder.parent.name for part in parts}) == len(parts)
-  return [(part, str(part[0].folder.parent.name if by_parent else part[0].folder)) for part in parts]
+  return [(part, part[0].folder.parent.name if by_parent else _folders(part)) for part in parts]
+
+
+def _folders(runs: Sequence[Run]) -> str:
+  more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+  return f"{runs[0].folder.name}{more}"
 
 
 def _apart(runs: Sequence[Run]) -> list[list[Run]]:
@@ -113,16 +118,13 @@ def _telling(found: Sequence[_Alike]) -> list[str]:
 
 def _methods(found: Sequence[_Alike], telling: Mapping[str, Sequence[str]]) -> list[str]:
   """What each is called: its agent, and the first fields in which it differs from others of its task."""
-  whole = [
-    (one.agent, *_values(one, telling[one.agent]), *([f"({one.suffix})"] if one.suffix else [])) for one in found
-  ]
-  short = {words: _shortened(words) for words in whole}
-  taken = list(short.values())
-  names, numbers = {}, Counter()
-  for words, name in short.items():
+  whole = [((one.agent, *_values(one, telling[one.agent])), one.suffix) for one in found]
+  short = {key: _shortened(key[0]) + (f" ({key[1]})" if key[1] else "") for key in whole}
+  taken, numbers, names = Counter(short.values()), Counter(), {}
+  for key, name in short.items():
     numbers[name] += 1
-    names[words] = f"{name} #{numbers[name]}" if taken.count(name) > 1 else name
-  return [names[words] for words in whole]
+    names[key] = f"{name} #{numbers[name]}" if taken[name] > 1 else name
+  return [names[key] for key in whole]
 
 
 def _values(one: _Alike, names: Sequence[str]) -> list[str]:

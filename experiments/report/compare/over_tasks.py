@@ -41,20 +41,20 @@ def section(groups: Sequence[Group]) -> str:
 
 
 def _complete(found: Collection[tuple[str, str]]) -> tuple[list[str], list[str]]:
-  """Methods and tasks of which all pairs are there: all methods on the tasks they share, or those that have all tasks.
+  """Methods and tasks of which all pairs are there, and as many pairs as possible; of equally many the most tasks.
 
-  Whichever are more pairs; never none, for where neither has any it is the first method alone.
+  Looked at are each task alone, what each method has, and what all of them have.
   """
   methods, tasks = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
-  shared = [task for task in tasks if all((method, task) in found for method in methods)]
-  able = [method for method in methods if all((method, task) in found for task in tasks)]
-  if not shared and not able:
-    able = methods[:1]
-    return able, [task for task in tasks if (able[0], task) in found]
-  return (methods, shared) if len(methods) * len(shared) > len(able) * len(tasks) else (able, tasks)
+  having = {method: [task for task in tasks if (method, task) in found] for method in methods}
+  choices = [[task] for task in tasks] + [*having.values()]
+  choices += [shared] if (shared := [task for task in tasks if all(task in own for own in having.values())]) else []
+  complete = [([m for m in methods if all(task in having[m] for task in chosen)], chosen) for chosen in choices]
+  return max(complete, key=lambda one: (len(one[0]) * len(one[1]), len(one[1])))
 
 
 def _table(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
+  counts = {len(own) for tasks in each.values() for own in tasks}
   rows = [
     words.row(
       words.name(group),
@@ -73,6 +73,8 @@ def _table(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
     "what is lacking to 100 on average; less is better. 95 % intervals by a bootstrap of the seeds of every task "
     "(Agarwal et al. 2021)."
   )
+  if len(counts) > 1:
+    how += " Numbers of seeds differ: tasks with more of them weigh more, but in the mean."
   return words.table(heads, rows, "Statistics over tasks and seeds") + words.note(how)
 
 

@@ -127,10 +127,10 @@ def _columns(groups: Sequence[Group]) -> list[tuple[str, bool, list[str]]]:
     ("Mean return", True, lambda group: words.score(scores.returns(group), decimals_of(groups, group.task))),
     ("Normalised", True, _normalized),
     ("Success", True, lambda group: _share(scores.mean_of(group, "success_rate"))),
-    *measured,
     ("Hours", True, _hours),
     ("Last update", True, lambda group: f"{max(map(progress.last_step, group.runs)):,}"),
     ("State", False, _state),
+    *measured,
   ]
   found = [(head, right, [cell(group) for group in groups]) for head, right, cell in made]
   return [column for column in found if any(cell != words.NOTHING for cell in column[2])]
