@@ -1,4 +1,7 @@
-"""EnvPool environments: making them, and what an agent must know about them."""
+"""Environments: making them, and what an agent must know about them.
+
+They are EnvPool's; names with the prefix "gymnasium:" are of tasks that EnvPool lacks, see `ilx.evaluation.gymnasium`.
+"""
 
 import difflib
 import types
@@ -8,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ilx.evaluation import gymnasium
 from ilx.types import Continuous, Discrete, Spec, Tree
 
 # Options of the pool, set here; and the folder of assets, which no dataset may choose.
@@ -31,19 +35,22 @@ def make(env_id: str, num_envs: int, seed: int, first_slot: int = 0, **env_kwarg
   """``num_envs`` environments stepped together, as an EnvPool object with the gymnasium interface.
 
   Args:
-    env_id: EnvPool's name of the task, such as ``"HalfCheetah-v5"``.
+    env_id: EnvPool's name of the task, such as ``"HalfCheetah-v5"``, or ``"gymnasium:..."``.
     num_envs: number of environment slots.
     seed: any integer >= 0; see ``slot_seeds``.
     first_slot: the number of the first of these slots, where others play those before it.
     **env_kwargs: the task's own options, such as ``max_episode_steps``.
 
   Raises:
-    ImportError: where EnvPool is not installed.
+    ImportError: where EnvPool (gymnasium) is not installed.
     ValueError: for an unknown id or option; the message has the nearest valid ones.
   """
+  seeds = slot_seeds(seed, num_envs) + first_slot
+  if gymnasium.is_one(env_id):
+    return gymnasium.Pool(env_id, seeds, env_kwargs)
   envpool = _envpool()
   _check(envpool, env_id, env_kwargs)
-  first = int(slot_seeds(seed, num_envs)[0]) + first_slot
+  first = int(seeds[0])
   env = envpool.make(env_id, "gymnasium", num_envs=num_envs, seed=first, **env_kwargs)
   with warnings.catch_warnings():
     # EnvPool makes the spaces on first use, and gymnasium then warns that float64 bounds were rounded to float32.
@@ -53,12 +60,14 @@ def make(env_id: str, num_envs: int, seed: int, first_slot: int = 0, **env_kwarg
 
 
 def spec(env_id: str, **env_kwargs: Any) -> Spec:
-  """What an agent must know about the task; ``statistics`` is None. Makes no environment.
+  """What an agent must know about the task; ``statistics`` is None. Makes no environment, but of gymnasium one.
 
   Raises:
-    ImportError: where EnvPool is not installed.
+    ImportError: where EnvPool (gymnasium) is not installed.
     ValueError: for an unknown id or option, or actions that are neither one bounded vector nor one choice.
   """
+  if gymnasium.is_one(env_id):
+    return gymnasium.spec(env_id, env_kwargs)
   envpool = _envpool()
   _check(envpool, env_id, env_kwargs)
   try:
@@ -67,13 +76,15 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
     raise ValueError(f"{env_id}: {error}") from error
 
 
-def version() -> str:
-  """EnvPool's version."""
-  return _envpool().__version__
+def version(env_id: str = "") -> str:
+  """EnvPool's version; "gymnasium" and its version for a task of gymnasium."""
+  return gymnasium.version() if gymnasium.is_one(env_id) else _envpool().__version__
 
 
 def spec_of(env_spec: Any) -> Spec:
-  """``Spec`` of an EnvPool spec object (``env.spec``). Observations in float64 become float32: see ``observe``."""
+  """``Spec`` of an environment's ``env.spec``. Observations in float64 become float32: see ``observe``."""
+  if isinstance(env_spec, Spec):
+    return env_spec
   observation: dict[str, Any] = {}
   for name, array in env_spec.state_array_spec.items():
     if name == "obs" or name.startswith("obs:"):
@@ -87,7 +98,7 @@ def spec_of(env_spec: Any) -> Spec:
 
 
 def observe(observation: Tree) -> Tree:
-  """EnvPool's observation as policies and datasets have it: float64 to float32, all else as it is."""
+  """An environment's observation as policies and datasets have it: float64 to float32, all else as it is."""
   return jax.tree.map(lambda x: x.astype(_dtype(x.dtype), copy=False), observation)
 
 

@@ -1,4 +1,4 @@
-"""Replays one episode in EnvPool and writes it as a video; a program of its own, started by ``video.record_video``.
+"""Replays an episode in its environment and writes a video; a program of its own, started by ``video.record_video``.
 
 Apart from the process that trains, because where OpenGL is missing MuJoCo ends its process instead of raising, and
 drivers crash. So it imports nothing of ilx, and is told what to do in a file:
@@ -11,6 +11,7 @@ with ``FOLDER/job.json`` (``env_id``, ``env_kwargs``, ``seed``, ``stride``, ``fp
 
 import contextlib
 import ctypes
+import functools
 import json
 import pathlib
 import re
@@ -41,6 +42,8 @@ def main(folder: pathlib.Path) -> None:
 
 
 def _make(job: dict[str, Any], folder: pathlib.Path) -> Any:
+  if job["env_id"].startswith("gymnasium:"):
+    return _make_gymnasium(job)
   import envpool
   from envpool import registration
 
@@ -55,6 +58,16 @@ def _make(job: dict[str, Any], folder: pathlib.Path) -> Any:
   env = envpool.make(job["env_id"], "gymnasium", **options)
   if family.startswith("envpool.mujoco"):
     _publish_egl(pathlib.Path(envpool.__file__).parent)
+  return env
+
+
+def _make_gymnasium(job: dict[str, Any]) -> Any:
+  import gymnasium
+
+  env_id = job["env_id"].removeprefix("gymnasium:")
+  make = functools.partial(gymnasium.make, env_id, **{"render_mode": "rgb_array", **job["env_kwargs"]})
+  env = gymnasium.vector.SyncVectorEnv([make])
+  env.reset = functools.partial(env.reset, seed=job["seed"])
   return env
 
 
@@ -98,7 +111,7 @@ def _frames(env: Any, action: np.ndarray, reward: np.ndarray, stride: int, is_te
   yield _captioned(env.render()[0], "step 0   return 0.0")
   for t in range(len(action)):
     _, earned, *_ = env.step(action[t : t + 1])
-    if earned[0] != reward[t]:
+    if np.float32(earned[0]) != reward[t]:
       raise RuntimeError(f"the replay earned {earned[0]} at step {t + 1}, the episode {reward[t]}")
     total += float(earned[0])
     last = t + 1 == len(action)

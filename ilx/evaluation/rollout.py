@@ -12,7 +12,7 @@ import numpy as np
 from ilx.evaluation import environments
 from ilx.evaluation.trajectories import Episode, Trajectories
 from ilx.parallel import hosts
-from ilx.types import Agent, Array, Continuous, Discrete, Spec, Step, Tree
+from ilx.types import Agent, Array, Continuous, Discrete, MultiDiscrete, Spec, Step, Tree
 
 # Slots stepped together unless the caller chooses. On 2 cores HalfCheetah with a 2x256 policy gains up to about 50:
 # 8 slots made 7,400 steps a second, 32 9,900, 50 12,800, 64 11,600, 100 14,000 (on a busy machine).
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     seconds: wall clock of playing, compilation included.
     env_steps: environment steps made, those of slots that had played their share included.
     env_id: the task.
-    env_version: EnvPool's version.
+    env_version: EnvPool's version, or such as "gymnasium 1.4.0".
     successes: bool ``[episodes]``, whether the task was done at any step; None where the environment does not tell.
   """
 
@@ -89,7 +89,7 @@ def evaluate(
   Args:
     agent: only ``act`` and ``carry`` are used. ``act`` is compiled once per agent and batch size.
     params: what ``act`` takes, such as ``state.params``; placed on one local device.
-    env_id: EnvPool's name of the task.
+    env_id: EnvPool's name of the task, or ``"gymnasium:..."`` with gymnasium's.
     episodes: how many.
     seed: any integer >= 0; of the environments (see ``environments.slot_seeds``) and of the sampled actions.
     num_envs: slots stepped together; by default as few as play the episodes in ``ceil(episodes / 64)`` rounds.
@@ -122,7 +122,7 @@ def evaluate(
   if across_hosts and count > 1:
     played = _gathered(played)
   seconds = time.perf_counter() - start
-  version = environments.version()
+  version = environments.version(env_id)
   return Result(played.returns, played.lengths, seconds, played.env_steps, env_id, version, played.successes)
 
 
@@ -190,7 +190,7 @@ def play(
   ended = np.zeros(num_envs, bool)
   while np.any(index < episodes):
     action, carry = act(params, carry, Step(observation, reward, is_first), key, steps)
-    action = _checked(np.asarray(action), spec, num_envs)
+    action = jax.tree.map(lambda part, x: _checked(np.asarray(x), part, num_envs), spec.action, action)
     if trajectories:
       trajectories.before(observation, action)
     observation, reward, terminated, truncated, info = env.step(action)
@@ -217,17 +217,24 @@ def play(
 def random_policy(spec: Spec) -> Policy:
   """Actions drawn uniformly, within the bounds or over the choices; has no mode, so play it with ``sample=True``."""
 
-  def act(params: Tree, carry: Tree, step: Step, key: jax.Array | None) -> tuple[jax.Array, Tree]:
+  def act(params: Tree, carry: Tree, step: Step, key: jax.Array | None) -> tuple[Tree, Tree]:
     del params
     if key is None:
       raise ValueError("The random policy has no mode: play it with sample=True")
     (batch_size,) = step.reward.shape
-    if isinstance(spec.action, Discrete):
-      return jax.random.randint(key, (batch_size,), 0, spec.action.num_actions), carry
-    low, high = jnp.asarray(spec.action.low), jnp.asarray(spec.action.high)
-    return jax.random.uniform(key, (batch_size, spec.action.size), minval=low, maxval=high), carry
+    parts, treedef = jax.tree.flatten(spec.action)
+    keys = [key] if len(parts) == 1 else jax.random.split(key, len(parts))
+    drawn = [_uniform(key, part, batch_size) for key, part in zip(keys, parts, strict=True)]
+    return jax.tree.unflatten(treedef, drawn), carry
 
   return Policy(act=act, carry=lambda batch_size: ())
+
+
+def _uniform(key: jax.Array, part: Continuous | Discrete | MultiDiscrete, batch_size: int) -> jax.Array:
+  if isinstance(part, Continuous):
+    low, high = jnp.asarray(part.low), jnp.asarray(part.high)
+    return jax.random.uniform(key, (batch_size, *low.shape), minval=low, maxval=high)
+  return jax.random.randint(key, (batch_size, *np.shape(part.num_actions)), 0, jnp.asarray(part.num_actions))
 
 
 @functools.lru_cache(maxsize=64)
@@ -255,24 +262,26 @@ def on_one_device(params: Tree) -> Tree:
   return jax.tree.map(place, params)
 
 
-def _checked(action: np.ndarray, spec: Spec, num_envs: int) -> np.ndarray:
-  """The actions as EnvPool may have them: it clamps nothing and does not check choices.
+def _checked(action: np.ndarray, spec: Continuous | Discrete | MultiDiscrete, num_envs: int) -> np.ndarray:
+  """The actions as environments may have them: EnvPool clamps nothing and does not check choices.
 
   MuJoCo clamps actions in the physics but not in the control cost, so they are clipped here.
   """
-  expected = (num_envs, spec.action.size) if isinstance(spec.action, Continuous) else (num_envs,)
+  size = spec.low.shape if isinstance(spec, Continuous) else np.shape(spec.num_actions)
+  expected = (num_envs, *size)
   if action.shape != expected:
     raise ValueError(f"The policy's actions have shape {action.shape}; the environment takes {expected}")
-  if isinstance(spec.action, Continuous):
+  if isinstance(spec, Continuous):
     if np.isnan(action).any():
-      slot = int(np.argmax(np.isnan(action).any(axis=1)))
+      slot = int(np.argmax(np.isnan(action).reshape(num_envs, -1).any(axis=1)))
       raise ValueError(f"The policy produced NaN actions (slot {slot}: {action[slot]}); look at its parameters")
-    return np.clip(action.astype(np.float32, copy=False), spec.action.low, spec.action.high)
+    return np.clip(action.astype(np.float32, copy=False), spec.low, spec.high)
   if not np.issubdtype(action.dtype, np.integer):
     raise ValueError(f"The policy's actions are {action.dtype}; the environment takes integers")
-  if action.min() < 0 or action.max() >= spec.action.num_actions:
-    wrong = action[(action < 0) | (action >= spec.action.num_actions)][0]
-    raise ValueError(f"The policy chose action {wrong}; the environment has 0 to {spec.action.num_actions - 1}")
+  illegal = (action < 0) | (action >= np.asarray(spec.num_actions))
+  if illegal.any():
+    most = np.broadcast_to(spec.num_actions, action.shape)[illegal][0] - 1
+    raise ValueError(f"The policy chose action {action[illegal][0]}; the environment has 0 to {most}")
   return action
 
 

@@ -16,14 +16,14 @@ class Episode(NamedTuple):
 
   Attributes:
     observation: ``[T + 1, O]``, the one after the last action included.
-    action: as the environment got it, within the bounds: float32 ``[T, A]`` or an integer ``[T]``.
+    action: as the environment got it, within the bounds: float32 ``[T, A]``, an integer ``[T]``, or dicts of parts.
     reward: float32 ``[T]``, what each action earned.
     is_terminal: true where the task ended, false at a time limit. EnvPool calls an episode that ends by itself
       on the very step of the time limit truncated.
   """
 
   observation: Tree
-  action: np.ndarray
+  action: Tree
   reward: np.ndarray
   is_terminal: bool
 
@@ -45,7 +45,7 @@ class Trajectories:
     self._waiting: dict[int, Episode] = {}
     self._next = 0
 
-  def before(self, observation: Tree, action: np.ndarray) -> None:
+  def before(self, observation: Tree, action: Tree) -> None:
     """Notes what all slots saw and did."""
     self._steps.append([observation, action])
 
@@ -65,7 +65,7 @@ class Trajectories:
     observations = [step[0] for step in steps] + [steps[-1][3]]
     self._waiting[int(index)] = Episode(
       observation=jax.tree.map(lambda *rows: np.stack([row[slot] for row in rows]), *observations),
-      action=np.stack([step[1][slot] for step in steps]),
+      action=jax.tree.map(lambda *rows: np.stack([row[slot] for row in rows]), *(step[1] for step in steps)),
       reward=np.stack([step[2][slot] for step in steps]),
       is_terminal=is_terminal,
     )

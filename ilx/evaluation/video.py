@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.evaluation import environments, rollout
+from ilx.evaluation import environments, gymnasium, rollout
 from ilx.evaluation.trajectories import Episode
 from ilx.types import Agent, Tree
 
@@ -50,7 +50,7 @@ def record_video(
   Args:
     agent: only ``act`` and ``carry`` are used.
     params: what ``act`` takes.
-    env_id: EnvPool's name of the task.
+    env_id: EnvPool's name of the task, or ``"gymnasium:..."``.
     path: of the video; its folder is made. A video that is there stays until the new one is complete.
     seed: any integer >= 0, of the environment and the sampled actions. The start is slot 0's in ``evaluate``.
     max_seconds: length in the time of the task.
@@ -65,7 +65,7 @@ def record_video(
   """
   path = pathlib.Path(path).absolute()
   env_kwargs = dict(env_kwargs or {})
-  rate = _STEPS_PER_SECOND.get(env_id.rsplit("-", 1)[0], _DEFAULT_STEPS_PER_SECOND)
+  rate = _STEPS_PER_SECOND.get(env_id.removeprefix(gymnasium.PREFIX).rsplit("-", 1)[0], _DEFAULT_STEPS_PER_SECOND)
   stride = -(-rate // _MAX_FPS)
   episode, env_seed = _play(agent, params, env_id, seed, max(1, round(max_seconds * rate)), env_kwargs, sample)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def record_video(
 def _play(
   agent: Agent | rollout.Policy, params: Tree, env_id: str, seed: int, max_steps: int, env_kwargs: dict, sample: bool
 ) -> tuple[Episode, int]:
-  """The start of an episode, and the seed that EnvPool made it from."""
+  """The start of an episode, and the seed that the environment made it from."""
   env = environments.make(env_id, 1, seed, **env_kwargs)
   limit = min(max_steps, env.config["max_episode_steps"])
   env = environments.make(env_id, 1, seed, **{**env_kwargs, "max_episode_steps": limit})
@@ -105,6 +105,8 @@ def _play(
 
 def _render(job: dict[str, Any], episode: Episode) -> str | None:
   """Runs ``render.py``; what went wrong in one line, or None."""
+  if isinstance(episode.action, dict):
+    return "actions of several parts are not drawn"
   with tempfile.TemporaryDirectory(prefix="ilx-video-") as folder:
     pathlib.Path(folder, "job.json").write_text(json.dumps(job))
     np.savez(pathlib.Path(folder, "episode.npz"), action=episode.action, reward=episode.reward)

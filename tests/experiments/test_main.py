@@ -139,8 +139,9 @@ def test_killed_at_three_random_points_it_ends_the_same_bit_for_bit(cartpole, re
 
 
 def _newest(workdir):
-  folder = workdir / "checkpoints"
-  return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
+  """Updates made by the newest checkpoint that is complete: one without a manifest does not count."""
+  complete = (path.parent.name for path in (workdir / "checkpoints").glob("*/manifest.json"))
+  return max((int(name) for name in complete if name.isdigit()), default=0)
 
 
 def test_a_signal_saves_says_so_and_leaves(cartpole, tmp_path):
