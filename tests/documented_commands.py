@@ -2,8 +2,8 @@
 
 python -m tests.documented_commands < commands.json > errors.json
 
-In: a list of lists of words, such as ``["experiments.main", "--config=..."]``. Out: for each an error, or null. A process
-of its own, since every command defines its flags where those of others are.
+In: a list of lists of words, such as ``["experiments.main", "--config=..."]``. Out: for each an error, or null. It is a
+process of its own, since every command defines its flags where those of others are.
 """
 
 import argparse

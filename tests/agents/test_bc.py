@@ -1,5 +1,3 @@
-import doctest
-import importlib
 import warnings
 
 import jax
@@ -246,7 +244,3 @@ def test_large_pictures_are_warned_of():
     warnings.simplefilter("error")
     bc(picture)
     bc(picture._replace(observation=jax.ShapeDtypeStruct((1 << 20,), jnp.uint8)), network=heads.Policy(None, None))
-
-
-def test_docstring_example():
-  assert doctest.testmod(importlib.import_module("ilx.agents.bc")).failed == 0

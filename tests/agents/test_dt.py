@@ -1,6 +1,4 @@
-import doctest
 import functools
-import importlib
 import math
 
 import jax
@@ -358,7 +356,3 @@ def test_bfloat16_is_for_the_transformer_alone():
 def test_wrong_arguments_are_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
     dt(testing.continuous_spec(), **{**SMALL, **arguments})
-
-
-def test_docstring_examples():
-  assert doctest.testmod(importlib.import_module("ilx.agents.dt")).failed == 0

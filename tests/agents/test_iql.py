@@ -1,4 +1,3 @@
-import doctest
 import importlib
 
 import jax
@@ -102,7 +101,3 @@ def test_dropout_is_of_training_alone():
   step = Step(batch.observation, batch.reward, jnp.zeros(8, bool))
   plain = iql(spec, hidden=(16,)).act(state.params, (), step, None)[0]
   np.testing.assert_array_equal(agent.act(state.params, (), step, None)[0], plain)
-
-
-def test_docstring_example():
-  assert doctest.testmod(losses).failed == 0

@@ -1,6 +1,5 @@
 """TD3+BC: its equations in float64, what gets no gradient, and which updates change what."""
 
-import doctest
 import importlib
 
 import jax
@@ -227,7 +226,3 @@ def test_hyper_parameters_out_of_range_are_refused(arguments, message):
 def test_discrete_actions_are_refused():
   with pytest.raises(ValueError, match="td3_bc learns continuous actions"):
     td3_bc(SPEC._replace(action=Discrete(3)))
-
-
-def test_docstring_example():
-  assert doctest.testmod(module).failed == 0
