@@ -1,5 +1,6 @@
 """Runs that are the same but for the seed, as one group; and what groups are called."""
 
+import dataclasses
 import json
 import pathlib
 from collections import Counter
@@ -18,7 +19,8 @@ TASK = ("dataset", "env_id", "env_kwargs")
 _SHOWN, _LONGEST = 3, 40
 
 
-class Group(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
   """Runs that are the same but for the seed.
 
   Attributes:

@@ -1,5 +1,6 @@
 """The head of the comparison, and the table with a row for every group."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
@@ -69,7 +70,7 @@ def runs(groups: Sequence[Group]) -> str:
   for group in groups:
     decimals = decimals_of(groups, group.task)
     for run in group.runs:
-      alone = group._replace(runs=[run])
+      alone = dataclasses.replace(group, runs=[run])
       seconds, commit = progress.seconds(run), str(run.result.get("git_commit") or "")
       cells = [
         (escape(str(run.folder)), False),
@@ -90,8 +91,8 @@ def runs(groups: Sequence[Group]) -> str:
 
 def decimals_of(groups: Sequence[Group], task: str) -> int:
   """Decimals that the returns of a task are printed with."""
-  found = [scores.returns(group) for group in groups if group.task == task]
-  return text.decimals_for(score.mean for score in found if score)
+  every = [part for group in groups if group.task == task for part in scores.parts(group)]
+  return text.decimals_for(value for part in every if (value := number(part.get("return_mean"))) is not None)
 
 
 def environment(group: Group) -> str:

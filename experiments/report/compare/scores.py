@@ -1,5 +1,6 @@
 """What groups score: over the seeds that are finished, and over the updates."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ def episodes(group: Group) -> list[int]:
   return sorted({int(count) for count in found if count is not None})
 
 
+@functools.lru_cache(maxsize=10_000)
 def returns(group: Group) -> Score | None:
   """The mean return of the finished seeds; None where none was played."""
   played = [part for part in parts(group) if number(part.get("return_mean")) is not None]
