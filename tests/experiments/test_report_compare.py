@@ -68,6 +68,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path):
   assert row in content.text
   assert "With fewer than 5 seeds such intervals are too narrow." in content.text
   assert "Highest mean return: made_up, 9,512; then other, 6,512. Their 95 % intervals do not overlap." in content.text
+  assert content.count("path", "few") == 0
   assert content.count("path", "curve") == 4  # two over the updates, two profiles
   assert {"curve g0", "curve g1", "band g0", "band g1"} <= {a.get("class") for t, a in content.elements if t == "path"}
   assert "other, update 400: −2,500, 95 % interval −2,600 to −2,400, 3 of 3 seeds" in content.text  # noqa: RUF001
@@ -153,7 +154,9 @@ def test_unfinished_runs_are_shown_as_such_and_not_scored(tmp_path):
   first, second = _make(tmp_path / "a", 0), _make(tmp_path / "b", 1, finished=False, log=rows)
   (group,) = _groups(first, second)
   assert scores.returns(group).mean == 9412.0
-  text = _page(tmp_path, first, second).text
+  content = _page(tmp_path, first, second)
+  text = content.text
+  assert content.count("path", "few") == 1 and content.count("path", "curve") == 1
   for words in (
     "2 runs · 1 of them not finished",
     "No evaluation in the log (yet): b.",
@@ -292,6 +295,7 @@ def test_errors_name_what_is_wrong_and_leave_the_page_there_is(tmp_path):
 def test_runs_in_a_folder_that_have_not_begun_are_shown(tmp_path):
   _make(tmp_path / "sweep" / "a")
   make(tmp_path / "sweep" / "deeper", _config("late"), None, None)
+  make(tmp_path / "sweep" / "a" / "checkpoints")  # what is in a run folder is no run
   text = _page(tmp_path, tmp_path / "sweep").text
   assert "2 runs · 1 of them not finished" in text and "deeper: not begun" in text
 

@@ -102,7 +102,7 @@ def _curve(group: Line, x: Axis, y: Axis) -> str:
   solid = [(a, b) if whole else (a, math.nan) for a, b, whole in at]
   faint = []
   for before, after in itertools.pairwise(at):
-    faint += [before[:2], after[:2], gap] if not (before[2] and after[2]) else []
+    faint += [gap] if before[2] and after[2] else [*([] if faint[-1:] == [before[:2]] else [before[:2]]), after[:2]]
   paths = [svg.path(part, f"curve {group.kind}") for part in svg.segments(svg.thin(solid)) if len(part) > 1]
   return "".join(paths + [svg.path(part, f"curve few {group.kind}") for part in svg.segments(faint) if len(part) > 1])
 

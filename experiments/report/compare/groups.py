@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from experiments.report.run import Run
 ASIDE = ("seed", "seeds", "workdir", "evaluation.video", "keep", "keep_every", "data_timeout", "data_deadline")
 # Fields that say what is to be learnt from and played.
 TASK = ("dataset", "env_id", "env_kwargs")
+_WATCHED = re.compile(r"evaluation\.|.*_every$|heldout$")
 # Fields in the name of a group, and characters of each.
 _SHOWN, _LONGEST = 3, 40
 
@@ -110,12 +112,21 @@ def _apart(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _telling(found: Sequence[_Alike]) -> list[str]:
-  """The fields in which groups of one agent differ on the same task."""
-  names: dict[str, None] = {}
-  for task in {one.task for one in found}:
-    configs = [one.config for one in found if one.task == task]
-    names |= dict.fromkeys(fields.differing(configs))
-  return [name for name in names if name not in ASIDE]
+  """Few fields that tell groups of one agent on the same task apart: always the one that tells the most of them."""
+
+  def parts(names: Sequence[str]) -> int:
+    return len({json.dumps([one.task, *(one.config.get(name) for name in names)]) for one in found})
+
+  tasks = {one.task for one in found}
+  differ = [name for task in tasks for name in fields.differing([one.config for one in found if one.task == task])]
+  # What an agent does says more than how it is watched.
+  left = sorted(
+    {name for name in differ if name not in ASIDE}, key=lambda name: (_WATCHED.match(name) is not None, name)
+  )
+  chosen: list[str] = []
+  while parts(chosen) < parts(left):
+    chosen.append(max(left, key=lambda name: parts([*chosen, name])))
+  return sorted(chosen, key=left.index)
 
 
 def _methods(found: Sequence[_Alike], telling: Mapping[str, Sequence[str]]) -> list[str]:

@@ -34,7 +34,7 @@ def section(groups: Sequence[Group]) -> str:
   note = f"Left out, so that all have the same tasks, or for want of a normalised score: {words.listed(lacking)}."
   whole = ' class="whole"' if len(methods) > 3 else ""
   content = (
-    f'{_table(methods, each)}<div class="pair"><div>{_profiles(methods, each)}</div>'
+    f'{_table(methods, each)}<div class="pair"><div{whole}>{_profiles(methods, each)}</div>'
     f"<div{whole}>{_pairs(methods, each)}</div></div>{words.note(note) if lacking else ''}"
   )
   return parts.section(f"Over {words.counted(len(tasks), 'task')}" if several else "Over the seeds", content)
