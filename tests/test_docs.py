@@ -37,6 +37,19 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, root, tmp_path, monkey
     exec(compile(tree, str(page), "exec"), namespace)
 
 
+def test_the_agent_of_the_guide_keeps_the_contract():
+  namespace = {"__name__": "docs.extending"}
+  text = (ROOT / "docs" / "extending.md").read_text()
+  for block in documented.blocks(text, "python")[:3]:
+    if "ilx.train" not in block.code:
+      exec(compile(block.code, "extending.md", "exec"), namespace)
+  suite = namespace["TestLinear"]()
+  suite.test_state_is_arrays_with_params_and_step()
+  suite.test_vmap_over_seeds_agrees_with_single_seeds()
+  suite.test_act_gives_legal_actions()
+  suite.test_state_can_be_donated()
+
+
 def _errors(commands):
   program = [sys.executable, "-m", "tests.documented_commands"]
   done = subprocess.run(program, cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True)
