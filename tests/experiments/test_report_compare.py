@@ -38,7 +38,7 @@ def _groups(*folders):
 
 
 def _source(tmp_path, *folders):
-  return write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+  return write_comparison(folders, tmp_path / "compare.html")[0].read_text(encoding="utf-8")
 
 
 def _page(tmp_path, *folders):
@@ -258,7 +258,7 @@ def test_what_comes_from_files_is_escaped(tmp_path):
   config = _config(ATTACK, ATTACK, ATTACK, **{ATTACK: ATTACK, "env_id": ATTACK, "env_kwargs": ATTACK})
   result = {**RESULT, "versions": {ATTACK: ATTACK, "envpool": ATTACK}, "git_commit": ATTACK, "env_id": ATTACK}
   a = make(tmp_path / "a", config, {**result, "env_kwargs": {ATTACK: ATTACK}, "devices": [ATTACK]})
-  b = make(tmp_path / "<script>alert(1)<", {**config, ATTACK: "other"}, None)
+  b = make(tmp_path / "<script>alert(1)<", {**config, ATTACK: "other"}, None, [{"step": 1, "train/loss": 1.0}])
   for folder in (a, b):
     record(folder / "episode.mp4")
   source = _source(tmp_path, a, b)
@@ -308,6 +308,11 @@ def test_command_line(tmp_path):
   a, b, output = _make(tmp_path / "a"), _make(tmp_path / "b", 1), tmp_path / "both.html"
   both = report(a, b, f"--output={output}")
   assert (both.returncode, both.stdout, both.stderr) == (0, f"{output}\n", "") and output.exists()
+  told = report(a, b, f"--output={output}", "--json")
+  found = json.loads(told.stdout)
+  assert found["output"] == str(output) and len(found["groups"]) == 1
+  group = found["groups"][0]
+  assert (group["seeds"], group["return_mean"], group["runs"][str(a)]) == (2, 9462.0, "finished")
   one = report(a)
   assert one.stdout == f"{a / 'report.html'}\n"
   for words, code, problem in (
@@ -315,6 +320,7 @@ def test_command_line(tmp_path):
     ((), 2, "name one or more run folders"),
     ((a, "--output=x.html"), 1, "leave the flag out"),
     ((a, tmp_path / "c"), 1, "error: "),
+    ((a, "--outptu=x.html"), 2, "unknown flag --outptu; did you mean --output?"),
   ):
     ended = report(*words)
     assert ended.returncode == code and problem in ended.stderr and "Traceback" not in ended.stderr

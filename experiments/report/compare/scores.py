@@ -101,6 +101,26 @@ def curve(group: Group, metric: str) -> list[Point]:
   return found
 
 
+def as_json(group: Group) -> dict[str, Any]:
+  """What the table of scores says of a group, for programs; None where it is not known."""
+  score, scaled = returns(group), normalized(group)
+  return {
+    "agent": group.agent,
+    "name": group.method,
+    "dataset": group.task,
+    "env_id": group.env_id,
+    "seeds": seeds(group),
+    "seeds_finished": len(parts(group)),
+    "episodes": episodes(group),
+    "return_mean": score and score.mean,
+    "return_ci95": score and score.band,
+    "normalized_score": float(np.mean(scaled)) if scaled else None,
+    "success_rate": mean_of(group, "success_rate"),
+    "last_step": max(map(progress.last_step, group.runs)),
+    "runs": {str(run.folder): progress.state(run) for run in group.runs},
+  }
+
+
 def without_evaluation(runs: Sequence[Run]) -> list[Run]:
   """Those that play, as far as is known, but have no evaluation in the log (yet)."""
   return [run for run in runs if facts.plays(run.result, run.config) and not facts.finite(_floats(run))]
