@@ -2,7 +2,11 @@
 
     python -m experiments.report --workdir=runs/bc
 
-writes ``runs/bc/report.html`` anew. The page loads nothing: no scripts, fonts or images from elsewhere; its
+writes ``runs/bc/report.html`` anew; of several runs, or a folder of them,
+
+    python -m experiments.report runs/bc runs/iql --output=compare.html
+
+compares them (``experiments.report.compare``). A page loads nothing: no scripts, fonts or images from elsewhere; its
 Content-Security-Policy forbids them.
 """
 

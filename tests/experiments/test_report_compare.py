@@ -13,7 +13,7 @@ from report_pages import ATTACK, CONFIG, CONTINUOUS, RESULT, UNPLAYED, Page, ass
 
 import ilx
 from experiments.report import run
-from experiments.report.compare import fields, groups, over_tasks, progress, scores, videos
+from experiments.report.compare import drawing, fields, groups, over_tasks, progress, scores, videos
 from experiments.report.compare.page import write_comparison
 
 
@@ -105,6 +105,13 @@ def test_one_seed_has_the_interval_over_its_episodes(tmp_path):
   assert scores.curve(group, scores.RETURN)[0] == (100, 2.0, (1.0, 4.0), 1)
   assert scores.returns(group) == (9412.0, (9301.0, 9498.0))
   assert "Bands: 95 % interval over the episodes." in _page(tmp_path, tmp_path / "a").text
+
+
+def test_an_interval_that_is_alone_is_a_line():
+  one = drawing.lines([drawing.Line("g0", [(0, 1.0, (0.5, 2.0), True), (9, 2.0, None, False)])], [], "")
+  assert one.count('class="whisker"') == 1 and 'class="band' not in one
+  two = drawing.lines([drawing.Line("g0", [(0, 1.0, (0.5, 2.0), True), (9, 2.0, (1.0, 3.0), True)])], [], "")
+  assert "whisker" not in two and two.count('class="band g0"') == 1
 
 
 def test_runs_older_than_a_field_are_of_the_same_group(tmp_path):
@@ -241,7 +248,11 @@ def test_without_an_environment(tmp_path):
   result = {**RESULT, **UNPLAYED, "heldout": CONTINUOUS}
   folders = [make(tmp_path / str(s), _config(seed=s, env_id="none"), {**result, "seed": s}, log) for s in (0, 1)]
   text = _page(tmp_path, *folders).text
-  for words in ("Mean absolute error on held-out actions", "halfcheetah-expert none 2", "0.0375 0.0375 to 0.0375"):
+  for words in (
+    "Mean absolute error on held-out actions",
+    "halfcheetah-expert no environment 2",
+    "0.0375 0.0375 to 0.0375",
+  ):
     assert words in text, words
   for words in ("Mean return 9", "Episodes None", "No evaluation", "Normalised:"):
     assert words not in text

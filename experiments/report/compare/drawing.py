@@ -108,14 +108,12 @@ def _curve(group: Line, x: Axis, y: Axis) -> str:
 
 
 def _dots(group: Line, x: Axis, y: Axis) -> str:
-  """Of few points each, with its tooltip; of many none, but one that is alone has its interval."""
-  found = []
+  """Of few points each, with its tooltip; and the interval that is alone, so that no band can show it."""
   points = group.points if len(group.points) <= 40 else []
-  if len(points) == 1 and points[0][2]:
-    at, (low, high) = x.percent(points[0][0]), points[0][2]
-    found.append(
-      f'<g class="{group.kind}">{svg.line(at, 100 - y.percent(low), at, 100 - y.percent(high), "whisker")}</g>'
-    )
+  found = []
+  if len(spans := [(step, band) for step, _, band, _ in group.points if band]) == 1:
+    at, (low, high) = x.percent(spans[0][0]), spans[0][1]
+    found.append(svg.line(at, 100 - y.percent(low), at, 100 - y.percent(high), "whisker"))
   titles = group.titles or [""] * len(points)
   found += [svg.dot(x.percent(p[0]), 100 - y.percent(p[1]), t) for p, t in zip(points, titles, strict=False)]
   return f'<g class="{group.kind}">{"".join(found)}</g>'

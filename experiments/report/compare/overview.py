@@ -98,11 +98,11 @@ def decimals_of(groups: Sequence[Group], task: str) -> int:
 def environment(group: Group) -> str:
   """``Hopper-v5, EnvPool 1.2.5``; of runs with several versions all of them."""
   if group.env_id is None:
-    return "none"
+    return "no environment"
   versions = sorted({str(v) for run in group.runs if (v := _versions(run).get("envpool"))})
   kwargs = [run.result.get("env_kwargs") or run.config.get("env_kwargs") for run in group.runs]
   known = sorted({str(value) for value in kwargs if value})
-  return ", ".join(filter(None, [group.env_id or "not known yet", *known, _pool(versions)]))
+  return ", ".join(filter(None, [group.env_id or "environment not known yet", *known, _pool(versions)]))
 
 
 def _pool(versions: Sequence[str]) -> str:
