@@ -150,6 +150,8 @@ def test_names_say_what_tells_runs_of_an_agent_apart(tmp_path):
     ("made_up, batch=8", "b/1.0.0", 0),
     ("made_up, batch=16", "b/1.0.0", 1),
   ]
+  folders = [_make(tmp_path / f"c{y}", dataset="c", x=x, y=y) for x, y in ((0, 0), (0, 1), (1, 2))]
+  assert [group.method for group in _groups(*folders)] == ["made_up, y=0", "made_up, y=1", "made_up, y=2"]
   many = [_make(tmp_path / f"many{x}", **{f"field{i}": 0 for i in range(9)}, last=x) for x in (0, 1)]
   many += [_make(tmp_path / "many2", **{f"field{i}": 1 for i in range(9)}, last=0)]
   names = [group.method for group in _groups(*many)]
