@@ -2,6 +2,7 @@
 
   python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --episodes=1000
   python -m experiments.evaluate --workdir=runs/dt-hopper-medium-seed0 --target_returns=1000,2000,3000
+  python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --visitation
 
 Without --seed, and with as many episodes, these are the very episodes of the run's own closing score. The run's dataset
 must be there; the run may be going on. Writes evaluation.json into the run folder.
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -20,7 +22,8 @@ from rich.progress import Progress
 
 import ilx
 from experiments import cli, scoring, task, trained
-from ilx.evaluation import environments
+from ilx.data import stream
+from ilx.evaluation import environments, visitation
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
@@ -38,6 +41,7 @@ def define_flags() -> None:
   flags.DEFINE_string("env_id", None, "Another task than the run's; a spec that differs is an error that says how.")
   flags.DEFINE_string("env_kwargs", None, "Its options, as a JSON object.")
   flags.DEFINE_string("output", None, "The file to write; default evaluation.json in the run folder.")
+  flags.DEFINE_bool("visitation", False, "Tell, too, how far what the policy sees is from what the data show.")
   flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
 
 
@@ -71,7 +75,7 @@ def main() -> None:
 
 def score(found: trained.Trained, target: float | None, progress: Callable[[float], None]) -> dict[str, Any]:
   """What is written for one target return (None: the run's own)."""
-  played = []
+  played, seen = [], []
   for place, params in enumerate(found.params):
     seed = scoring.FINAL_SEED + found.config.seed + place if FLAGS.seed is None else FLAGS.seed
     played.append(
@@ -84,6 +88,7 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
         num_envs=FLAGS.num_envs,
         env_kwargs=found.task.env_kwargs,
         sample=FLAGS.sample,
+        on_episode=(lambda _, episode: seen.append(episode.observation)) if FLAGS.visitation else None,
         progress=lambda share, place=place: progress((place + share) / len(found.params)),
       )
     )
@@ -98,7 +103,20 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
     "lengths": [one.lengths for one in played],
     "seconds": seconds,
     "env_steps_per_second": steps / seconds,
+    **({"visitation": visitation(seen, demonstrated(found))._asdict()} if FLAGS.visitation else {}),
   }
+
+
+def demonstrated(found: trained.Trained) -> list[Any]:
+  """The observations ``[T, O]`` of as many of the data's episodes as are played, evenly spread over them."""
+  if found.config.frame_stack:
+    raise ValueError("--visitation compares single observations; the run's are stacks of frames")
+  data = found.task.data.train
+  numbers = np.linspace(0, data.num_episodes - 1, min(FLAGS.episodes, data.num_episodes)).astype(int)
+  if isinstance(data, stream.Stream):
+    data, numbers = data.read(numbers), range(len(numbers))
+  starts = np.asarray(data.starts)
+  return [jax.tree.map(lambda x, e=e: x[starts[e] : starts[e + 1]], data.observation) for e in numbers]
 
 
 def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
@@ -117,6 +135,9 @@ def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
     if one["success_rate"] is not None:
       parts.append(f"success {one['success_rate']:.1%}")
     parts.append(f"length {one['length_mean']:,.0f}")
+    if "visitation" in one:
+      apart = one["visitation"]
+      parts.append(f"visitation {apart['distance']:.3f} (the data's own episodes: {apart['within']:.3f})")
     asked = "" if one["target_return"] is None else f"asked for {one['target_return']:,.0f}: "
     lines.append(f"  {asked}{', '.join(parts)}")
   speed = np.mean([one["env_steps_per_second"] for one in scores])

@@ -1,17 +1,20 @@
 """Scores of policies: rollouts in EnvPool, statistics over episodes and seeds, videos."""
 
 from ilx.evaluation import aggregates
+from ilx.evaluation.budget import budget
 from ilx.evaluation.environments import check_spec, make, spec
 from ilx.evaluation.rollout import Policy, Result, evaluate, play, random_policy
 from ilx.evaluation.scores import iqm, normalized, summary
 from ilx.evaluation.trajectories import Episode
 from ilx.evaluation.video import record_video
+from ilx.evaluation.visitation import visitation
 
 __all__ = [
   "Episode",
   "Policy",
   "Result",
   "aggregates",
+  "budget",
   "check_spec",
   "evaluate",
   "iqm",
@@ -22,4 +25,5 @@ __all__ = [
   "record_video",
   "spec",
   "summary",
+  "visitation",
 ]

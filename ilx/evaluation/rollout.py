@@ -79,6 +79,7 @@ def evaluate(
   env_kwargs: dict[str, Any] | None = None,
   sample: bool = False,
   across_hosts: bool = False,
+  on_episode: Callable[[int, Episode], None] | None = None,
   progress: Callable[[float], None] | None = None,
 ) -> Result:
   """Plays ``episodes`` whole episodes and returns their scores; the same arguments give the same bits.
@@ -97,6 +98,7 @@ def evaluate(
     sample: draw actions from the policy instead of taking its mode.
     across_hosts: every process of a run (see ``ilx.parallel.hosts``) plays its share of the slots, and all return what
       all have played; each must make this call. The number of processes changes no episode, unless actions are sampled.
+    on_episode: called with ``(index, episode)`` in the order of ``index``, see ``play``; not ``across_hosts``.
     progress: called a few times a second with the fraction played, at most 1.
 
   Raises:
@@ -104,6 +106,8 @@ def evaluate(
   """
   if episodes < 1:
     raise ValueError(f"episodes must be >= 1, got {episodes}")
+  if on_episode and across_hosts:
+    raise ValueError("on_episode sees whole evaluations: leave out across_hosts")
   if num_envs is None:
     rounds = -(-episodes // MAX_ENVS)
     num_envs = -(-episodes // rounds)
@@ -118,7 +122,7 @@ def evaluate(
     if key is not None and host:
       key = jax.random.fold_in(key, host)
     share = Share(first, num_envs)
-    played = play(agent, params, env, episodes=episodes, key=key, share=share, progress=progress)
+    played = play(agent, params, env, episodes=episodes, key=key, share=share, on_episode=on_episode, progress=progress)
   if across_hosts and count > 1:
     played = _gathered(played)
   seconds = time.perf_counter() - start

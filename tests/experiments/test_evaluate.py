@@ -50,6 +50,20 @@ def test_the_same_episodes_have_the_runs_own_returns(cloned):
   assert score["normalized_score"] == pytest.approx(result["normalized_score"]) and score["envpool"]
 
 
+def test_visitation_is_told(cloned):
+  """Beside how far the data's own episodes are from each other; the returns stay the same."""
+  workdir, _ = cloned
+  output = workdir / "visited.json"
+  ended = _evaluate(f"--workdir={workdir}", "--episodes=5", "--visitation", f"--output={output}")
+  assert ended.returncode == 0, ended.stderr
+  (score,) = json.loads(output.read_text())["scores"]
+  (before,) = json.loads((workdir / "evaluation.json").read_text())["scores"]
+  assert score["returns"] == before["returns"]
+  found = score["visitation"]
+  assert found["distance"] > 0 and found["within"] > 0
+  assert f"visitation {found['distance']:.3f}" in ended.stdout
+
+
 def test_another_checkpoint_and_task(cloned):
   workdir, _ = cloned
   before = sorted(path.name for path in (workdir / "checkpoints").iterdir())
