@@ -185,6 +185,8 @@ def main() -> None:
     commands.append(f"    {shipped['expert']['command']} --workdir=runs/experts/{env_id}")
   for task in maze.MAZES.values():
     references[task.env_id] = _maze_reference(task)
+  # First: the datasets that are built for the page name them.
+  _write(datasets.REFERENCES, json.dumps(references, indent=2) + "\n")
   text = TEXT.format(
     scores=_table(["policy", "steps", "seed", "mode", "sampled", "length, sampled"], rows),
     references=_table(
@@ -215,10 +217,13 @@ def main() -> None:
       [_replay(env) for env in datasets.ENVIRONMENTS],
     ),
   )
-  for path, content in ((datasets.REFERENCES, json.dumps(references, indent=2) + "\n"), (HERE / "README.md", text)):
-    part = path.with_suffix(".part")
-    part.write_text(content)
-    os.replace(part, path)
+  _write(HERE / "README.md", text)
+
+
+def _write(path: pathlib.Path, content: str) -> None:
+  part = path.with_suffix(".part")
+  part.write_text(content)
+  os.replace(part, path)
 
 
 if __name__ == "__main__":
