@@ -32,6 +32,8 @@ def terminal_table(result: Mapping[str, Any], console: Console | None = None) ->
     tables.append((("held-out actions", ""), [(name.lower(), value) for name, value in held]))
   title, closing = _title(result), _closing(result)
   unscored = [] if tables else [facts.unscored(result)]
+  if rate := facts.success(result):
+    closing = f"success in {rate}\n{closing}"
   if console.is_terminal:
     console.print(Text(title, style="bold"))
     for heads, rows in tables:

@@ -10,8 +10,8 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# Most of the tests' time is compiling, and most of compiling is making loops fast that these tests run a few times. In the
-# environment too, for the processes that they start: results are to be compared bit for bit.
+# Most of the tests' time is compiling, and most of compiling is making loops fast that these tests run a few times.
+# In the environment too, for the processes that they start: results are to be compared bit for bit.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 

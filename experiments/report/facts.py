@@ -48,6 +48,12 @@ def decimals(result: Mapping[str, Any]) -> int:
   return text.decimals_for(score.value for score in scores(result) if score.value is not None)
 
 
+def success(result: Mapping[str, Any]) -> str:
+  """``43.0 % of the episodes``; empty where the environment does not tell."""
+  rate = number(result.get("success_rate"))
+  return "" if rate is None else f"{text.fixed(100 * rate, 1)} % of the episodes"
+
+
 def verdict(result: Mapping[str, Any]) -> str:
   """One sentence: where the policy's mean return lies beside the expert's."""
   policy, expert, data, random = scores(result)

@@ -1,9 +1,11 @@
 import io
+import pathlib
 
 import pytest
 from report_pages import CONTINUOUS, DISCRETE, UNPLAYED
 from rich.console import Console
 
+from experiments.report import details, run
 from experiments.summary import terminal_table
 
 RESULT = {
@@ -29,6 +31,10 @@ def printed(result, **console) -> str:
   return file.getvalue()
 
 
+def _page(result) -> str:
+  return details.result_table(run.Run(pathlib.Path("run"), {}, result, {}, 0, None, 0))
+
+
 def test_plain_text_where_there_is_no_terminal():
   assert printed(RESULT) == (
     "BC on hopper-expert, Hopper-v5, seed 3\n"
@@ -39,6 +45,17 @@ def test_plain_text_where_there_is_no_terminal():
     "random policy     -18                         0.0\n"
     "40,000 updates in 2 min 14 s, 2,143 updates a second\n"
   )
+
+
+def test_success_is_told_where_it_is_known():
+  before = printed(RESULT).splitlines()
+  assert printed(RESULT | {"success_rate": None}).splitlines() == before
+  assert printed(RESULT | {"success_rate": 0.4304}).splitlines() == [
+    *before[:-1],
+    "success in 43.0 % of the episodes",
+    before[-1],
+  ]
+  assert "Success" in _page(RESULT | {"success_rate": 0.4304}) and "Success" not in _page(RESULT)
 
 
 def test_terminal_has_the_same_numbers_in_colour():
