@@ -58,8 +58,13 @@ def anchors(text: str) -> set[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-  """The words of every ``python -m experiments...`` in shell blocks and in indented ones, without ``python -m``."""
+  """The words of every ``python -m experiments...``, without ``python -m``.
+
+  They stand in blocks of shell, in indented blocks, and, those with flags, in backticks.
+  """
   shell = "".join(block.code for language in ("shell", "bash") for block in blocks(text, language))
+  for code in re.findall(r"`(python -m experiments[^`]* --[^`]*)`", _FENCE.sub("", text)):
+    shell += f"{' '.join(code.split())}\n"
   shell += "\n".join(re.findall(r"^ {4}(\S.*|  .*)$", _FENCE.sub("", text), re.MULTILINE))
   lines = re.sub(r"\\\n\s*", " ", shell).splitlines()
   found = []

@@ -64,12 +64,14 @@ def _only_parse() -> None:
       main(rest)
     raise _Parsed
 
-  def parse(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> None:
-    known(self, args, namespace)
-    raise _Parsed
+  def parse(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    found, unknown = known(self, args, namespace)
+    if not unknown:
+      raise _Parsed
+    return found, unknown
 
-  known = argparse.ArgumentParser.parse_args
-  app.run, argparse.ArgumentParser.parse_args = run, parse
+  known = argparse.ArgumentParser.parse_known_args
+  app.run, argparse.ArgumentParser.parse_known_args = run, parse
   for name in OF_DATA:
     importlib.import_module(f"experiments.data.{name}").main = lambda *_: 0
   for name in OF_LAUNCH:
