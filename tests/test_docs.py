@@ -14,6 +14,7 @@ from documented import ROOT
 import ilx
 from experiments.data import sources
 from experiments.demos import datasets
+from ilx.data.convert import mapping_file
 
 GUIDES = [page for page in documented.PAGES if documented.blocks(page.read_text(), "python")]
 WITH_COMMANDS = [*documented.PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -76,6 +77,14 @@ def test_extras_that_pages_install_exist():
   extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
   shown = {name for page in WITH_COMMANDS for name in re.findall(r'"\.\[([\w,]+)\]"', page.read_text())}
   assert shown and {name for names in shown for name in names.split(",")} <= set(extras)
+
+
+def test_mappings_of_game_logs_are_read(tmp_path):
+  shown = [block for page in documented.PAGES for block in documented.blocks(page.read_text(), "yaml")]
+  assert shown
+  for block in shown:
+    (tmp_path / "mapping.yaml").write_text(block.code)
+    assert mapping_file.read(tmp_path / "mapping.yaml").action
 
 
 def _named(text, name):
