@@ -20,11 +20,11 @@ BADGE = re.compile(
 
 # What the cell of parameters is followed by, and the figures and videos that a reader then sees.
 SMALL = {
-  "1_behaviour_cloning": ({"DEMONSTRATIONS": [1, 3], "SEEDS": 2, "STEPS": 10, "EPISODES": 2}, 2, 1),
-  "2_offline_rl": ({"SEEDS": 2, "STEPS": 20, "EVALUATIONS": 2, "EPISODES": 2}, 3, 2),
-  "3_decision_transformer": ({"TARGETS": [10, 50], "EPISODES": 2, "STEPS": 20, "LENGTH": 4}, 3, 2),
+  "1_behaviour_cloning": ({"DEMONSTRATIONS": [1, 3], "SEEDS": 1, "STEPS": 10, "EPISODES": 2}, 2, 1),
+  "2_offline_rl": ({"SEEDS": 1, "STEPS": 10, "EVALUATIONS": 1, "EPISODES": 2}, 3, 2),
+  "3_decision_transformer": ({"TARGETS": [10, 50], "EPISODES": 2, "STEPS": 10, "LENGTH": 4}, 3, 2),
   "4_your_own_data": ({"SESSIONS": 5, "FRAMES": 20, "STEPS": 5, "GAMES": 2}, 3, 2),
-  "5_in_your_own_code": ({"STEPS": 20, "SEEDS": 4, "DEVICES": 4, "EPISODES": 2}, 2, 1),
+  "5_in_your_own_code": ({"STEPS": 10, "SEEDS": 8, "EPISODES": 2}, 2, 1),
 }
 # Seconds for one cell; they take a few.
 _TIMEOUT = 300
@@ -42,11 +42,14 @@ def _code(notebook):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-  """A quarter of each built-in dataset that notebooks name, which they then find."""
+  """A few episodes of each built-in dataset that notebooks name, which they then find."""
   folder = tmp_path_factory.mktemp("data")
   text = "".join(path.read_text() for path in FOLDER.glob("*.ipynb"))
-  for name in sorted(set(re.findall(r'DATASET = \\"([\w-]+)\\"', text))):
-    datasets.build(name, folder, rounds=1)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(datasets, "STEPS_PER_ROUND", 12_000)
+    patch.setattr(datasets, "ROUNDS", 50)  # of which one is made
+    for name in sorted(set(re.findall(r'DATASET = \\"([\w-]+)\\"', text))):
+      datasets.build(name, folder, rounds=1)
   return folder
 
 
@@ -90,6 +93,7 @@ def test_runs_and_shows_what_it_promises(name, data, tmp_path, monkeypatch):
   monkeypatch.setenv("ILX_DATA_DIR", str(data))
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  monkeypatch.delenv("MPLBACKEND", raising=False)  # EnvPool sets it; a kernel of its own shows figures
   # Most of the time is compiling, see conftest.py.
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
