@@ -23,7 +23,7 @@ from rich.progress import Progress
 import ilx
 from experiments import cli, scoring, task, trained
 from ilx.data import stream
-from ilx.evaluation import environments, visitation
+from ilx.evaluation import environments, gymnasium, visitation
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
@@ -93,11 +93,12 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
       )
     )
   steps, seconds = sum(one.env_steps for one in played), sum(one.seconds for one in played)
+  version = played[0].env_version
   return {
     "target_return": target,
     "env_id": found.task.env_id,
     "env_kwargs": found.task.env_kwargs,
-    "envpool": played[0].env_version,
+    "library": version if gymnasium.is_one(found.task.env_id) else f"EnvPool {version}",
     **scoring.of_play(scoring.with_random_return(found.task), played),
     "returns": [one.returns for one in played],
     "lengths": [one.lengths for one in played],
@@ -125,7 +126,7 @@ def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
   seeds = f", {len(found.params)} seeds" if len(found.params) > 1 else ""
   lines = [
     f"{found.config.agent.name} on {found.config.dataset}, {found.step:,} updates{seeds}: {first['env_id']} "
-    f"(EnvPool {first['envpool']}), {first['episodes']} episodes{' of each' if seeds else ''}"
+    f"({first['library']}), {first['episodes']} episodes{' of each' if seeds else ''}"
   ]
   for one in scores:
     low, high = one["return_ci95"]

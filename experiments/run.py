@@ -19,6 +19,7 @@ from experiments.revision import git_commit
 from experiments.task import Task
 from experiments.task import load as load_task
 from ilx import parallel
+from ilx.evaluation import gymnasium
 from ilx.parallel import hosts
 from ilx.training import logs
 from ilx.training.lock import locked
@@ -170,11 +171,16 @@ def summarise(
     "versions": {
       "python": sys.version.split()[0],
       "ilx": ilx.__version__,
-      **{name: metadata.version(name) for name in _PACKAGES},
+      **{name: metadata.version(name) for name in (*_PACKAGES, *_played_by(task))},
     },
     "git_commit": git_commit(),
     "command": [sys.executable, "-m", "experiments.main", *sys.argv[1:]],
   }
+
+
+def _played_by(task: Task) -> tuple[str, ...]:
+  """The package of an environment that is not EnvPool's."""
+  return ("gymnasium",) if task.env_id and gymnasium.is_one(task.env_id) else ()
 
 
 def _each_seed(

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -47,7 +48,17 @@ def test_the_same_episodes_have_the_runs_own_returns(cloned):
   (score,) = found["scores"]
   assert score["returns"] == [list(one["returns"]) for one in result["per_seed"]]
   assert found["step"] == 20 and score["return_mean"] == pytest.approx(result["return_mean"])
-  assert score["normalized_score"] == pytest.approx(result["normalized_score"]) and score["envpool"]
+  assert score["normalized_score"] == pytest.approx(result["normalized_score"])
+  assert score["library"].startswith("EnvPool ")
+
+
+def test_gymnasiums_version_stands_beside_its_tasks(cloned):
+  workdir, _ = cloned
+  output = workdir / "gymnasium.json"
+  ended = _evaluate(f"--workdir={workdir}", "--episodes=2", "--env_id=gymnasium:CartPole-v1", f"--output={output}")
+  assert ended.returncode == 0, ended.stderr
+  assert f"gymnasium:CartPole-v1 (gymnasium {metadata.version('gymnasium')})" in ended.stdout
+  assert json.loads(output.read_text())["scores"][0]["library"].startswith("gymnasium ")
 
 
 def test_visitation_is_told(cloned):

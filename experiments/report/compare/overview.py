@@ -9,6 +9,7 @@ from experiments.report import heldout, parts, text
 from experiments.report.compare import progress, scores, words
 from experiments.report.compare.groups import Group
 from experiments.report.run import Run, number
+from ilx.evaluation import gymnasium
 
 FEW = 5
 _NAMED = 12
@@ -99,14 +100,12 @@ def environment(group: Group) -> str:
   """``Hopper-v5, EnvPool 1.2.5``; of runs with several versions all of them."""
   if group.env_id is None:
     return "no environment"
-  versions = sorted({str(v) for run in group.runs if (v := _versions(run).get("envpool"))})
+  package, name = ("gymnasium", "gymnasium") if gymnasium.is_one(group.env_id) else ("envpool", "EnvPool")
+  versions = sorted({str(v) for run in group.runs if (v := _versions(run).get(package))})
   kwargs = [run.result.get("env_kwargs") or run.config.get("env_kwargs") for run in group.runs]
   known = sorted({str(value) for value in kwargs if value})
-  return ", ".join(filter(None, [group.env_id or "environment not known yet", *known, _pool(versions)]))
-
-
-def _pool(versions: Sequence[str]) -> str:
-  return f"EnvPool {' and '.join(versions)}" if versions else ""
+  told = f"{name} {' and '.join(versions)}" if versions else ""
+  return ", ".join(filter(None, [group.env_id or "environment not known yet", *known, told]))
 
 
 def _versions(run: Run) -> dict[str, Any]:
