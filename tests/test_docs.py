@@ -46,9 +46,7 @@ def test_the_agent_of_the_guide_keeps_the_contract():
       exec(compile(block.code, "extending.md", "exec"), namespace)
   suite = namespace["TestLinear"]()
   suite.test_state_is_arrays_with_params_and_step()
-  suite.test_vmap_over_seeds_agrees_with_single_seeds()
   suite.test_act_gives_legal_actions()
-  suite.test_state_can_be_donated()
 
 
 def _errors(commands):
