@@ -28,6 +28,13 @@ class TestDiscrete(testing.AgentConformance):
     return iql(self.spec, hidden=(16,), layer_norm=True, n_step=3)
 
 
+class TestParts(testing.AgentConformance):
+  spec = testing.factored_spec()
+
+  def make(self):
+    return iql(self.spec, hidden=(16,))
+
+
 class TestPictures(testing.AgentConformance):
   spec = Spec(
     {"image": jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2, 2), jnp.float32)},
