@@ -1,4 +1,4 @@
-"""Plays an exported policy with jax, numpy and safetensors alone; a copy of this file lies in every exported folder.
+"""Plays an exported policy with jax, flatbuffers, numpy and safetensors alone; a copy lies in every exported folder.
 
 import play  # with the folder on sys.path
 policy = play.load("policy")
