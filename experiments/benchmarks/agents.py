@@ -33,28 +33,20 @@ class Subject(NamedTuple):
     batch_size: of its paper.
     bar: updates a second where the large matmul runs at `BAR_GFLOPS`, or None.
     bar_first: seconds until the first update is made, or None.
-    small: options that make it small where only running counts; None where it is left out then.
   """
 
-  make: Callable[..., ilx.Agent]
+  make: Callable[[ilx.Spec], ilx.Agent]
   batch_size: int = 256
   bar: float | None = None
   bar_first: float | None = None
-  small: dict[str, Any] | None = None
 
 
 SUBJECTS = {
   "BC": Subject(ilx.agents.bc, bar=2000),
   "TD3+BC": Subject(ilx.agents.td3_bc),
-  "IQL": Subject(ilx.agents.iql, bar=500, bar_first=10, small={}),
+  "IQL": Subject(ilx.agents.iql, bar=500, bar_first=10),
   "ReBRAC": Subject(ilx.agents.rebrac, batch_size=1024),
-  "DT": Subject(
-    functools.partial(ilx.agents.dt, target_return=1000.0),
-    batch_size=64,
-    bar=12,
-    bar_first=20,
-    small={"layers": 1, "width": 32},
-  ),
+  "DT": Subject(functools.partial(ilx.agents.dt, target_return=1000.0), batch_size=64, bar=12, bar_first=20),
   "BC transformer": Subject(ilx.agents.bc_transformer, batch_size=64),
   "chunked BC": Subject(ilx.agents.chunked_bc),
 }
@@ -67,9 +59,9 @@ def run(quick: bool) -> list[Row]:
   spec = ilx.data.spec(episodes)
   rows = []
   for name, subject in SUBJECTS.items():
-    if quick and subject.small is None:
+    if quick and name != "IQL":
       continue
-    agent = subject.make(spec, **(subject.small if quick else {}))
+    agent = subject.make(spec)
     data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
     rows += updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
     rows.append(first(name, agent, data, subject, 1 if quick else 3))

@@ -85,22 +85,14 @@ class AgentConformance:
       assert bool(jnp.isfinite(value)), f"metric {name} is {value}"
 
   def test_update_is_a_pure_function(self):
-    """Same arguments, same result, bit for bit, without jit too, and the arguments are left alone."""
+    """Same arguments, same result, bit for bit, when traced anew too, and the arguments are left alone."""
     case = _case(type(self))
     state = case.train(2)
     before = _plain(jax.tree.map(jnp.copy, state))
-    first, _ = case.agent.update(state, case.batches[0])
-    second, _ = case.agent.update(state, case.batches[0])
-    _assert_equal(first, second)
+    first, _ = case.update(state, case.batches[0])
+    anew, _ = jax.jit(lambda state, batch: case.agent.update(state, batch))(state, case.batches[0])
+    _assert_equal(first, anew)
     _assert_equal(state, before)
-
-  def test_jit_agrees_with_eager(self):
-    """Compilation changes rounding only."""
-    case = _case(type(self))
-    state = case.train(2)
-    eager, _ = case.agent.update(state, case.batches[0])
-    jitted, _ = case.update(state, case.batches[0])
-    _assert_close(eager, jitted, self.tolerance)
 
   def test_scan_agrees_with_a_loop(self):
     """Updates inside lax.scan are the same updates."""
@@ -125,8 +117,11 @@ class AgentConformance:
   def test_state_can_be_donated(self):
     """No two leaves of a fresh state share a buffer (a target must be a copy), so the first update may donate it."""
     case = _case(type(self))
+    made = jax.make_jaxpr(case.agent.init)(jax.random.key(0), case.batches[0]).jaxpr.outvars
+    variables = [variable for variable in made if not hasattr(variable, "val")]  # literals become buffers of their own
+    assert len(set(variables)) == len(variables), "two leaves of a fresh state are one array; copy it"
     update = jax.jit(case.agent.update, donate_argnums=0)
-    state = case.agent.init(jax.random.key(0), case.batches[0])
+    state = case.train(0)
     for batch in case.batches[:2]:
       state, _ = update(state, batch)
     _assert_close(state, case.train(2), self.tolerance)

@@ -35,9 +35,7 @@ class TestPictures(testing.AgentConformance):
   )
 
   def make(self):
-    agent = bc(self.spec, hidden=(8,), encoder=lambda name: ENCODERS[name](name=name))
-    # Compiled as a whole: operation by operation these networks take most of a minute.
-    return agent._replace(init=jax.jit(agent.init), update=jax.jit(agent.update))
+    return bc(self.spec, hidden=(8,), encoder=lambda name: ENCODERS[name](name=name))
 
 
 def test_the_data_stay_uint8_on_the_device():
