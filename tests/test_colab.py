@@ -1,15 +1,14 @@
 """The notebooks are executed as they stand, but for one cell of smaller parameters."""
 
-import pathlib
 import re
 
 import nbformat
 import pytest
+from documented import ROOT
 from nbclient import NotebookClient
 
 from experiments.demos import datasets
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "colab"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 BADGE = re.compile(
@@ -93,8 +92,6 @@ def test_runs_and_shows_what_it_promises(name, data, tmp_path, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.delenv("MPLBACKEND", raising=False)  # EnvPool sets it; a kernel of its own shows figures
-  # Most of the time is compiling, see conftest.py.
-  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
   NotebookClient(notebook, timeout=_TIMEOUT, resources={"metadata": {"path": str(tmp_path)}}).execute()
 

@@ -2,11 +2,10 @@
 
 import doctest
 import importlib
-import pathlib
 
 import pytest
+from documented import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = [
   ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
   for package in ("ilx", "experiments")

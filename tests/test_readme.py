@@ -1,18 +1,18 @@
 """What the README shows is run as it stands."""
 
 import os
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
 
+import documented
 import pytest
+from documented import ROOT
 
 import ilx
 from experiments.demos import datasets
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
@@ -31,7 +31,7 @@ def _run(code, root, cwd):
 
 
 def _blocks():
-  return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  return [block.code for block in documented.blocks(README, "python")]
 
 
 def test_an_agent_in_a_plain_loop(root, tmp_path):
@@ -53,7 +53,7 @@ def test_ones_own_game_in_five_minutes(tmp_path, monkeypatch):
 
   game.write_game(tmp_path, episodes=5, steps=12)
   section = re.search(r"## Your own data in five minutes\n(.*?)\n## ", README, re.DOTALL)[1]
-  (tmp_path / "mapping.yaml").write_text(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
+  (tmp_path / "mapping.yaml").write_text(documented.blocks(section, "yaml")[0].code)
   commands = re.findall(r"^    python -m ((?:.*\\\n)*.*)$", section, re.MULTILINE)
   assert len(commands) == 4
   environment = {**os.environ, "ILX_DATA_DIR": str(tmp_path / "data"), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}

@@ -50,7 +50,8 @@ def visitation(
     raise ValueError(
       f"visitation: observations of the policy have {sizes[0]} dimensions, the demonstrator's {sizes[1]}"
     )
-  mean, std = np.concatenate(theirs).mean(axis=0), np.concatenate(theirs).std(axis=0)
+  shown = np.concatenate(theirs)
+  mean, std = shown.mean(axis=0), shown.std(axis=0)
   directions = np.random.default_rng(seed).normal(size=(len(mean), projections))
   # The mean of |u_1| over unit vectors u; a shift of all dimensions by one has the length sqrt(d).
   component = math.exp(math.lgamma(len(mean) / 2) - math.lgamma((len(mean) + 1) / 2)) / math.sqrt(math.pi)
