@@ -2,10 +2,11 @@
 
   python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --episodes=1000
   python -m experiments.evaluate --workdir=runs/dt-hopper-medium-seed0 --target_returns=1000,2000,3000
-  python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --visitation
+  python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --visitation --video=9
 
 Without --seed, and with as many episodes, these are the very episodes of the run's own closing score. The run's dataset
-must be there; the run may be going on. Writes evaluation.json into the run folder.
+must be there; the run may be going on. Writes evaluation.json into the run folder, and with --video episodes.mp4 (with
+--target_returns one for each, such as episodes-1000.mp4).
 """
 
 import json
@@ -23,7 +24,7 @@ from rich.progress import Progress
 import ilx
 from experiments import cli, scoring, task, trained
 from ilx.data import stream
-from ilx.evaluation import environments, gymnasium, visitation
+from ilx.evaluation import environments, visitation
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
@@ -36,12 +37,22 @@ def define_flags() -> None:
   flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
   flags.DEFINE_integer("seed", None, "Of the episodes; by default that of the run's closing score.", lower_bound=0)
   flags.DEFINE_integer("num_envs", None, "Environments stepped together.", lower_bound=1)
+  flags.DEFINE_integer(
+    "batch_size", None, "Of these environments, act for so many as soon as they are ready.", lower_bound=1
+  )
   flags.DEFINE_bool("sample", False, "Draw actions instead of playing the mode.")
   flags.DEFINE_list("target_returns", [], "Returns to ask a decision transformer for, each scored on its own.")
   flags.DEFINE_string("env_id", None, "Another task than the run's; a spec that differs is an error that says how.")
   flags.DEFINE_string("env_kwargs", None, "Its options, as a JSON object.")
   flags.DEFINE_string("output", None, "The file to write; default evaluation.json in the run folder.")
   flags.DEFINE_bool("visitation", False, "Tell, too, how far what the policy sees is from what the data show.")
+  flags.DEFINE_integer(
+    "video",
+    0,
+    "Record so many episodes side by side, of the first seed, in episodes.mp4.",
+    lower_bound=0,
+    upper_bound=64,
+  )
   flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
 
 
@@ -65,12 +76,16 @@ def main() -> None:
       "scores": scores,
     }
     logs.write_json(pathlib.Path(FLAGS.output or workdir / "evaluation.json"), content)
+    films = []
+    if FLAGS.video:
+      with console.status("drawing"):
+        films = [film(found, target, workdir) for target in targets]
   except (OSError, ImportError, RuntimeError, ValueError) as error:
     sys.exit(f"error: {error}")
   if FLAGS.json:
     print(json.dumps(logs.jsonable(content), indent=2))
   else:
-    print("\n".join(table(found, scores)))
+    print("\n".join([*table(found, scores), *films]))
 
 
 def score(found: trained.Trained, target: float | None, progress: Callable[[float], None]) -> dict[str, Any]:
@@ -81,11 +96,12 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
     played.append(
       ilx.evaluate(
         found.agent,
-        params if target is None else params._replace(target_return=np.float32(target)),
+        asked(params, target),
         found.task.env_id,
         episodes=FLAGS.episodes,
         seed=seed,
         num_envs=FLAGS.num_envs,
+        batch_size=FLAGS.batch_size,
         env_kwargs=found.task.env_kwargs,
         sample=FLAGS.sample,
         on_episode=(lambda _, episode: seen.append(episode.observation)) if FLAGS.visitation else None,
@@ -98,7 +114,7 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
     "target_return": target,
     "env_id": found.task.env_id,
     "env_kwargs": found.task.env_kwargs,
-    "library": version if gymnasium.is_one(found.task.env_id) else f"EnvPool {version}",
+    "library": f"EnvPool {version}" if environments.library(found.task.env_id) == "envpool" else version,
     **scoring.of_play(scoring.with_random_return(found.task), played),
     "returns": [one.returns for one in played],
     "lengths": [one.lengths for one in played],
@@ -106,6 +122,27 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
     "env_steps_per_second": steps / seconds,
     **({"visitation": visitation(seen, demonstrated(found))._asdict()} if FLAGS.visitation else {}),
   }
+
+
+def asked(params: Any, target: float | None) -> Any:
+  """The params that ask for a target return; None: their own."""
+  return params if target is None else params._replace(target_return=np.float32(target))
+
+
+def film(found: trained.Trained, target: float | None, folder: pathlib.Path) -> str:
+  """Records episodes in ``folder``; a line on what came of it."""
+  path = folder / ("episodes.mp4" if target is None else f"episodes-{target:g}.mp4")
+  video = ilx.evaluation.record_video(
+    found.agent,
+    asked(found.params[0], target),
+    found.task.env_id,
+    path,
+    seed=scoring.FINAL_SEED + found.config.seed if FLAGS.seed is None else FLAGS.seed,
+    episodes=FLAGS.video,
+    env_kwargs=found.task.env_kwargs,
+    sample=FLAGS.sample,
+  )
+  return f"  video: {video}" if video else "  no video (see above)"
 
 
 def demonstrated(found: trained.Trained) -> list[Any]:

@@ -19,7 +19,7 @@ from experiments.revision import git_commit
 from experiments.task import Task
 from experiments.task import load as load_task
 from ilx import parallel
-from ilx.evaluation import gymnasium
+from ilx.evaluation import environments
 from ilx.parallel import hosts
 from ilx.training import logs
 from ilx.training.lock import locked
@@ -179,8 +179,8 @@ def summarise(
 
 
 def _played_by(task: Task) -> tuple[str, ...]:
-  """The package of an environment that is not EnvPool's."""
-  return ("gymnasium",) if task.env_id and gymnasium.is_one(task.env_id) else ()
+  """The package of the environment."""
+  return (environments.library(task.env_id),) if task.env_id else ()
 
 
 def _each_seed(

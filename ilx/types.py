@@ -245,6 +245,11 @@ class Agent(NamedTuple):
       units: float32 ``[B, A]`` within the bounds, or int32 ``[B]``; dicts where the spec has dicts.
     carry: ``(batch_size) -> carry``, the memory before a first step; ``()`` for policies without memory.
     view: what the agent learns from.
+    log_prob: ``(params, carry, step, action) -> (log_prob, carry)``, or None where an agent has none. How likely the
+      policy finds ``action``, as ``act`` would return it, float32 ``[B]``: of continuous actions, scaled to [-1, 1],
+      the log-density (the log-probability of the bin for those in bins), of choices the log-probability. Of actions
+      in dicts a dict of each part's; None for what the policy chooses as a point, without a distribution. The carry is
+      the memory of having taken ``action``.
   """
 
   init: Callable[[jax.Array, Tree], Any]
@@ -252,3 +257,4 @@ class Agent(NamedTuple):
   act: Callable[[Tree, Tree, Step, jax.Array | None], tuple[Tree, Tree]]
   carry: Callable[[int], Tree]
   view: View
+  log_prob: Callable[[Tree, Tree, Step, Tree], tuple[Tree, Tree]] | None = None

@@ -24,7 +24,7 @@ from rich import progress
 
 from experiments.demos import finished, maze, policy, replay
 from ilx import data
-from ilx.evaluation import environments, rollout
+from ilx.evaluation import Episode, environments, playing
 from ilx.types import Continuous
 
 ENVIRONMENTS = {
@@ -47,7 +47,7 @@ NUM_ENVS = 25
 STEPS_PER_ROUND = 25_000
 
 # Makes the episodes of one round; reports the share that is done.
-Round = Callable[[Callable[[float], None]], list[rollout.Episode]]
+Round = Callable[[Callable[[float], None]], list[Episode]]
 
 
 def references() -> dict[str, dict[str, Any]]:
@@ -133,7 +133,7 @@ def _rounds(name: str, rounds: int) -> list[Round]:
 
 def _segment(
   name: str, index: int, segment: replay.Segment, scale: float, progress: Callable[[float], None]
-) -> list[rollout.Episode]:
+) -> list[Episode]:
   """The episodes of one stretch of a training run."""
   env_id = ENVIRONMENTS[name.split("-")[0]]
   act = policy.uniform(environments.spec(env_id).action) if segment.weights is None else policy.forward(segment.weights)
@@ -141,7 +141,7 @@ def _segment(
   return _record(env_id, act, _seed(name, index), count, progress)
 
 
-def _walks(name: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+def _walks(name: str, index: int, progress: Callable[[float], None]) -> list[Episode]:
   """One round of walks in a maze."""
   task, seed = maze.MAZES[name], _seed(name, index)
   act = maze.controller(task, maze.ACTION_NOISE)
@@ -151,7 +151,7 @@ def _walks(name: str, index: int, progress: Callable[[float], None]) -> list[rol
   return [maze.relabel(walk, goal) for walk, goal in zip(walks, goals, strict=True)]
 
 
-def _shuffled(name: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+def _shuffled(name: str, index: int, progress: Callable[[float], None]) -> list[Episode]:
   """One round of every policy of a dataset."""
   env, quality = name.split("-", 1)
   qualities, episodes = quality.split("-"), []
@@ -163,7 +163,7 @@ def _shuffled(name: str, index: int, progress: Callable[[float], None]) -> list[
   return episodes
 
 
-def _play(env: str, quality: str, index: int, progress: Callable[[float], None]) -> list[rollout.Episode]:
+def _play(env: str, quality: str, index: int, progress: Callable[[float], None]) -> list[Episode]:
   """The episodes of one policy's round."""
   env_id = ENVIRONMENTS[env]
   if quality == "random":
@@ -177,10 +177,10 @@ def _play(env: str, quality: str, index: int, progress: Callable[[float], None])
 
 def _record(
   env_id: str, act: policy.Forward, seed: int, count: int, progress: Callable[[float], None], **env_kwargs: Any
-) -> list[rollout.Episode]:
+) -> list[Episode]:
   """``count`` episodes with sampled actions, every slot playing its share."""
-  episodes: list[rollout.Episode] = []
-  rollout.play(
+  episodes: list[Episode] = []
+  playing.play(
     policy.player(act, environments.spec(env_id).action),
     (),
     environments.make(env_id, min(NUM_ENVS, count), seed, **env_kwargs),

@@ -25,6 +25,7 @@ MEASURES = (
   Measure("accuracy", "Accuracy", True),
   Measure("balanced_accuracy", "Mean recall of actions", True),
   Measure("all_right", "All choices right", True),
+  Measure("log_likelihood", "Log-likelihood, in nats", False),
   Measure("commonest_share", "Commonest action alone", True),
 )
 _COLUMNS = {

@@ -92,4 +92,5 @@ def bc(
     act=policies.make_act(network),
     carry=lambda batch_size: (),
     view=Transitions(frame_stack=frame_stack),
+    log_prob=policies.make_log_prob(network),
   )

@@ -11,8 +11,9 @@ from ilx.agents import policies
 from ilx.agents.policies import Params, State
 from ilx.data.windows import Windows
 from ilx.networks import actions as actions_lib
-from ilx.networks import context, encoders, scaling
+from ilx.networks import compound, context, encoders, scaling
 from ilx.networks import heads as heads_lib
+from ilx.networks.distributions import Distribution
 from ilx.networks.history import HistoryPolicy
 from ilx.networks.transformer import Transformer
 from ilx.parallel import replicas
@@ -124,16 +125,27 @@ def bc_transformer(
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch, key)
     return policies.descend(state, optimizer, value, gradient)
 
-  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
+  def look(params: Params, carry: Carry, step: Step) -> tuple[Distribution, context.Context]:
+    """The distribution of the next action, and the context after this step."""
     observation = scaling.standardise(params.observation, step.observation)
     given = observation, carry.previous, step.is_first, carry.context, length
-    dist, memory = network.apply(params.network, *given, method="play")
-    action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
+    return network.apply(params.network, *given, method="play")
+
+  def remember(params: Params, memory: context.Context, action: Tree) -> Carry:
     if not actions:
-      return action, Carry(memory, None)
+      return Carry(memory, None)
     # As the data would have it: what is played, within the bounds.
     played = actions_lib.features(spec.action, scaling.to_unit(params.action, action))
-    return action, Carry(memory, network.apply(params.network, played, method="embed"))
+    return Carry(memory, network.apply(params.network, played, method="embed"))
+
+  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
+    dist, memory = look(params, carry, step)
+    action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
+    return action, remember(params, memory, action)
+
+  def log_prob(params: Params, carry: Carry, step: Step, action: Tree) -> tuple[Tree, Carry]:
+    dist, memory = look(params, carry, step)
+    return compound.log_probs(dist, scaling.to_unit(params.action, action)), remember(params, memory, action)
 
   def carry(batch_size: int) -> Carry:
     memory = context.make(transformer, batch_size, steps=length, tokens_per_step=tokens_per_step)
@@ -141,7 +153,7 @@ def bc_transformer(
 
   # On the right, padding needs no mask: what is causal does not see it.
   view = Windows(length, padding="right", frame_stack=frame_stack)
-  return Agent(init=init, update=update, act=act, carry=carry, view=view)
+  return Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
 
 
 def masked_mean(x: Array, mask: Array) -> jax.Array:

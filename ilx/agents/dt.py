@@ -12,7 +12,7 @@ import optax
 from ilx.agents import policies
 from ilx.agents.policies import State
 from ilx.data.windows import Windows
-from ilx.networks import actions, context, encoders, scaling
+from ilx.networks import actions, compound, context, encoders, scaling
 from ilx.networks import heads as heads_lib
 from ilx.networks.decision_transformer import DecisionTransformer
 from ilx.networks.distributions import Deterministic, Distribution
@@ -185,24 +185,37 @@ def dt(
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch, key)
     return policies.descend(state, optimizer, value, gradient)
 
-  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
+  def look(params: Params, carry: Carry, step: Step) -> tuple[Distribution, context.Context, jax.Array]:
+    """The distribution of the next action, the context after this step, and what the episode has earned."""
     earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward)
     target = jnp.where(jnp.isnan(carry.target_return), params.target_return, carry.target_return)
     observation = scaling.standardise(params.observation, step.observation)
     given = observation, carry.previous, (target - earned) / return_scale, step.is_first, carry.context
-    dist, memory = network.apply(params.network, *given, length, method="play")
-    action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
+    return *network.apply(params.network, *given, length, method="play"), earned
+
+  def remember(params: Params, carry: Carry, memory: context.Context, earned: jax.Array, action: Tree) -> Carry:
     # As the data would have it: what is played, within the bounds.
     played = actions.features(spec.action, scaling.to_unit(params.action, action))
     previous = network.apply(params.network, played, memory.step - 1, method="embed")
-    return action, Carry(memory, previous, earned, carry.target_return)
+    return Carry(memory, previous, earned, carry.target_return)
+
+  def act(params: Params, carry: Carry, step: Step, key: jax.Array | None) -> tuple[Tree, Carry]:
+    dist, memory, earned = look(params, carry, step)
+    action = scaling.from_unit(params.action, dist.mode() if key is None else dist.sample(key))
+    return action, remember(params, carry, memory, earned, action)
+
+  def log_prob(params: Params, carry: Carry, step: Step, action: Tree) -> tuple[Tree, Carry]:
+    dist, memory, earned = look(params, carry, step)
+    found = compound.log_probs(dist, scaling.to_unit(params.action, action))
+    return found, remember(params, carry, memory, earned, action)
 
   def carry(batch_size: int) -> Carry:
     memory = context.make(transformer, batch_size, steps=length, tokens_per_step=3)
     earned, target = jnp.zeros(batch_size), jnp.full(batch_size, jnp.nan)
     return Carry(memory, jnp.zeros((batch_size, width)), earned, target)
 
-  return Agent(init=init, update=update, act=act, carry=carry, view=Windows(length, frame_stack=frame_stack))
+  view = Windows(length, frame_stack=frame_stack)
+  return Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
 
 
 def action_loss(dist: Distribution, action: Tree, mask: Array) -> jax.Array:

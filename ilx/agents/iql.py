@@ -206,6 +206,7 @@ def iql(
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
     view=Transitions(n_step=n_step, discount=discount, frame_stack=frame_stack),
+    log_prob=policies.make_log_prob(policy),
   )
 
 

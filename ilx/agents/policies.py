@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ilx.networks import encoders, heads, mlp, scaling
+from ilx.networks import compound, encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
 from ilx.parallel import replicas
 from ilx.types import Spec, Step, Tree
@@ -139,3 +139,13 @@ def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], t
 
   act.network = network  # ilx.export asks what it is
   return act
+
+
+def make_log_prob(network: Any) -> Callable[[Params, Tree, Step, Tree], tuple[Tree, Tree]]:
+  """``Agent.log_prob`` of a policy without memory."""
+
+  def log_prob(params: Params, carry: Tree, step: Step, action: Tree) -> tuple[Tree, Tree]:
+    dist: Distribution = network.apply(params.network, scaling.standardise(params.observation, step.observation))
+    return compound.log_probs(dist, scaling.to_unit(params.action, action)), carry
+
+  return log_prob

@@ -1,9 +1,11 @@
 """Scores of policies: rollouts in EnvPool, statistics over episodes and seeds, videos."""
 
 from ilx.evaluation import aggregates
+from ilx.evaluation.acting import Policy, random_policy
 from ilx.evaluation.budget import budget
 from ilx.evaluation.environments import check_spec, make, spec
-from ilx.evaluation.rollout import Policy, Result, evaluate, play, random_policy
+from ilx.evaluation.playing import play
+from ilx.evaluation.rollout import Result, evaluate
 from ilx.evaluation.scores import iqm, normalized, summary
 from ilx.evaluation.trajectories import Episode
 from ilx.evaluation.video import record_video

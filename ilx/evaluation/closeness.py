@@ -23,6 +23,8 @@ class ContinuousFidelity(NamedTuple):
       mean action, below 0 worse; NaN where the action never varies.
     std: float64 ``[A]``, of the held-out actions.
     total_explained: the same fraction of the variance of all dimensions together.
+    log_likelihood: mean log-density of the held-out actions, scaled to [-1, 1], under the policy, in nats (of a policy
+      that chooses bins, of their log-probability); None of a policy without a distribution.
   """
 
   episodes: int
@@ -32,6 +34,7 @@ class ContinuousFidelity(NamedTuple):
   explained: np.ndarray
   std: np.ndarray
   total_explained: float
+  log_likelihood: float | None = None
 
   @property
   def scores(self) -> dict[str, float | None]:
@@ -40,6 +43,7 @@ class ContinuousFidelity(NamedTuple):
       "mean_absolute_error": float(self.mean_absolute_error.mean()),
       "root_mean_squared_error": math.sqrt(float(np.mean(self.root_mean_squared_error**2))),
       "explained": None if math.isnan(self.total_explained) else self.total_explained,
+      "log_likelihood": self.log_likelihood,
     }
 
 
@@ -52,6 +56,8 @@ class DiscreteFidelity(NamedTuple):
     count: int64 ``[A]``, how often each action was taken.
     recall: float64 ``[A]``, how often the policy chooses it where it was taken; NaN where it never was.
     accuracy: the share of all transitions where the policy's action is the one taken.
+    log_likelihood: mean log-probability of the held-out actions under the policy, in nats; None of a policy without a
+      distribution.
   """
 
   episodes: int
@@ -59,11 +65,13 @@ class DiscreteFidelity(NamedTuple):
   count: np.ndarray
   recall: np.ndarray
   accuracy: float
+  log_likelihood: float | None = None
 
   @property
   def scores(self) -> dict[str, float | None]:
-    """Accuracy, and the mean recall of the actions that were taken."""
-    return {"accuracy": self.accuracy, "balanced_accuracy": float(np.nanmean(self.recall))}
+    """Accuracy, the mean recall of the actions that were taken, and the likelihood."""
+    recall = float(np.nanmean(self.recall))
+    return {"accuracy": self.accuracy, "balanced_accuracy": recall, "log_likelihood": self.log_likelihood}
 
 
 class MultiDiscreteFidelity(NamedTuple):
@@ -74,19 +82,21 @@ class MultiDiscreteFidelity(NamedTuple):
     transitions: compared, M.
     choices: each by itself, K.
     all_right: the share of all transitions where the policy's choices are all those taken.
+    log_likelihood: mean log-probability of all choices together, in nats; None of a policy without a distribution.
   """
 
   episodes: int
   transitions: int
   choices: tuple[DiscreteFidelity, ...]
   all_right: float
+  log_likelihood: float | None = None
 
   @property
   def scores(self) -> dict[str, float | None]:
-    """Means over the choices, and how often all are right."""
+    """Means over the choices, how often all are right, and how likely they are together."""
     each = [choice.scores for choice in self.choices]
-    means = {name: float(np.mean([scores[name] for scores in each])) for name in each[0]}
-    return means | {"all_right": self.all_right}
+    means = {name: float(np.mean([scores[name] for scores in each])) for name in ("accuracy", "balanced_accuracy")}
+    return means | {"all_right": self.all_right, "log_likelihood": self.log_likelihood}
 
 
 class FactoredFidelity(NamedTuple):
@@ -111,8 +121,10 @@ class FactoredFidelity(NamedTuple):
 Fidelity = ContinuousFidelity | DiscreteFidelity | MultiDiscreteFidelity | FactoredFidelity
 
 
-def compare(action: Action, wanted: Tree, chosen: Tree, num_episodes: int) -> Fidelity:
+def compare(action: Action, wanted: Tree, chosen: Tree, log_prob: Tree, num_episodes: int) -> Fidelity:
   """The likeness of ``chosen`` to ``wanted``, leaves ``[M, ...]`` as ``action`` says.
+
+  ``log_prob``: of ``wanted``, ``[M]``, or dicts of each part's; None where there is none.
 
   Raises:
     ValueError: where a choice that was taken is none of the task's.
@@ -120,17 +132,20 @@ def compare(action: Action, wanted: Tree, chosen: Tree, num_episodes: int) -> Fi
   if isinstance(action, Mapping):
     parts = {}
     for path, part in jax.tree_util.tree_leaves_with_path(action):
-      of = functools.partial(functools.reduce, lambda tree, key: tree[key.key], path)
+      of = functools.partial(functools.reduce, lambda tree, key: None if tree is None else tree[key.key], path)
       parts[jax.tree_util.keystr(path, simple=True, separator="/")] = compare(
-        part, of(wanted), of(chosen), num_episodes
+        part, of(wanted), of(chosen), of(log_prob), num_episodes
       )
     return FactoredFidelity(num_episodes, len(jax.tree.leaves(wanted)[0]), parts)
+  likelihood = None if log_prob is None else float(np.mean(log_prob, dtype=np.float64))
   if isinstance(action, Continuous):
-    return _continuous(wanted.reshape(len(wanted), -1), chosen.reshape(len(chosen), -1), num_episodes)
+    found = _continuous(wanted.reshape(len(wanted), -1), chosen.reshape(len(chosen), -1), num_episodes)
+    return found._replace(log_likelihood=likelihood)
   if isinstance(action, MultiDiscrete):
     choices = tuple(_discrete(wanted[:, k], chosen[:, k], n, num_episodes) for k, n in enumerate(action.num_actions))
-    return MultiDiscreteFidelity(num_episodes, len(wanted), choices, float((wanted == chosen).all(axis=1).mean()))
-  return _discrete(wanted, chosen, action.num_actions, num_episodes)
+    all_right = float((wanted == chosen).all(axis=1).mean())
+    return MultiDiscreteFidelity(num_episodes, len(wanted), choices, all_right, likelihood)
+  return _discrete(wanted, chosen, action.num_actions, num_episodes)._replace(log_likelihood=likelihood)
 
 
 def _continuous(wanted: np.ndarray, chosen: np.ndarray, num_episodes: int) -> ContinuousFidelity:

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.evaluation import gymnasium
+from ilx.evaluation import gymnasium, repeated
+from ilx.evaluation.repeated import ACTION_REPEAT, Repeated
 from ilx.types import Continuous, Discrete, Spec, Tree
 
 # Options of the pool, set here; and the folder of assets, which no dataset may choose.
@@ -31,7 +32,9 @@ def slot_seeds(seed: int, num_envs: int) -> np.ndarray:
   return base + np.arange(num_envs)
 
 
-def make(env_id: str, num_envs: int, seed: int, first_slot: int = 0, **env_kwargs: Any) -> Any:
+def make(
+  env_id: str, num_envs: int, seed: int, first_slot: int = 0, batch_size: int | None = None, **env_kwargs: Any
+) -> Any:
   """``num_envs`` environments stepped together, as an EnvPool object with the gymnasium interface.
 
   Args:
@@ -39,24 +42,35 @@ def make(env_id: str, num_envs: int, seed: int, first_slot: int = 0, **env_kwarg
     num_envs: number of environment slots.
     seed: any integer >= 0; see ``slot_seeds``.
     first_slot: the number of the first of these slots, where others play those before it.
-    **env_kwargs: the task's own options, such as ``max_episode_steps``.
+    batch_size: for EnvPool's asynchronous mode: ``recv`` returns what so many slots have made ready. By default all
+      step together.
+    **env_kwargs: the task's own options, such as ``max_episode_steps``; and ``action_repeat``, how often each action
+      is taken (rewards are summed; until the episode ends), unless the task has an option of that name itself.
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.
-    ValueError: for an unknown id or option; the message has the nearest valid ones.
+    ValueError: for an unknown id or option, the message has the nearest valid ones; for a ``batch_size`` out of range,
+      or that cannot be had with gymnasium's tasks or repeated actions.
   """
+  if batch_size is not None and not 1 <= batch_size <= num_envs:
+    raise ValueError(f"batch_size={batch_size} must be 1 to {num_envs}, the number of environments stepped together")
+  asynchronous = batch_size is not None and batch_size < num_envs
   seeds = slot_seeds(seed, num_envs) + first_slot
   if gymnasium.is_one(env_id):
+    if asynchronous:
+      raise ValueError(f"{env_id}: gymnasium's environments step one after the other; leave out batch_size")
     return gymnasium.Pool(env_id, seeds, env_kwargs)
-  envpool = _envpool()
-  _check(envpool, env_id, env_kwargs)
-  first = int(seeds[0])
-  env = envpool.make(env_id, "gymnasium", num_envs=num_envs, seed=first, **env_kwargs)
+  times, env_kwargs = _checked(env_id, env_kwargs)
+  if asynchronous and times > 1:
+    raise ValueError(f"{env_id}: batch_size={batch_size} cannot be had with action_repeat; leave out one of them")
+  env = _envpool().make(
+    env_id, "gymnasium", num_envs=num_envs, batch_size=batch_size or num_envs, seed=int(seeds[0]), **env_kwargs
+  )
   with warnings.catch_warnings():
     # EnvPool makes the spaces on first use, and gymnasium then warns that float64 bounds were rounded to float32.
     warnings.filterwarnings("ignore", message=".*precision lowered")
     _ = env.observation_space, env.action_space
-  return env
+  return Repeated(env, times) if times > 1 else env
 
 
 def spec(env_id: str, **env_kwargs: Any) -> Spec:
@@ -68,12 +82,29 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
   """
   if gymnasium.is_one(env_id):
     return gymnasium.spec(env_id, env_kwargs)
-  envpool = _envpool()
-  _check(envpool, env_id, env_kwargs)
+  _, env_kwargs = _checked(env_id, env_kwargs)
   try:
-    return spec_of(envpool.make_spec(env_id, **env_kwargs))
+    return spec_of(_envpool().make_spec(env_id, **env_kwargs))
   except ValueError as error:
     raise ValueError(f"{env_id}: {error}") from error
+
+
+def time_limit(env_id: str, **env_kwargs: Any) -> int:
+  """The most environment steps of an episode (with ``action_repeat``, of which an action takes several).
+
+  Raises:
+    ImportError: where EnvPool (gymnasium) is not installed.
+    ValueError: for an unknown id or option.
+  """
+  if gymnasium.is_one(env_id):
+    return gymnasium.time_limit(env_id, env_kwargs)
+  _, env_kwargs = _checked(env_id, env_kwargs)
+  return _envpool().make_spec(env_id, **env_kwargs).config.max_episode_steps
+
+
+def library(env_id: str) -> str:
+  """The name, as installed, of the package that has the task: "envpool" or "gymnasium"."""
+  return "gymnasium" if gymnasium.is_one(env_id) else "envpool"
 
 
 def version(env_id: str = "") -> str:
@@ -130,16 +161,20 @@ def _envpool() -> types.ModuleType:
   return envpool
 
 
-def _check(envpool: types.ModuleType, env_id: str, env_kwargs: dict[str, Any]) -> None:
+def _checked(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+  """How often actions are repeated, and EnvPool's own options; raises ValueError for what it does not know."""
+  envpool = _envpool()
   known = envpool.list_all_envs()
   if env_id not in known:
     raise ValueError(f"Unknown environment id {env_id!r}{_nearest(env_id, known)}")
   options = envpool.make_spec(env_id).config._fields
-  for name in env_kwargs:
+  times, rest = (1, env_kwargs) if ACTION_REPEAT in options else repeated.split(env_id, env_kwargs)
+  for name in rest:
     if name in _RESERVED:
       raise ValueError(f"{env_id}: option {name!r} is not the task's to set")
     if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
-      raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, options)}")
+      raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, [*options, ACTION_REPEAT])}")
+  return times, rest
 
 
 def _nearest(name: str, known: Any) -> str:

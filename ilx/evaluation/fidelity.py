@@ -4,14 +4,13 @@ import functools
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
 from ilx.data import views
 from ilx.data.episodes import Episodes, lengths
-from ilx.evaluation import rollout
+from ilx.evaluation import acting
 from ilx.evaluation.closeness import (
   ContinuousFidelity,
   DiscreteFidelity,
@@ -38,7 +37,7 @@ _STEPS, _BYTES = 64, 32 << 20
 
 
 def fidelity(
-  agent: Agent | rollout.Policy,
+  agent: Agent | acting.Policy,
   params: Tree,
   episodes: Episodes,
   *,
@@ -50,12 +49,15 @@ def fidelity(
 ) -> Fidelity:
   """Compares the policy's mode with the action of every transition; of an action of several parts, each part.
 
+  Of agents with ``log_prob`` it also says how likely they find the actions.
+
   The policy sees what it would have seen at play: observations in order, the reward of the step before, and
-  ``is_first``; the actions taken are the data's. Policies without memory see many steps at once, others go through many
-  episodes side by side.
+  ``is_first``; an agent with ``log_prob`` remembers the data's actions as those it has taken (others, if they remember
+  actions at all, their own). Policies without memory see many steps at once, others go through many episodes side by
+  side.
 
   Args:
-    agent: what acts; anything with ``act`` and ``carry``.
+    agent: what acts; anything with ``act`` and ``carry``, and ``log_prob`` where it has one.
     params: of the policy.
     episodes: held out; numpy columns, memory maps or ``Images``. All their transitions count, whatever ``rows`` says.
     action: of the task.
@@ -71,11 +73,12 @@ def fidelity(
   taken = _actions(episodes, action, clip)
   keep = np.ones(episodes.num_episodes, bool) if keep is None else np.asarray(keep)
   rows, is_first = _schedule(episodes, keep, bool(jax.tree.leaves(agent.carry(1))))
-  chosen = _play(agent, params, episodes, rows, is_first, frame_stack, progress)
-  wanted, chosen = jax.tree.map(lambda x: x[rows[rows >= 0]], taken), jax.tree.map(lambda x: x[rows >= 0], chosen)
+  chosen, log_prob = _play(agent, params, episodes, taken, rows, is_first, frame_stack, progress)
+  wanted, there = jax.tree.map(lambda x: x[rows[rows >= 0]], taken), rows >= 0
+  chosen, log_prob = jax.tree.map(lambda x: x[there], chosen), jax.tree.map(lambda x: x[there], log_prob)
   if any(np.isnan(x).any() for x in jax.tree.leaves(chosen)):
     raise ValueError("fidelity: the policy produced NaN actions; look at its parameters")
-  return compare(action, wanted, chosen, int(keep.sum()))
+  return compare(action, wanted, chosen, log_prob, int(keep.sum()))
 
 
 def _actions(episodes: Episodes, action: Action, clip: bool) -> Tree:
@@ -123,23 +126,28 @@ def _schedule(episodes: Episodes, keep: np.ndarray, memory: bool) -> tuple[np.nd
 
 
 def _play(
-  agent: Agent | rollout.Policy,
+  agent: Agent | acting.Policy,
   params: Tree,
   episodes: Episodes,
+  taken: Tree,
   rows: np.ndarray,
   is_first: np.ndarray,
   frame_stack: int,
   progress: Callable[[float], None] | None,
-) -> Tree:
-  """The policy's actions ``[T, B, ...]`` at ``rows``; where those are -1, they mean nothing."""
+) -> tuple[Tree, Tree]:
+  """The policy's actions ``[T, B, ...]`` at ``rows``, and how likely it finds those ``taken``, ``[T, B]`` or None.
+
+  Where ``rows`` are -1, they mean nothing.
+  """
   total, slots = rows.shape
   reward = np.asarray(episodes.reward, np.float32)
   first = views.bounds(episodes, np.maximum(rows, 0).reshape(-1))[0].reshape(rows.shape)
   leaves = jax.tree.leaves(episodes.observation)
   size = slots * max(1, frame_stack) * sum(math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in leaves)
   at_once = max(1, min(_STEPS, total, _BYTES // size))
-  act, params, carry = _compiled(agent.act), rollout.on_one_device(params), agent.carry(slots)
-  chosen = []
+  act = _compiled(agent.act, getattr(agent, "log_prob", None))
+  params, carry = acting.on_one_device(params), agent.carry(slots)
+  found = []
   for start in range(0, total, at_once):
     # The last piece repeats its last step to be as long as the others: one compilation.
     times = np.minimum(np.arange(start, start + at_once), total - 1)
@@ -149,21 +157,25 @@ def _play(
       np.where(is_first[times], np.float32(0), reward[np.maximum(here - 1, 0)]),
       is_first[times],
     )
-    actions, carry = act(params, carry, steps)
-    chosen.append(jax.tree.map(lambda x, left=total - start: np.asarray(x)[:left], actions))
+    chosen, carry = act(params, carry, steps, jax.tree.map(lambda x, here=here: x[here], taken))
+    found.append(jax.tree.map(lambda x, left=total - start: np.asarray(x)[:left], chosen))
     if progress is not None:
       progress(min(1.0, (start + at_once) / total))
-  return jax.tree.map(lambda *x: np.concatenate(x), *chosen)
+  return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(act: Callable) -> Callable[[Tree, Tree, Step], tuple[Array, Tree]]:
-  def scan(params: Tree, carry: Tree, steps: Step) -> tuple[Array, Tree]:
-    def one(carry: Tree, step: Step) -> tuple[Tree, Any]:
-      action, carry = act(params, carry, step, None)
-      return carry, action
+def _compiled(act: Callable, log_prob: Callable | None) -> Callable[..., tuple[Tree, Tree]]:
+  def scan(params: Tree, carry: Tree, steps: Step, taken: Tree) -> tuple[Tree, Tree]:
+    def one(carry: Tree, given: tuple[Step, Tree]) -> tuple[Tree, tuple[Tree, Tree]]:
+      step, action = given
+      chosen, after = act(params, carry, step, None)
+      if log_prob is None:
+        return after, (chosen, None)
+      likelihood, carry = log_prob(params, carry, step, action)
+      return carry, (chosen, likelihood)
 
-    carry, actions = jax.lax.scan(one, carry, steps)
-    return actions, carry
+    carry, found = jax.lax.scan(one, carry, (steps, taken))
+    return found, carry
 
   return jax.jit(scan)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ilx.evaluation import repeated
 from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Spec, Tree
 
 PREFIX = "gymnasium:"
@@ -23,7 +24,7 @@ class Pool:
   Attributes:
     num_envs: how many.
     spec: what an agent must know about the task.
-    config: ``max_episode_steps``.
+    config: ``max_episode_steps``, in actions.
   """
 
   def __init__(self, env_id: str, seeds: np.ndarray, env_kwargs: Mapping[str, Any]):
@@ -35,7 +36,8 @@ class Pool:
     self._seeds = [int(seed) for seed in seeds]
     self.num_envs = len(seeds)
     self.spec = _spec(env_id, self._envs.single_observation_space, self._envs.single_action_space)
-    self.config = {"max_episode_steps": env_kwargs.get("max_episode_steps", found.max_episode_steps)}
+    times, _ = repeated.split(env_id, env_kwargs)
+    self.config = {"max_episode_steps": -(-_limit(found, env_kwargs) // times)}
 
   def reset(self) -> tuple[Tree, dict[str, Any]]:
     """The first observations ``[num_envs, O]``."""
@@ -68,6 +70,11 @@ def spec(env_id: str, env_kwargs: Mapping[str, Any]) -> Spec:
     env.close()
 
 
+def time_limit(env_id: str, env_kwargs: Mapping[str, Any]) -> int:
+  """The most environment steps of an episode; raises what ``spec`` raises."""
+  return _limit(_registered(env_id, env_kwargs), env_kwargs)
+
+
 def version() -> str:
   """As it is told beside scores."""
   return f"gymnasium {_gymnasium().__version__}"
@@ -91,16 +98,39 @@ def _registered(env_id: str, env_kwargs: Mapping[str, Any]) -> Any:
     found = _gymnasium().spec(name)
   except _gymnasium().error.Error as error:
     raise ValueError(f"Unknown environment id {env_id!r}: {error}") from error
-  if env_kwargs.get("max_episode_steps", found.max_episode_steps) is None:
+  if _limit(found, env_kwargs) is None:
     raise ValueError(f"{env_id} has no time limit; set one: env_kwargs={{'max_episode_steps': 1000}}")
   return found
 
 
+def _limit(found: Any, env_kwargs: Mapping[str, Any]) -> int | None:
+  return env_kwargs.get("max_episode_steps", found.max_episode_steps)
+
+
 def _make(env_id: str, env_kwargs: Mapping[str, Any]) -> Any:
+  times, options = repeated.split(env_id, env_kwargs)
   try:
-    return _gymnasium().make(env_id.removeprefix(PREFIX), **env_kwargs)
+    env = _gymnasium().make(env_id.removeprefix(PREFIX), **options)
   except (TypeError, _gymnasium().error.Error) as error:
-    raise ValueError(f"{env_id} could not be made with {dict(env_kwargs)}: {error}") from error
+    raise ValueError(f"{env_id} could not be made with {options}: {error}") from error
+  return _repeating(env, times) if times > 1 else env
+
+
+def _repeating(env: Any, times: int) -> Any:
+  """The environment, taking every action so often; as `repeated.Repeated`, which needs steps of some slots alone."""
+
+  class Repeating(_gymnasium().Wrapper):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+      total, told = np.float32(0), {}
+      for _ in range(times):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        total += np.float32(reward)
+        told = {name: max(told.get(name, 0), info[name]) for name in repeated.SUCCESS if name in info}
+        if terminated or truncated:
+          break
+      return observation, total, terminated, truncated, info | told
+
+  return Repeating(env)
 
 
 def _spec(env_id: str, observation: Any, action: Any) -> Spec:

@@ -1,7 +1,5 @@
 """Collecting whole episodes from a rollout of many environment slots."""
 
-import itertools
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,35 +36,43 @@ class Trajectories:
   def __init__(self, num_envs: int, episodes: int, on_episode: Callable[[int, Episode], None]):
     self._on_episode = on_episode
     self._episodes = episodes
-    self._steps: deque[list[Tree]] = deque()  # [observation, action, reward, observation after]
-    self._base = 0  # time of the oldest batch kept
-    self._start = np.zeros(num_envs, np.int64)
+    # Of every slot's episode so far: batches of observations and of actions, and the slot's row in them.
+    self._acted: list[list[tuple[Tree, Tree, int]]] = [[] for _ in range(num_envs)]
+    self._rewards: list[list[np.float32]] = [[] for _ in range(num_envs)]
+    self._now: list[tuple[Tree, int]] = [((), 0)] * num_envs
     self._done = np.arange(num_envs) >= episodes
     self._waiting: dict[int, Episode] = {}
     self._next = 0
 
-  def before(self, observation: Tree, action: Tree) -> None:
-    """Notes what all slots saw and did."""
-    self._steps.append([observation, action])
+  def before(self, slots: np.ndarray, observation: Tree, action: Tree) -> None:
+    """Notes what these slots saw and did, leaves ``[len(slots), ...]``."""
+    for row, slot in enumerate(slots.tolist()):
+      if not self._done[slot]:
+        self._acted[slot].append((observation, action, row))
 
-  def after(self, observation: Tree, reward: np.ndarray, is_first: np.ndarray) -> None:
-    """Notes what came of it; where ``is_first`` the action did not count and an episode starts."""
-    self._steps[-1] += [reward, observation]
-    now = self._base + len(self._steps)
-    self._start[is_first] = now
-    needed = np.min(self._start, initial=now, where=~self._done)
-    while self._base < needed:
-      self._steps.popleft()
-      self._base += 1
+  def after(self, slots: np.ndarray, observation: Tree, reward: np.ndarray, is_first: np.ndarray) -> None:
+    """Notes what came to these slots; where ``is_first`` the action before did not count and an episode starts."""
+    for row, (slot, first) in enumerate(zip(slots.tolist(), is_first.tolist(), strict=True)):
+      if first:
+        self._acted[slot].clear()
+        self._rewards[slot].clear()
+      else:
+        self._rewards[slot].append(reward[row])
+      self._now[slot] = (observation, row)
 
   def end(self, slot: int, index: int, is_terminal: bool) -> None:
-    """Notes that the slot's episode, number ``index``, ended with the latest step."""
-    steps = list(itertools.islice(self._steps, int(self._start[slot]) - self._base, None))
-    observations = [step[0] for step in steps] + [steps[-1][3]]
+    """Notes that the slot's episode, number ``index``, ended with what came last."""
+    acted, (last, last_row) = self._acted[slot], self._now[slot]
+    rows = [row for _, _, row in acted]
+    observations, actions = [observation for observation, _, _ in acted], [action for _, action, _ in acted]
+
+    def column(batches: list[Tree], rows: list[int]) -> Tree:
+      return jax.tree.map(lambda *x: np.stack([one[row] for one, row in zip(x, rows, strict=True)]), *batches)
+
     self._waiting[int(index)] = Episode(
-      observation=jax.tree.map(lambda *rows: np.stack([row[slot] for row in rows]), *observations),
-      action=jax.tree.map(lambda *rows: np.stack([row[slot] for row in rows]), *(step[1] for step in steps)),
-      reward=np.stack([step[2][slot] for step in steps]),
+      observation=column([*observations, last], [*rows, last_row]),
+      action=column(actions, rows),
+      reward=np.stack(self._rewards[slot]),
       is_terminal=is_terminal,
     )
     self._done[slot] = index + len(self._done) >= self._episodes

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.evaluation import environments, gymnasium, rollout
+from ilx.evaluation import environments, gymnasium, playing, repeated
+from ilx.evaluation.acting import Policy
 from ilx.evaluation.trajectories import Episode
 from ilx.types import Agent, Tree
 
@@ -25,6 +26,8 @@ _STEPS_PER_SECOND = {
 }  # fmt: skip
 _DEFAULT_STEPS_PER_SECOND = 30
 _MAX_FPS = 32
+# Episodes of one video.
+_MOST = 64
 # A second of video takes about a second to draw without a GPU.
 _TIMEOUT_SECONDS = 180
 
@@ -32,27 +35,31 @@ _log = logging.getLogger(__name__)
 
 
 def record_video(
-  agent: Agent | rollout.Policy,
+  agent: Agent | Policy,
   params: Tree,
   env_id: str,
   path: str | os.PathLike,
   *,
   seed: int = 0,
+  episodes: int = 1,
   max_seconds: float = 10.0,
   env_kwargs: dict[str, Any] | None = None,
   sample: bool = False,
 ) -> pathlib.Path | None:
-  """Plays one episode and writes its first ``max_seconds``, in real time, as an MP4 (H.264) that browsers play.
+  """Plays episodes and writes their first ``max_seconds``, in real time, as an MP4 (H.264) that browsers play.
 
-  The episode is played here, then replayed and drawn in another process, which may die without harm. MuJoCo's tasks
-  need EGL, from a GPU's driver or from Mesa, which draws without a GPU; no display is needed.
+  One is drawn large, several side by side in a grid. They are played here, then replayed and drawn in another process,
+  which may die without harm. MuJoCo's tasks need EGL, from a GPU's driver or from Mesa, which draws without a GPU; no
+  display is needed.
 
   Args:
     agent: only ``act`` and ``carry`` are used.
     params: what ``act`` takes.
     env_id: EnvPool's name of the task, or ``"gymnasium:..."``.
     path: of the video; its folder is made. A video that is there stays until the new one is complete.
-    seed: any integer >= 0, of the environment and the sampled actions. The start is slot 0's in ``evaluate``.
+    seed: any integer >= 0, of the environments and the sampled actions. The starts are those of the first slots in
+      ``evaluate``.
+    episodes: how many, at most 64.
     max_seconds: length in the time of the task.
     env_kwargs: the task's own options.
     sample: draw actions from the policy instead of taking its mode.
@@ -61,26 +68,30 @@ def record_video(
     The path, or None where the task cannot be drawn here; the reason is logged as a warning.
 
   Raises:
-    ValueError: for an unknown ``env_id`` or wrong actions, as ``evaluate``.
+    ValueError: for an unknown ``env_id`` or wrong actions, as ``evaluate``; for ``episodes`` out of range.
   """
+  if not 1 <= episodes <= _MOST:
+    raise ValueError(f"a video shows 1 to {_MOST} episodes, not {episodes}")
   path = pathlib.Path(path).absolute()
   env_kwargs = dict(env_kwargs or {})
   rate = _STEPS_PER_SECOND.get(env_id.removeprefix(gymnasium.PREFIX).rsplit("-", 1)[0], _DEFAULT_STEPS_PER_SECOND)
   stride = -(-rate // _MAX_FPS)
-  episode, env_seed = _play(agent, params, env_id, seed, max(1, round(max_seconds * rate)), env_kwargs, sample)
+  played = _play(agent, params, env_id, seed, episodes, max(1, round(max_seconds * rate)), env_kwargs, sample)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f".{path.name}.{os.getpid()}.part")
+  times, options = _repeats(env_id, env_kwargs)
   job = {
     "env_id": env_id,
-    "env_kwargs": env_kwargs,
-    "seed": env_seed,
+    "env_kwargs": options,
+    "action_repeat": times,
     "stride": stride,
     "fps": round(rate / stride),
     "path": str(part),
-    "is_terminal": episode.is_terminal,
+    "seeds": environments.slot_seeds(seed, episodes).tolist(),
+    "is_terminal": [episode.is_terminal for episode in played],
   }
   try:
-    failure = _render(job, episode)
+    failure = _render(job, played)
     if failure:
       _log.warning("No video of %s: %s", env_id, failure)
       return None
@@ -90,26 +101,42 @@ def record_video(
   return path
 
 
+def _repeats(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+  """How often the replay takes each action, and the options of its environments."""
+  env = environments.make(env_id, 1, 0, **env_kwargs)
+  mine = isinstance(env, repeated.Repeated) or gymnasium.is_one(env_id)
+  return repeated.split(env_id, env_kwargs) if mine else (1, env_kwargs)
+
+
 def _play(
-  agent: Agent | rollout.Policy, params: Tree, env_id: str, seed: int, max_steps: int, env_kwargs: dict, sample: bool
-) -> tuple[Episode, int]:
-  """The start of an episode, and the seed that the environment made it from."""
-  env = environments.make(env_id, 1, seed, **env_kwargs)
-  limit = min(max_steps, env.config["max_episode_steps"])
-  env = environments.make(env_id, 1, seed, **{**env_kwargs, "max_episode_steps": limit})
-  episodes: list[Episode] = []
+  agent: Agent | Policy,
+  params: Tree,
+  env_id: str,
+  seed: int,
+  episodes: int,
+  max_steps: int,
+  env_kwargs: dict[str, Any],
+  sample: bool,
+) -> list[Episode]:
+  """The starts of episodes, one of every slot."""
+  limit = min(max_steps, environments.time_limit(env_id, **env_kwargs))
+  env = environments.make(env_id, episodes, seed, **{**env_kwargs, "max_episode_steps": limit})
+  found: list[Episode] = []
   key = jax.random.key(seed) if sample else None
-  rollout.play(agent, params, env, episodes=1, key=key, on_episode=lambda _, episode: episodes.append(episode))
-  return episodes[0], int(environments.slot_seeds(seed, 1)[0])
+  playing.play(agent, params, env, episodes=episodes, key=key, on_episode=lambda _, episode: found.append(episode))
+  return found
 
 
-def _render(job: dict[str, Any], episode: Episode) -> str | None:
+def _render(job: dict[str, Any], episodes: list[Episode]) -> str | None:
   """Runs ``render.py``; what went wrong in one line, or None."""
-  if isinstance(episode.action, dict):
+  if isinstance(episodes[0].action, dict):
     return "actions of several parts are not drawn"
+  # The pictures of several are a quarter of the size.
+  timeout = _TIMEOUT_SECONDS * max(1.0, len(episodes) / 4)
   with tempfile.TemporaryDirectory(prefix="ilx-video-") as folder:
     pathlib.Path(folder, "job.json").write_text(json.dumps(job))
-    np.savez(pathlib.Path(folder, "episode.npz"), action=episode.action, reward=episode.reward)
+    columns = {f"{name}_{i}": getattr(one, name) for i, one in enumerate(episodes) for name in ("action", "reward")}
+    np.savez(pathlib.Path(folder, "episodes.npz"), **columns)
     program = pathlib.Path(__file__).with_name("render.py")
     try:
       done = subprocess.run(
@@ -120,10 +147,10 @@ def _render(job: dict[str, Any], episode: Episode) -> str | None:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=_TIMEOUT_SECONDS,
+        timeout=timeout,
       )
     except subprocess.TimeoutExpired:
-      return f"drawing took more than {_TIMEOUT_SECONDS} s"
+      return f"drawing took more than {timeout:.0f} s"
     except OSError as error:
       return f"{sys.executable} could not be started ({error})"
   # MuJoCo's error handler exits with status 1 or, in some versions, 0.

@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ilx.networks.distributions import Categorical, Normal
+from ilx.networks.distributions import Categorical, Deterministic, Normal
 from ilx.types import Tree
+
+
+def log_probs(dist: Any, action: Tree) -> Tree:
+  """Log-likelihoods ``[...]`` of an action, part by part; None of points, which have no density."""
+  if isinstance(dist, Factored):
+    return {name: log_probs(part, action[name]) for name, part in dist.parts.items()}
+  return None if isinstance(dist, Deterministic) else dist.log_prob(action)
 
 
 @struct.dataclass

@@ -204,6 +204,22 @@ class AgentConformance:
     _, actions = jax.jit(play)(case.train(2).params, case.agent.carry(BATCH_SIZE))
     assert all(x.shape[:2] == (3, BATCH_SIZE) for x in jax.tree.leaves(actions))
 
+  def test_log_prob_remembers_what_was_done(self):
+    """One float32 for every environment (and part), none of them NaN; after act's own action its carry is act's."""
+    case = _case(type(self))
+    if case.agent.log_prob is None:
+      raise unittest.SkipTest("the agent has no log_prob")
+    log_prob = jax.jit(case.agent.log_prob)
+    params, carry = case.train(2).params, case.agent.carry(BATCH_SIZE)
+    for i in range(3):
+      step = self._step(is_first=i == 0, seed=i)
+      action, after = case.act(params, carry, step, None)
+      found, carry = log_prob(params, carry, step, action)
+      _assert_close(carry, after, self.tolerance)
+      for leaf in jax.tree.leaves(found):
+        assert leaf.shape == (BATCH_SIZE,) and leaf.dtype == jnp.float32
+        assert not bool(jnp.any(jnp.isnan(leaf)))
+
 
 def _assert_legal(spec: Continuous | Discrete | MultiDiscrete, action: jax.Array) -> None:
   if isinstance(spec, Continuous):

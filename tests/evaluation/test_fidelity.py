@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx import testing
+from ilx import agents, testing
 from ilx.agents import bc
 from ilx.data import episodes as episodes_lib
 from ilx.data.mixing import mixture
+from ilx.evaluation.acting import Policy
 from ilx.evaluation.fidelity import fidelity
-from ilx.evaluation.rollout import Policy
-from ilx.types import Continuous, Discrete, MultiDiscrete
+from ilx.types import Continuous, Discrete, MultiDiscrete, Spec, Step
 
 # By its path: the function has the module's name.
 fidelity_lib = importlib.import_module("ilx.evaluation.fidelity")
@@ -30,6 +30,10 @@ def _episodes(lengths, action, observation=None, reward=None):
     is_terminal=np.zeros(steps, bool),
     starts=starts,
   )
+
+
+def data_spec(data, action):
+  return Spec(jax.ShapeDtypeStruct(data.observation.shape[1:], np.float32), action)
 
 
 def _stateless(act):
@@ -204,3 +208,73 @@ def test_what_cannot_be_compared_is_said():
     fidelity(choose, (), integers, action=Discrete(2))
   with pytest.raises(ValueError, match="no transition"):
     fidelity(choose, (), _episodes([0], lambda n: np.zeros(n, np.int32)), action=Discrete(2))
+
+
+def _initial(agent, data):
+  batch = agent.view.take(agent.view.prepare(data), np.arange(2))
+  return jax.jit(agent.init)(jax.random.key(0), batch).params
+
+
+def test_likelihood_of_choices_by_hand():
+  """All probabilities of an observation add up to one; the mean is over the transitions."""
+  data = _episodes([4, 1], lambda n: np.array([0, 2, 1, 2, 9, 0, 9], np.int32))
+  agent = bc(data_spec(data, Discrete(3)), hidden=(4,))
+  params = _initial(agent, data)
+  step = Step(data.observation, data.reward, np.zeros(7, bool))
+  each = np.stack([agent.log_prob(params, (), step, np.full(7, a))[0] for a in range(3)], axis=1)
+  np.testing.assert_allclose(np.exp(each).sum(axis=1), 1.0, rtol=1e-5)
+  found = fidelity(agent, params, data, action=Discrete(3))
+  expected = np.mean([each[0, 0], each[1, 2], each[2, 1], each[3, 2], each[5, 0]])
+  assert found.log_likelihood == found.scores["log_likelihood"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_likelihood_is_of_actions_between_minus_one_and_one():
+  """A Gaussian about the policy's mode with a standard deviation of one, as it is at first."""
+  data = _episodes([3], lambda n: np.array([[1, 5], [2, 5], [6, 4], [99, 99]], np.float32))
+  action = Continuous([-10, 0], [10, 8])
+  agent = bc(data_spec(data, action), head="gaussian", hidden=(4,))
+  params = _initial(agent, data)
+  found = fidelity(agent, params, data, action=action)
+  step = Step(data.observation[:3], data.reward[:3], np.zeros(3, bool))
+  unit = lambda x: 2 * (np.asarray(x) - [-10, 0]) / [20, 8] - 1  # noqa: E731
+  z = unit(data.action[:3]) - unit(agent.act(params, (), step, None)[0])
+  expected = np.mean(np.sum(-0.5 * z**2 - 0.5 * np.log(2 * np.pi), axis=1))
+  assert found.log_likelihood == pytest.approx(expected, rel=1e-4)
+
+
+def test_points_have_no_likelihood():
+  data = _episodes([3], lambda n: {"a": np.zeros((n, 1), np.float32), "b": np.array([0, 1, 1, 9], np.int32)})
+  action = {"a": Continuous([-1], [1]), "b": Discrete(2)}
+  agent = bc(data_spec(data, action), hidden=(4,))  # deterministic where it can be
+  found = fidelity(agent, _initial(agent, data), data, action=action)
+  assert found.parts["a"].log_likelihood is None
+  assert found.parts["b"].log_likelihood < 0
+  assert found.scores["a/log_likelihood"] is None
+  policy = _stateless(lambda step: {"a": jnp.zeros((len(step.reward), 1)), "b": jnp.zeros(len(step.reward), jnp.int32)})
+  assert fidelity(policy, (), data, action=action).parts["b"].log_likelihood is None
+
+
+@pytest.mark.parametrize("name", ["bc_transformer", "dt"])
+def test_a_memory_holds_the_datas_actions(name):
+  """Step by step it is the likelihood of whole windows, which the loss has: the policy's own choices play no part."""
+  data = _episodes(
+    [5, 5],
+    lambda n: np.array([0, 2, 1, 2, 2, 9, 1, 0, 0, 2, 1, 9], np.int32),
+    reward=lambda n: np.array([1, 2, 0, 0, 1, 9, 0, 3, 1, 0, 0, 9], np.float32),
+  )
+  spec = data_spec(data, Discrete(3))
+  options = {"length": 5, "layers": 2, "width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}
+  if name == "dt":  # both episodes earn 4
+    agent = agents.dt(spec, target_return=4.0, return_scale=1.0, **options)
+  else:
+    agent = agents.bc_transformer(spec, **options)
+  prepared = agent.view.prepare(data)
+  # Of the decision transformer, whose windows are padded on the left, those that end with the episode's last action.
+  windows = agent.view.take(prepared, np.array([0, 6]))
+  assert windows.mask.all()
+  state = jax.jit(agent.init)(jax.random.key(0), windows)
+  _, metrics = jax.jit(agent.update)(state, windows)
+  found = fidelity(agent, state.params, data, action=Discrete(3))
+  assert found.log_likelihood == pytest.approx(-float(metrics["loss"]), rel=1e-4)
+  own, _ = agent.act(state.params, agent.carry(2), Step(data.observation[[0, 6]], np.zeros(2), np.ones(2, bool)), None)
+  assert own.tolist() != [0, 1]  # it would not have begun as the data did

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.evaluation import environments, render, rollout, video
-from ilx.evaluation.rollout import Policy, evaluate, play, random_policy
-from ilx.types import Continuous, Discrete, MultiDiscrete
+from ilx.evaluation import environments, render, video
+from ilx.evaluation.acting import Policy, random_policy
+from ilx.evaluation.playing import play
+from ilx.evaluation.rollout import evaluate
+from ilx.types import Continuous, Discrete, MultiDiscrete, Step
 
 BALANCE = Policy(
   lambda params, carry, step, key: ((step.observation[:, 2] + step.observation[:, 3] > 0).astype(jnp.int32), carry),
@@ -131,7 +133,7 @@ def test_dicts_of_observations_and_of_actions():
 
 def test_uniform_actions_of_every_part():
   spec = environments.spec("gymnasium:Arcade-v0")
-  step = rollout.Step({}, jnp.zeros(500), jnp.zeros(500, bool))
+  step = Step({}, jnp.zeros(500), jnp.zeros(500, bool))
   action, _ = random_policy(spec).act((), (), step, jax.random.key(0))
   assert action["stick"].shape == (500, 2) and float(jnp.abs(action["stick"]).max()) > 1.9
   assert [set(np.asarray(column)) for column in action["buttons"].T] == [{0, 1}, {0, 1, 2, 3, 4}]
@@ -181,16 +183,17 @@ def test_a_replay_is_drawn_and_checked(tmp_path):
   env = environments.make("gymnasium:Lamp-v0", 1, 5)
   play(policy, (), env, episodes=1, key=jax.random.key(0), on_episode=lambda _, episode: episodes.append(episode))
   (episode,) = episodes
-  job = {"env_id": "gymnasium:Lamp-v0", "env_kwargs": {}, "seed": int(environments.slot_seeds(5, 1)[0])}
-  job |= {"stride": 1, "fps": 10, "path": str(tmp_path / "episode.mp4"), "is_terminal": episode.is_terminal}
+  job = {"env_id": "gymnasium:Lamp-v0", "env_kwargs": {}, "seeds": environments.slot_seeds(5, 1).tolist()}
+  job |= {"action_repeat": 1, "stride": 1, "fps": 10, "path": str(tmp_path / "episode.mp4")}
+  job |= {"is_terminal": [episode.is_terminal]}
   (tmp_path / "job.json").write_text(json.dumps(job))
-  np.savez(tmp_path / "episode.npz", action=episode.action, reward=episode.reward)
+  np.savez(tmp_path / "episodes.npz", action_0=episode.action, reward_0=episode.reward)
   render.main(tmp_path)
   with av.open(job["path"]) as container:
     frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])]
   assert len(frames) == 1 + len(episode.action) + 10  # the last stays for a second
   assert abs(float(frames[1][100:].mean()) - episode.observation[1, 0]) < 3  # what the first action led to
-  np.savez(tmp_path / "episode.npz", action=episode.action, reward=episode.reward + 1)
+  np.savez(tmp_path / "episodes.npz", action_0=episode.action, reward_0=episode.reward + 1)
   with pytest.raises(RuntimeError, match="the replay earned"):
     render.main(tmp_path)
 

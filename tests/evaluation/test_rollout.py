@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import weakref
 
 import envpool
 import jax
@@ -8,8 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.evaluation import environments, rollout
-from ilx.evaluation.rollout import Policy, evaluate, play, random_policy
+import ilx
+from ilx.evaluation import environments, playing
+from ilx.evaluation.acting import Policy, random_policy
+from ilx.evaluation.playing import play
+from ilx.evaluation.rollout import evaluate
+from ilx.testing import fake_episodes
+from ilx.types import Step
 
 
 def _policy(choose):
@@ -161,7 +167,7 @@ def test_same_seed_same_bits():
 
 def test_random_policy_covers_the_actions():
   spec = environments.spec("LunarLander-v3")
-  step = rollout.Step(np.zeros((4000, 8)), np.zeros(4000), np.zeros(4000, bool))
+  step = Step(np.zeros((4000, 8)), np.zeros(4000), np.zeros(4000, bool))
   action, _ = random_policy(spec).act(None, (), step, jax.random.key(0))
   np.testing.assert_allclose(np.bincount(action) / 4000, 0.25, atol=0.03)
   action, _ = random_policy(environments.spec("Pendulum-v1")).act(None, (), step, jax.random.key(0))
@@ -234,14 +240,14 @@ def test_wrong_actions_are_refused(env_id, choose, message):
 
 
 def test_progress_rises_to_one(monkeypatch):
-  monkeypatch.setattr(rollout, "_REPORT_SECONDS", 0.0)
+  monkeypatch.setattr(playing, "_REPORT_SECONDS", 0.0)
   seen = []
   evaluate(
     BANG, None, "Pendulum-v1", episodes=5, num_envs=2, progress=seen.append, env_kwargs={"max_episode_steps": 10}
   )
   assert seen == sorted(seen)
   assert len(seen) > 20
-  assert seen[0] == pytest.approx(2 * 1 / 10 / 5)
+  assert seen[:2] == [0.0, pytest.approx(2 * 1 / 10 / 5)]
   assert seen[-1] == 1.0
 
 
@@ -249,17 +255,23 @@ def test_memory_of_trajectories_is_bounded():
   """One slot's episode after the other: batches that nobody needs any more are let go."""
   from ilx.evaluation.trajectories import Trajectories
 
-  collected = []
+  class Batch(np.ndarray):
+    """Can be referred to weakly."""
+
+  collected, batches = [], []
   trajectories = Trajectories(2, 100, lambda i, episode: collected.append(i))
-  is_first = np.zeros(2, bool)
+  is_first, slots = np.zeros(2, bool), np.arange(2)
   for t in range(200):
-    trajectories.before(np.full((2, 1), t), np.zeros(2, int))
-    trajectories.after(np.full((2, 1), t + 1), np.zeros(2), is_first)
+    batch = np.full((2, 1), t).view(Batch)
+    batches.append(weakref.ref(batch))
+    trajectories.before(slots, batch, np.zeros(2, int))
+    trajectories.after(slots, np.full((2, 1), t + 1), np.zeros(2), is_first)
     is_first = np.full(2, t % 4 == 3)
     if is_first[0]:
       for slot in range(2):
         trajectories.end(slot, 2 * (t // 4) + slot, False)
-    assert len(trajectories._steps) <= 6
+    del batch
+    assert sum(kept() is not None for kept in batches) <= 6
   assert collected == list(range(100))
 
 
@@ -307,3 +319,50 @@ def test_success_is_what_the_environment_tells_at_any_step():
   assert result.successes.tolist() == [found[i % 3][i // 3] for i in range(episodes)]
   assert 0 < result.successes.sum() < episodes
   assert evaluate(STAY, None, "CartPole-v1", episodes=2).successes is None
+
+
+def test_slots_that_step_apart_play_the_same_episodes():
+  """The policy remembers something of every episode, and acts for two of five slots at a time."""
+  kwargs = {"num_envs": 5, "episodes": 23, "seed": 2}
+  together, returns, lengths = _episodes_of(HALF_GOOD, "CartPole-v1", **kwargs)
+  apart, returns_apart, lengths_apart = _episodes_of(HALF_GOOD, "CartPole-v1", batch_size=2, **kwargs)
+  assert 8 < min(lengths) < 20 < 400 < max(lengths)  # very uneven
+  np.testing.assert_array_equal(returns_apart, returns)
+  np.testing.assert_array_equal(lengths_apart, lengths)
+  for one, other in zip(apart, together, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+  result = evaluate(HALF_GOOD, None, "CartPole-v1", batch_size=2, **kwargs)
+  np.testing.assert_array_equal(result.returns, returns)
+
+
+def test_a_transformer_remembers_each_slot_that_steps_apart():
+  spec = environments.spec("CartPole-v1")
+  agent = ilx.agents.bc_transformer(spec, length=4, layers=1, width=16, heads=2)
+  batch = agent.view.take(agent.view.prepare(fake_episodes(spec)), np.arange(4))
+  params = jax.jit(agent.init)(jax.random.key(3), batch).params
+  kwargs = {"num_envs": 4, "episodes": 8, "env_kwargs": {"max_episode_steps": 40}}
+  together, apart = (evaluate(agent, params, "CartPole-v1", batch_size=size, **kwargs) for size in (None, 3))
+  np.testing.assert_array_equal(apart.lengths, together.lengths)
+  assert len(set(together.lengths)) > 2
+
+
+def test_the_noise_of_slots_that_step_apart_is_their_own():
+  policy = random_policy(environments.spec("Pendulum-v1"))
+  kwargs = {"num_envs": 4, "episodes": 9, "sample": True, "batch_size": 3, "env_kwargs": {"max_episode_steps": 7}}
+  first, second = (evaluate(policy, None, "Pendulum-v1", seed=1, **kwargs) for _ in range(2))
+  np.testing.assert_array_equal(first.returns, second.returns)
+  collected = []
+  env = environments.make("Pendulum-v1", 4, 1, 0, 3, max_episode_steps=7)
+  play(policy, None, env, episodes=9, key=jax.random.key(1), on_episode=lambda _, e: collected.append(e.action))
+  assert len(np.unique(np.concatenate(collected))) == 9 * 7
+
+
+@pytest.mark.parametrize(("env_id", "kwargs", "message"), [
+  ("CartPole-v1", {"num_envs": 4, "batch_size": 5}, "batch_size=5 must be 1 to 4"),
+  ("CartPole-v1", {"num_envs": 4, "batch_size": 0}, "batch_size=0 must be 1 to 4"),
+  ("CartPole-v1", {"num_envs": 4, "batch_size": 2, "env_kwargs": {"action_repeat": 2}}, "leave out one of them"),
+  ("gymnasium:CartPole-v1", {"num_envs": 4, "batch_size": 2}, "leave out batch_size"),
+])  # fmt: skip
+def test_batches_that_cannot_be_had(env_id, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    evaluate(STAY, None, env_id, episodes=8, **kwargs)

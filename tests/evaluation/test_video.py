@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ilx.evaluation import environments, render, video
-from ilx.evaluation.rollout import Policy, evaluate
+from ilx.evaluation.acting import Policy
+from ilx.evaluation.rollout import evaluate
 
 LEFT = Policy(lambda params, carry, step, key: (jnp.zeros(1, jnp.int32), carry), lambda batch_size: ())
 TROT = Policy(lambda params, carry, step, key: (step.observation[:, 2:8] * 0.5, carry), lambda batch_size: ())
@@ -76,11 +77,48 @@ def test_a_replay_that_differs_is_refused(tmp_path):
 
   seed = int(environments.slot_seeds(0, 1)[0])
   env = envpool.make("CartPole-v1", "gymnasium", num_envs=1, seed=seed, render_mode="rgb_array")
-  frames = render._frames(env, np.zeros(3, np.int32), np.asarray([1.0, 1.0, 0.5]), 1, False)
+  frames = render._frames(
+    env, np.zeros(3, np.int32), np.asarray([1.0, 1.0, 0.5]), False, stride=1, repeat=1, small=False
+  )
   with pytest.raises(RuntimeError, match=r"earned 1.0 at step 3, the episode 0.5"):
     list(frames)
 
 
 def test_small_pictures_are_enlarged_and_sides_are_even():
-  image = render._captioned(np.zeros((33, 81, 3), np.uint8), "step 0")
+  image = render._captioned(np.zeros((33, 81, 3), np.uint8), "step 0", False)
   assert image.size == (244, 100 + 24)
+
+
+def test_several_episodes_in_a_grid(tmp_path):
+  """Three episodes of unequal length: two columns, two rows, as long as the longest."""
+  lean = Policy(lambda params, carry, step, key: ((step.observation[:, 2] > 0).astype(jnp.int32), carry), lambda n: ())
+  path = video.record_video(lean, None, "CartPole-v1", tmp_path / "episodes.mp4", seed=3, episodes=3, max_seconds=2)
+  lengths = evaluate(lean, None, "CartPole-v1", episodes=3, seed=3).lengths
+  assert len(set(lengths.tolist())) == 3
+  with av.open(str(path)) as container:
+    stream = container.streams.video[0]
+    frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    fps = round(float(stream.average_rate))
+  assert frames[0].shape == (2 * (200 + 18), 2 * 300, 3)  # half of what CartPole draws, and a line of text
+  assert abs(len(frames) - (1 + -(-min(max(lengths), 100) // 2) + fps)) <= 1
+  cells = [frames[-1][row : row + 200, column : column + 300] for row in (18, 236) for column in (0, 300)]
+  brightness = [float(cell.mean()) for cell in cells]
+  longest = int(np.argmax(lengths))
+  assert all(b < 0.7 * brightness[longest] for i, b in enumerate(brightness[:3]) if i != longest)  # over: darker
+  assert brightness[3] < 30  # there is no fourth
+
+
+def test_repeated_actions_are_drawn_at_every_step(tmp_path):
+  path = video.record_video(LEFT, None, "CartPole-v1", tmp_path / "e.mp4", env_kwargs={"action_repeat": 4})
+  plain = video.record_video(LEFT, None, "CartPole-v1", tmp_path / "plain.mp4")
+  counts = []
+  for one in (path, plain):
+    with av.open(str(one)) as container:
+      counts.append(sum(1 for _ in container.decode(container.streams.video[0])))
+  assert counts[0] == counts[1]  # pushed left all the time, four at a time or one
+
+
+@pytest.mark.parametrize("episodes", [0, 65])
+def test_too_many_episodes(tmp_path, episodes):
+  with pytest.raises(ValueError, match=f"1 to 64 episodes, not {episodes}"):
+    video.record_video(LEFT, None, "CartPole-v1", tmp_path / "episode.mp4", episodes=episodes)

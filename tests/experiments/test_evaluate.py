@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import av
 import pytest
 
 from experiments import run, trained
@@ -73,6 +74,22 @@ def test_visitation_is_told(cloned):
   found = score["visitation"]
   assert found["distance"] > 0 and found["within"] > 0
   assert f"visitation {found['distance']:.3f}" in ended.stdout
+
+
+def test_a_grid_of_episodes_and_slots_that_step_apart(cloned):
+  """The returns stay the same; the pictures are of the first seed's first episodes."""
+  workdir, result = cloned
+  output = workdir / "apart.json"
+  ended = _evaluate(f"--workdir={workdir}", "--episodes=5", "--batch_size=2", "--video=3", f"--output={output}")
+  assert ended.returncode == 0, ended.stderr
+  (score,) = json.loads(output.read_text())["scores"]
+  assert score["returns"] == [list(one["returns"]) for one in result["per_seed"]]
+  assert f"video: {workdir / 'episodes.mp4'}" in ended.stdout
+  with av.open(str(workdir / "episodes.mp4")) as container:
+    frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])]
+  assert frames[0].shape == (2 * (200 + 18), 2 * 300, 3)
+  longest = max(result["per_seed"][0]["lengths"][:3])
+  assert len(frames) == 1 + -(-longest // 2) + 25  # every other step, and a second of the last
 
 
 def test_another_checkpoint_and_task(cloned):

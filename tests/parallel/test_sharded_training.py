@@ -8,7 +8,7 @@ import pytest
 
 import ilx
 from ilx import agents, parallel, testing
-from ilx.evaluation import rollout
+from ilx.evaluation import acting
 from ilx.parallel import mesh as mesh_lib
 from ilx.parallel import placement
 
@@ -39,7 +39,7 @@ def resumed(agent, tmp_path_factory):
   given, options = [], {"batch_size": BATCH, "rules": RULES, "workdir": tmp_path_factory.mktemp("run")}
   ilx.train(agent, EPISODES, steps=STEPS // 2, mesh=parallel.make_mesh(fsdp=4, tensor=2), **options)
   mesh = parallel.make_mesh(data=2, fsdp=2, tensor=2)
-  evaluate = lambda params, step: given.append(rollout.on_one_device(params)) or {}  # noqa: E731
+  evaluate = lambda params, step: given.append(acting.on_one_device(params)) or {}  # noqa: E731
   return ilx.train(agent, EPISODES, steps=STEPS, mesh=mesh, evaluate=evaluate, **options), given, mesh
 
 

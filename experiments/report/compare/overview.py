@@ -9,7 +9,7 @@ from experiments.report import heldout, parts, text
 from experiments.report.compare import progress, scores, words
 from experiments.report.compare.groups import Group
 from experiments.report.run import Run, number
-from ilx.evaluation import gymnasium
+from ilx.evaluation import environments
 
 FEW = 5
 _NAMED = 12
@@ -100,7 +100,8 @@ def environment(group: Group) -> str:
   """``Hopper-v5, EnvPool 1.2.5``; of runs with several versions all of them."""
   if group.env_id is None:
     return "no environment"
-  package, name = ("gymnasium", "gymnasium") if gymnasium.is_one(group.env_id) else ("envpool", "EnvPool")
+  package = environments.library(group.env_id)
+  name = {"envpool": "EnvPool"}.get(package, package)
   versions = sorted({str(v) for run in group.runs if (v := _versions(run).get(package))})
   kwargs = [run.result.get("env_kwargs") or run.config.get("env_kwargs") for run in group.runs]
   known = sorted({str(value) for value in kwargs if value})
