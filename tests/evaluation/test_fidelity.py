@@ -4,6 +4,7 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ilx import agents, testing
@@ -264,17 +265,19 @@ def test_a_memory_holds_the_datas_actions(name):
   )
   spec = data_spec(data, Discrete(3))
   options = {"length": 5, "layers": 2, "width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}
+  options["optimizer"] = optax.adam(1e-2)
   if name == "dt":  # both episodes earn 4
     agent = agents.dt(spec, target_return=4.0, return_scale=1.0, **options)
   else:
-    agent = agents.bc_transformer(spec, **options)
+    agent = agents.bc_transformer(spec, actions=True, **options)
   prepared = agent.view.prepare(data)
   # Of the decision transformer, whose windows are padded on the left, those that end with the episode's last action.
   windows = agent.view.take(prepared, np.array([0, 6]))
   assert windows.mask.all()
-  state = jax.jit(agent.init)(jax.random.key(0), windows)
-  _, metrics = jax.jit(agent.update)(state, windows)
+  state, update = jax.jit(agent.init)(jax.random.key(0), windows), jax.jit(agent.update)
+  for _ in range(20):
+    state, _ = update(state, windows)
+  _, metrics = update(state, windows)
   found = fidelity(agent, state.params, data, action=Discrete(3))
   assert found.log_likelihood == pytest.approx(-float(metrics["loss"]), rel=1e-4)
-  own, _ = agent.act(state.params, agent.carry(2), Step(data.observation[[0, 6]], np.zeros(2), np.ones(2, bool)), None)
-  assert own.tolist() != [0, 1]  # it would not have begun as the data did
+  assert found.accuracy < 1  # what it would have done is not what the data did
