@@ -28,7 +28,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "n
 
 # Fields that may change when a run is resumed: what is learnt does not depend on them, or is meant to.
 _FREE = (
-  *("evaluation.video", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor"),
+  *("evaluation.video", "evaluation.beside", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor"),
   *("keep", "keep_every", "on_nonfinite", "data_timeout", "data_deadline"),
 )
 
@@ -101,6 +101,7 @@ def _run(
       data_deadline=config.data_deadline,
       evaluate=scorer if scorer.scores_anything else None,
       evaluate_every=config.evaluation.every if scorer.scores_anything else 0,
+      evaluate_beside=config.evaluation.beside and scorer.scores_anything,
       logs=open_logs,
       on_progress=progress.update,
     )

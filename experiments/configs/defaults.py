@@ -110,6 +110,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Updates between evaluations, and the episodes played in each.
   config.evaluation.every = 10_000
   config.evaluation.episodes = 20
+  # Whether updates go on during these evaluations, which then play on the host's CPU: faster where an accelerator
+  # trains. What is learnt is the same.
+  config.evaluation.beside = False
   # Of the evaluation that closes the run.
   config.evaluation.final_episodes = 100
   # Of one episode, where the task can be drawn.

@@ -12,7 +12,7 @@ from experiments import run, scoring
 from ilx.training import logs
 
 # Fields of a config that say how a run is watched, not what it does.
-_ASIDE = ("evaluation.video",)
+_ASIDE = ("evaluation.video", "evaluation.beside")
 _SEED = "seed"
 
 

@@ -15,6 +15,7 @@ from ilx.parallel import hosts, placement, replicas
 from ilx.parallel import mesh as mesh_lib
 from ilx.training import nonfinite, programs, resume, tiers, waiting
 from ilx.training import seeds as seeds_lib
+from ilx.training.beside import Beside
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.lock import locked
 from ilx.training.logs import Log
@@ -56,6 +57,7 @@ def train(
   data_deadline: float = 0.0,
   evaluate: Evaluate | None = None,
   evaluate_every: int = 0,
+  evaluate_beside: bool = False,
   logs: Callable[[int], Sequence[Log]] | None = None,
   on_progress: Callable[[int, Mapping[str, Any]], None] | None = None,
 ) -> Any:
@@ -106,6 +108,9 @@ def train(
       valid during the call, the next update takes their memory: copy what is to be kept.
     evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end. An evaluation that is
       due at the step resumed from is made (again).
+    evaluate_beside: training goes on during all evaluations but the last. They are made in a thread, on the host's
+      CPU, and logged when they are done; the next evaluation, checkpoint or signal waits for them. What is learnt is
+      the same; scores are the CPU's, which differ from an accelerator's in rounding. Not for several processes.
     logs: called once with the step resumed from, opens the logs to write.
     on_progress: called with the step and every row that is logged.
 
@@ -113,7 +118,8 @@ def train(
     The agent's state after ``steps`` updates.
 
   Raises:
-    ValueError: for sizes that do not fit the mesh, a strategy that does not, or a checkpoint beyond ``steps``.
+    ValueError: for sizes that do not fit the mesh, a strategy that does not, a checkpoint beyond ``steps``, or
+      ``evaluate_beside`` of several processes.
     FloatingPointError: when a metric (of any seed) is not finite; names the update. No checkpoint is made from then
       on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
     Interrupted: on SIGINT or SIGTERM to any process, once the state is saved.
@@ -133,6 +139,9 @@ def train(
     raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
   if on_nonfinite == "skip":
     agent = agent._replace(update=nonfinite.skipping(agent.update))
+  several = jax.process_count() > 1
+  if evaluate_beside and several:
+    raise ValueError("evaluate_beside: several processes share the episodes of an evaluation, and wait for each other")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
   _check_strategy(strategy, mesh)
   many = None if seeds is None else seeds_lib.plan(seeds, mesh)
@@ -148,7 +157,6 @@ def train(
       stack.enter_context(locked(workdir))
       checkpoints = stack.enter_context(Checkpoints(pathlib.Path(workdir) / "checkpoints", keep, keep_every))
     every = (log_every, checkpoint_every, evaluate_every or steps)
-    several = jax.process_count() > 1
 
     def open_runner(start: int) -> contextlib.AbstractContextManager[tiers.Runner]:
       return tiers.open_runner(
@@ -189,11 +197,23 @@ def train(
     def is_due(step: int) -> bool:
       return bool(evaluate and (step == steps or (evaluate_every and step % evaluate_every == 0)))
 
+    def write_evaluation(step: int, found: Mapping[str, Any]) -> None:
+      write(step, {f"eval/{name}": value for name, value in found.items()})
+
+    beside = Beside(evaluate, write_evaluation)
+
     def evaluate_if_due(step: int) -> None:
-      if is_due(step):
+      if evaluate_beside and is_due(step) and step < steps and not stop.received:
+        beside.begin(state.params, step)
+      elif is_due(step):
+        beside.collect(wait=True)
         found = stop.unless_signalled(lambda: evaluate(hosts.readable(state.params), step))
         if found is not None:
-          write(step, {f"eval/{name}": value for name, value in found.items()})
+          write_evaluation(step, found)
+
+    def save(step: int) -> None:
+      beside.collect(wait=True)  # whoever resumes there has the evaluations before it
+      checkpoints.save(step, state)
 
     try:
       step = saved = start
@@ -215,12 +235,14 @@ def train(
         write(step, {"updates_per_second": length / (time.perf_counter() - began)} | row)
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
         # and which no signal ends where there are several processes.
+        beside.collect(wait=False)
         if checkpoints and (step % checkpoint_every == 0 or step == steps or (several and is_due(step))):
-          checkpoints.save(step, state)
+          save(step)
           saved = step
         evaluate_if_due(step)
+      beside.collect(wait=True)
       if stop.received and checkpoints and saved != step:
-        checkpoints.save(step, state)
+        save(step)
     finally:
       for log in open_logs:
         log.close()

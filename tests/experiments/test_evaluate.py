@@ -7,10 +7,13 @@ import sys
 from importlib import metadata
 
 import av
+import jax
+import numpy as np
 import pytest
 
 from experiments import run, trained
 from experiments.configs import bc, dt
+from ilx.training import logs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,6 +35,22 @@ def _run(module, dataset, workdir, **changes):
 def cloned(dataset, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "bc"
   return workdir, _run(bc, dataset, workdir, seeds=2, **{"agent.hidden": (8,)})
+
+
+def test_evaluations_beside_training_find_the_same(dataset, tmp_path):
+  """As an experiment, of two seeds, with held-out actions."""
+  found = []
+  for beside in (False, True):
+    workdir = tmp_path / str(beside)
+    changes = {"evaluation.beside": beside, "evaluation.every": 5, "heldout": "train", "agent.hidden": (8,)}
+    result = _run(bc, dataset, workdir, seeds=2, steps=15, **changes)
+    rows = [
+      {k: v for k, v in row.items() if k not in ("seconds", "updates_per_second")}
+      for row in logs.read_jsonl(workdir / "log.jsonl")
+    ]
+    found.append((sorted(rows, key=repr), result["per_seed"]))
+  jax.tree.map(np.testing.assert_array_equal, *found)
+  assert len([row for row in found[0][0] if "eval/return_mean" in row]) == 3
 
 
 def _evaluate(*flags):

@@ -13,7 +13,17 @@ from experiments.report.compare import fields, progress
 from experiments.report.run import Run
 
 # Fields that say which run it is of several alike, where it is kept and how it is watched; not what is learnt.
-ASIDE = ("seed", "seeds", "workdir", "evaluation.video", "keep", "keep_every", "data_timeout", "data_deadline")
+ASIDE = (
+  "seed",
+  "seeds",
+  "workdir",
+  "evaluation.video",
+  "evaluation.beside",
+  "keep",
+  "keep_every",
+  "data_timeout",
+  "data_deadline",
+)
 # Fields that say what is to be learnt from and played.
 TASK = ("dataset", "env_id", "env_kwargs")
 _WATCHED = re.compile(r"evaluation\.|.*_every$|heldout$")
