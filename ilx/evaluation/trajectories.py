@@ -1,5 +1,7 @@
 """Collecting whole episodes from a rollout of many environment slots."""
 
+import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,43 +38,52 @@ class Trajectories:
   def __init__(self, num_envs: int, episodes: int, on_episode: Callable[[int, Episode], None]):
     self._on_episode = on_episode
     self._episodes = episodes
-    # Of every slot's episode so far: batches of observations and of actions, and the slot's row in them.
-    self._acted: list[list[tuple[Tree, Tree, int]]] = [[] for _ in range(num_envs)]
-    self._rewards: list[list[np.float32]] = [[] for _ in range(num_envs)]
-    self._now: list[tuple[Tree, int]] = [((), 0)] * num_envs
+    # Slots and what they saw; then their actions, or their rewards where it is what a step has led to.
+    self._events: deque[tuple[np.ndarray, Tree, Tree, np.ndarray | None]] = deque()
+    self._base = 0  # number of the oldest event kept
+    self._start = np.zeros(num_envs, np.int64)
     self._done = np.arange(num_envs) >= episodes
     self._waiting: dict[int, Episode] = {}
     self._next = 0
 
   def before(self, slots: np.ndarray, observation: Tree, action: Tree) -> None:
     """Notes what these slots saw and did, leaves ``[len(slots), ...]``."""
-    for row, slot in enumerate(slots.tolist()):
-      if not self._done[slot]:
-        self._acted[slot].append((observation, action, row))
+    self._events.append((slots, observation, action, None))
 
   def after(self, slots: np.ndarray, observation: Tree, reward: np.ndarray, is_first: np.ndarray) -> None:
     """Notes what came to these slots; where ``is_first`` the action before did not count and an episode starts."""
-    for row, (slot, first) in enumerate(zip(slots.tolist(), is_first.tolist(), strict=True)):
-      if first:
-        self._acted[slot].clear()
-        self._rewards[slot].clear()
-      else:
-        self._rewards[slot].append(reward[row])
-      self._now[slot] = (observation, row)
+    self._events.append((slots, observation, None, reward))
+    now = self._base + len(self._events)
+    self._start[slots[is_first]] = now
+    needed = np.min(self._start, initial=now, where=~self._done)
+    while self._base < needed:
+      self._events.popleft()
+      self._base += 1
 
   def end(self, slot: int, index: int, is_terminal: bool) -> None:
-    """Notes that the slot's episode, number ``index``, ended with what came last."""
-    acted, (last, last_row) = self._acted[slot], self._now[slot]
-    rows = [row for _, _, row in acted]
-    observations, actions = [observation for observation, _, _ in acted], [action for _, action, _ in acted]
+    """Notes that the slot's episode, number ``index``, ended with what came to it last."""
+    acted, rows, rewards, last = [], [], [], ((), 0)
+    for slots, observation, action, reward in itertools.islice(self._events, self._start[slot] - self._base, None):
+      if slot < len(slots) and slots[slot] == slot:  # as where all slots step together
+        row = slot
+      elif not len(found := np.flatnonzero(slots == slot)):
+        continue
+      else:
+        row = found[0]
+      if reward is None:
+        acted.append((observation, action))
+        rows.append(row)
+      else:
+        rewards.append(reward[row])
+        last = observation, row
 
     def column(batches: list[Tree], rows: list[int]) -> Tree:
-      return jax.tree.map(lambda *x: np.stack([one[row] for one, row in zip(x, rows, strict=True)]), *batches)
+      return jax.tree.map(lambda *x: np.stack([batch[row] for batch, row in zip(x, rows, strict=True)]), *batches)
 
     self._waiting[int(index)] = Episode(
-      observation=column([*observations, last], [*rows, last_row]),
-      action=column(actions, rows),
-      reward=np.stack(self._rewards[slot]),
+      observation=column([*(observation for observation, _ in acted), last[0]], [*rows, last[1]]),
+      action=column([action for _, action in acted], rows),
+      reward=np.stack(rewards),
       is_terminal=is_terminal,
     )
     self._done[slot] = index + len(self._done) >= self._episodes
