@@ -10,6 +10,7 @@ devices or hosts. On several hosts, with a --workdir that all see:
   python -m experiments.main --config=experiments/configs/bc.py --distributed=10.0.0.1:1234,2,0   # and ...,2,1
 """
 
+import json
 import os
 import pathlib
 import re
@@ -25,6 +26,7 @@ from ml_collections import config_flags
 from experiments import choosing, cli, placement, run, summary
 from ilx import training
 from ilx.parallel import hosts
+from ilx.training import logs
 
 FLAGS = flags.FLAGS
 _SHOW_WARNING = warnings.showwarning
@@ -52,6 +54,9 @@ def define_flags(values: flags.FlagValues = FLAGS, arguments: Sequence[str] | No
     "metadata say which they are; or COORDINATOR:PORT,PROCESSES,INDEX. Empty: this process alone.",
     flag_values=values,
   )
+  flags.DEFINE_boolean("quiet", False, "Prints warnings and errors alone.", flag_values=values)
+  what = "Prints what result.json holds when the run is done; all else goes to standard error."
+  flags.DEFINE_boolean("json", False, what, flag_values=values)
   flags.mark_flag_as_required("config", flag_values=values)
 
 
@@ -81,11 +86,16 @@ def main() -> None:
   config = FLAGS.config
   warnings.showwarning = _warn
   sys.unraisablehook = _unraisable
+  output = sys.stdout
+  if FLAGS.quiet:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+  elif FLAGS.json:
+    sys.stdout = sys.stderr
   try:
     if FLAGS.distributed:
       hosts.initialize(FLAGS.distributed)
     if not hosts.is_first():
-      sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+      sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if FLAGS.explain_placement:
       return placement.explain(config)
     devices = jax.devices()
@@ -108,6 +118,8 @@ def main() -> None:
   if result is not None:
     summary.terminal_table(result)
     print(f"report: {workdir / 'report.html'}")
+    if FLAGS.json:
+      print(json.dumps(logs.jsonable(result), indent=2), file=output)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -307,6 +307,23 @@ def test_the_command_fails_with_one_line_and_an_exit_code(cartpole, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flags", [("--json",), ("--quiet",), ("--json", "--quiet")])
+def test_output_for_scripts(cartpole, reference, flags):
+  """Of a run that is done already: its result again, on standard output as asked for; no word but that if quiet."""
+  workdir = reference[0]
+  process = _start([*_command(cartpole, workdir), *flags])
+  output, errors = process.communicate()
+  assert process.returncode == 0, errors
+  if "--json" in flags:
+    there = json.loads((workdir / "result.json").read_text())
+    assert {k: v for k, v in json.loads(output).items() if k != "command"} == {
+      k: v for k, v in there.items() if k != "command"
+    }
+  else:
+    assert not output
+  assert ("run folder" in errors) == ("--quiet" not in flags)
+
+
 def test_a_run_folder_of_another_config_is_left_alone(cartpole, reference):
   workdir = reference[0]
   before = (workdir / "result.json").read_bytes()
