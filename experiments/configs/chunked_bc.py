@@ -22,7 +22,6 @@ def get_config() -> ml_collections.ConfigDict:
   # See ``bc.py``.
   config.agent.head = ""
   defaults.head_options(config)
-  config.agent.encoder = "flat"
   # Widths of the MLP's hidden layers.
   config.agent.hidden = (256, 256)
   config.agent.learning_rate = 3e-4
@@ -30,5 +29,4 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.schedule = "cosine"
 
   config.dataset = "halfcheetah-expert"
-  config.split = "train[:25]"
   return config

@@ -23,8 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.agent = ml_collections.ConfigDict()
   config.agent.name = ""
-  # How pictures in observations become features: "flat" (as vectors), "nature", "impala" or "vit".
-  config.agent.encoder = "flat"
+  # How pictures in observations become features: "nature" or "impala" (convolutions), "vit", "flat" (as vectors), or
+  # "auto": "nature" for those of at least 36 x 36 pixels, "impala" for smaller ones.
+  config.agent.encoder = "auto"
   # By how many pixels at most pictures are shifted at random in every update; 0: not at all.
   config.agent.augment = 0
   # Over how many updates gradients are averaged before the optimizer has its step: batches larger than memory. Exactly

@@ -33,8 +33,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.max_episode_steps = 1_000
   # As in ``bc.py``.
   config.agent.head = ""
-  # How pictures in observations become features: "flat", "nature", "impala" or "vit".
-  config.agent.encoder = "flat"
   # AdamW on gradients clipped to a global norm; the learning rate rises linearly for ``warmup`` updates.
   config.agent.learning_rate = 1e-4
   config.agent.schedule = "constant"

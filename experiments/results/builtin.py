@@ -23,16 +23,19 @@ from experiments.results import bc
 
 FLAGS = flags.FLAGS
 
+# What is learnt from.
+SPLIT = "train[:25]"
+
 PAGE = """# Behaviour cloning of the built-in demonstrations
 
 Made by one command, which skips finished runs:
 
     {command}
 
-Each row: {seeds} seeds of the default config,
-`python -m experiments.main --config=experiments/configs/bc.py --config.dataset=<dataset> --config.seed=<seed>`: the
-first {data_episodes} episodes, {steps} updates of {batch_size}. Scored is the last checkpoint, {episodes} episodes a
-seed, actions at the mode. The interval (95 %, bootstrap) is over seeds and episodes. "Expert" is the mode of the policy
+Each row: {seeds} seeds of `python -m experiments.main --config=experiments/configs/bc.py`, the default config, with
+`--config.dataset=<dataset> --config.seed=<seed> --config.split="{split}"`: the first {data_episodes} episodes, {steps}
+updates of {batch_size}. Scored is the last checkpoint, {episodes} episodes a seed, actions at the mode. The
+interval (95 %, bootstrap) is over seeds and episodes. "Expert" is the mode of the policy
 that recorded the data with sampled actions; 100 is its return, 0 a random policy's.
 
 {table}
@@ -67,7 +70,8 @@ def main() -> None:
 def finish(name: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
   """Runs one experiment unless it is finished; what its result.json, config.json and where.json hold."""
   if not (folder / "where.json").exists():
-    fields = [f"--config.dataset={name}", f"--config.seed={seed}", "--config.evaluation.video=False"]
+    fields = [f"--config.dataset={name}", f"--config.split={SPLIT}", f"--config.seed={seed}"]
+    fields.append("--config.evaluation.video=False")
     bc.execute(["-m", "experiments.main", "--config=experiments/configs/bc.py", *fields, f"--workdir={folder}"], {})
     (folder / "where.json").write_text(json.dumps(bc.where()))
   read = lambda file: json.loads((folder / file).read_text())  # noqa: E731
@@ -81,6 +85,7 @@ def page(rows: dict[str, list[dict[str, Any]]], command: str) -> str:
   machines = sorted({f"{r['where']['cpu']}, {r['where']['cores']} cores, {r['where']['date']}" for r in every})
   return PAGE.format(
     command=command,
+    split=SPLIT,
     seeds=len(next(iter(rows.values()))),
     steps=f"{one['steps']:,}",
     batch_size=one["config"]["batch_size"],

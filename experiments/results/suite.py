@@ -69,7 +69,7 @@ def applies(agent: str, task: Task) -> bool:
 
 def fields(agent: str, task: Task, steps: int) -> Mapping[str, Any]:
   """What the paper sets by task, or by the number of updates, as fields of the config; nothing is tuned here."""
-  found: dict[str, Any] = {"dataset": task.dataset, "split": "train"}
+  found: dict[str, Any] = {"dataset": task.dataset, "split": "train", "agent.encoder": "flat"}  # none has pictures
   if agent == "rebrac":
     found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
   if agent == "iql" and not task.dataset.startswith(_LOCOMOTION):

@@ -35,7 +35,7 @@ def augmented(agent: Agent, spec: Spec, *, pixels: int = 4) -> Agent:
   if pixels < 1:
     raise ValueError(f"augmented: pixels={pixels} must be at least 1")
   # Raises where axes are unclear.
-  found = encoders.make(spec.observation, None)
+  found = encoders.make(spec.observation)
   if all(leaf.encoder is None for leaf in found.leaves):
     raise ValueError(
       "augmented: the observation has no pictures (uint8 with two axes of at least 16) to shift; use the agent as it is"

@@ -20,7 +20,7 @@ def bc(
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "flat",
+  encoder: str = "auto",
   network: Any = None,
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,

@@ -45,7 +45,7 @@ def bc_transformer(
   dropout: float = 0.1,
   attention_dropout: float = 0.0,
   positions: Literal["rotary", "learnt"] = "rotary",
-  encoder: str = "flat",
+  encoder: str = "auto",
   dtype: Any = jnp.float32,
   remat: Literal["full", "dots"] | None = None,
   optimizer: optax.GradientTransformation | None = None,

@@ -30,7 +30,7 @@ def chunked_bc(
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "flat",
+  encoder: str = "auto",
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:

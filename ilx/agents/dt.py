@@ -83,7 +83,7 @@ def dt(
   max_episode_steps: int = 1000,
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
-  encoder: str = "flat",
+  encoder: str = "auto",
   dtype: Any = jnp.float32,
   remat: Literal["full", "dots"] | None = None,
   optimizer: optax.GradientTransformation | None = None,

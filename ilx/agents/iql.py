@@ -50,7 +50,7 @@ def iql(
   head: str | None = None,
   num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "flat",
+  encoder: str = "auto",
   dropout: float = 0.0,
   layer_norm: bool = False,
   optimizer: optax.GradientTransformation | None = None,

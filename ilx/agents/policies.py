@@ -54,7 +54,7 @@ def make(
   *,
   head: str | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "flat",
+  encoder: str = "auto",
   layer_norm: bool = False,
   head_options: Mapping[str, Any] | None = None,
 ) -> heads.Policy:

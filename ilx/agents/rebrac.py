@@ -32,7 +32,7 @@ def rebrac(
   normalize_q: bool = True,
   normalize_states: bool = False,
   reward_scale: float = 1.0,
-  encoder: str = "flat",
+  encoder: str = "auto",
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:

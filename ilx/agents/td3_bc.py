@@ -50,7 +50,7 @@ def td3_bc(
   policy_delay: int = 2,
   num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "flat",
+  encoder: str = "auto",
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:

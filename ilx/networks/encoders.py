@@ -11,7 +11,7 @@ from ilx.networks import impala, nature, vit
 from ilx.types import Array, Tree
 
 # How pictures become features.
-PICTURES = ("flat", "nature", "impala", "vit")
+PICTURES = ("auto", "flat", "nature", "impala", "vit")
 
 # The pixels that height and width of a picture have at least.
 _SIDE = 16
@@ -52,14 +52,14 @@ class Encoder(nn.Module):
     return jnp.concatenate(parts, axis=-1)
 
 
-def make(observation: Tree, picture: str | Callable[..., nn.Module] | None = "flat") -> Encoder:
+def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") -> Encoder:
   """The encoder of an observation spec, a tree of ``jax.ShapeDtypeStruct``.
 
   Args:
     observation: the spec, of one step.
     picture: how pictures become features: one of ``PICTURES``, or a class of modules ``[..., H, W, C] -> [..., F]``
-      such as ``functools.partial(impala.Impala, width=2)``. Other leaves are flattened. None: "nature" for pictures of
-      at least 36 x 36, "impala" for smaller ones.
+      such as ``functools.partial(impala.Impala, width=2)``. Other leaves are flattened. "auto": "nature" for pictures
+      of at least 36 x 36, "impala" for smaller ones.
 
   Raises:
     ValueError: for an unknown encoder, and for pictures that it cannot encode, naming the leaf.
@@ -78,10 +78,10 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] | None = "fl
   return Encoder(tuple(describe(*found) for found in jax.tree_util.tree_leaves_with_path(observation)))
 
 
-def _constructor(picture: str | Callable[..., nn.Module] | None, side: int, name: str) -> Callable[..., nn.Module]:
+def _constructor(picture: str | Callable[..., nn.Module], side: int, name: str) -> Callable[..., nn.Module]:
   if callable(picture):
     return picture
-  if picture is None:
+  if picture == "auto":
     picture = "nature" if side >= nature.SMALLEST else "impala"
   if picture == "nature" and side < nature.SMALLEST:
     raise ValueError(

@@ -18,7 +18,7 @@ class TestAugmented(testing.AgentConformance):
   noisy = True
 
   def make(self):
-    return augmented(bc(self.spec, hidden=(8,)), self.spec, pixels=2)
+    return augmented(bc(self.spec, hidden=(8,), encoder="flat"), self.spec, pixels=2)
 
 
 class State(NamedTuple):
@@ -70,7 +70,7 @@ def test_shifts_follow_from_key_and_step():
 
 def test_the_rest_of_the_agent_is_its_own():
   spec = Spec(PICTURE, Discrete(2))
-  agent = bc(spec, hidden=(4,))
+  agent = bc(spec, hidden=(4,), encoder="flat")
   shifted = augmented(agent, spec)
   assert shifted._replace(update=agent.update) == agent
   # The shifts do not change the key that the agent goes on with.
@@ -110,5 +110,5 @@ def test_it_helps_where_the_data_have_objects_in_one_place_only():
     acts = [agent.act(state.params, (), Step(x, zeros, zeros > 1), None)[0] for x in moved]
     return float(np.mean([np.mean(a == action) for a in acts]))
 
-  plain = bc(spec, hidden=(32,))
+  plain = bc(spec, hidden=(32,), encoder="flat")
   assert accuracy(augmented(plain, spec, pixels=3)) > accuracy(plain) + 0.1

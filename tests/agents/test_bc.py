@@ -239,8 +239,9 @@ def test_observations_that_are_no_numbers_are_refused():
 def test_large_pictures_are_warned_of():
   picture = Spec(jax.ShapeDtypeStruct((128, 128, 3), jnp.uint8), Discrete(2))
   with pytest.warns(UserWarning, match="98,304 numbers"):
-    bc(picture._replace(observation={"left": picture.observation, "right": picture.observation}))
+    bc(picture._replace(observation={"left": picture.observation, "right": picture.observation}), encoder="flat")
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     bc(picture)
+    bc(picture, encoder="flat")
     bc(picture._replace(observation=jax.ShapeDtypeStruct((1 << 20,), jnp.uint8)), network=heads.Policy(None, None))

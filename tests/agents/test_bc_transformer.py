@@ -19,7 +19,7 @@ class TestPicturesAndActions(testing.AgentConformance):
   )
 
   def make(self):
-    return bc_transformer(self.spec, head="tanh_gaussian", actions=True, dropout=0.0, **SMALL)
+    return bc_transformer(self.spec, head="tanh_gaussian", actions=True, dropout=0.0, encoder="flat", **SMALL)
 
 
 class TestDiscrete(testing.AgentConformance):

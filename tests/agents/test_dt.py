@@ -42,7 +42,7 @@ class TestStackedPictures(testing.AgentConformance):
   )
 
   def make(self):
-    return dt(self.spec, frame_stack=2, **SMALL, **STILL)
+    return dt(self.spec, frame_stack=2, encoder="flat", **SMALL, **STILL)
 
 
 class _Made:

@@ -34,7 +34,7 @@ AGENTS = {
   ),
   "chunked-votes": (ilx.agents.chunked_bc, factored_spec(), {"hidden": (8,), "length": 3}),
   "chunked-plan": (ilx.agents.chunked_bc, continuous_spec(), {"hidden": (8,), "length": 3, "execute": 2}),
-  "transformer": (ilx.agents.bc_transformer, _TREE, _SMALL),
+  "transformer": (ilx.agents.bc_transformer, _TREE, {**_SMALL, "encoder": "flat"}),
   "transformer-actions": (ilx.agents.bc_transformer, factored_spec(), {**_SMALL, "actions": True}),
   "dt": (ilx.agents.dt, continuous_spec(), {**_SMALL, "target_return": 3.0, "return_scale": 1.0, "head": "gaussian"}),
   "iql": (ilx.agents.iql, continuous_spec(), {"hidden": (8,)}),
@@ -105,7 +105,7 @@ MLPS = {
   "layer norm after": (ilx.agents.bc, continuous_spec(), {"network": _LAYERS.clone(torso=Torso((8, 8), True))}),
   "ranks": (ilx.agents.bc, continuous_spec()._replace(action=_RANKED), {"hidden": (8,), "head": "tanh_gaussian"}),
   "number": (ilx.agents.bc, continuous_spec()._replace(action=Continuous(0.0, 9.0)), {"hidden": ()}),
-  "tree": (ilx.agents.bc, _TREE, {"hidden": (8,)}),
+  "tree": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "flat"}),
 }
 
 

@@ -29,7 +29,7 @@ def test_leaves_are_joined_and_batch_axes_kept():
 
 
 def test_an_unknown_encoder_is_refused():
-  with pytest.raises(ValueError, match="choose one of flat, nature, impala, vit"):
+  with pytest.raises(ValueError, match="choose one of auto, flat, nature, impala, vit"):
     encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32), "cnn")
 
 
@@ -135,7 +135,7 @@ def test_every_picture_has_parameters_of_its_own_and_vectors_are_joined():
 def test_the_default_depends_on_the_size():
   spec = {"large": _picture(36, 36, 3), "small": _picture(35, 36), "state": _picture(7, 7, 3)}
   shapes = jax.eval_shape(
-    encoders.make(spec, None).init, jax.random.key(0), jax.tree.map(lambda x: jnp.zeros(x.shape), spec)
+    encoders.make(spec).init, jax.random.key(0), jax.tree.map(lambda x: jnp.zeros(x.shape), spec)
   )["params"]
   assert set(shapes) == {"large", "small"}
   assert shapes["large"]["dense"]["kernel"].shape == (64, 512)
@@ -145,6 +145,6 @@ def test_the_default_depends_on_the_size():
 def test_a_picture_too_small_for_an_encoder_is_named():
   with pytest.raises(ValueError, match="'nature' needs pictures of at least 36 x 36, a side of the observation 'grip'"):
     encoders.make({"grip": _picture(64, 35, 3), "head": _picture(64, 64, 3)}, "nature")
-  for encoder in ("impala", "vit", None):
+  for encoder in ("impala", "vit", "auto"):
     made = encoders.make({"grip": _picture(16, 16, 3)}, encoder)
     jax.eval_shape(made.init, jax.random.key(0), {"grip": jnp.zeros((16, 16, 3))})

@@ -27,7 +27,7 @@ AGENTS = {
   "bc": (SPEC, lambda: ilx.agents.bc(SPEC, **SMALL, **OPTIMIZER)),
   "bc of pictures, shifted": (
     PICTURES,
-    lambda: ilx.agents.augmented(ilx.agents.bc(PICTURES, **SMALL, **OPTIMIZER), PICTURES, pixels=2),
+    lambda: ilx.agents.augmented(ilx.agents.bc(PICTURES, encoder="flat", **SMALL, **OPTIMIZER), PICTURES, pixels=2),
   ),
   "chunked_bc": (SPEC, lambda: ilx.agents.chunked_bc(SPEC, length=4, **SMALL, **OPTIMIZER)),
   "bc_transformer": (SPEC, lambda: ilx.agents.bc_transformer(SPEC, **TINY, dropout=0.2, **OPTIMIZER)),
