@@ -13,7 +13,7 @@ import numpy as np
 
 from ilx.evaluation import gymnasium, repeated
 from ilx.evaluation.repeated import ACTION_REPEAT, Repeated
-from ilx.types import Continuous, Discrete, Spec, Tree
+from ilx.types import Continuous, Discrete, MultiDiscrete, Spec, Tree
 
 # Options of the pool, set here; and the folder of assets, which no dataset may choose.
 _RESERVED = ("num_envs", "batch_size", "seed", "num_threads", "thread_affinity_offset", "env_type", "base_path")
@@ -78,7 +78,7 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.
-    ValueError: for an unknown id or option, or actions that are neither one bounded vector nor one choice.
+    ValueError: for an unknown id or option, or actions that are neither one bounded vector nor one or several choices.
   """
   if gymnasium.is_one(env_id):
     return gymnasium.spec(env_id, env_kwargs)
@@ -206,7 +206,7 @@ def _insert(tree: dict[str, Any], path: list[str], leaf: Any) -> None:
   tree[path[-1]] = leaf
 
 
-def _action(env_spec: Any) -> Continuous | Discrete:
+def _action(env_spec: Any) -> Continuous | Discrete | MultiDiscrete:
   arrays = {k: v for k, v in env_spec.action_array_spec.items() if k not in ("env_id", "players.env_id")}
   if len(arrays) != 1:
     raise ValueError(f"actions have {len(arrays)} parts, {sorted(arrays)}; ilx plays one")
@@ -216,9 +216,11 @@ def _action(env_spec: Any) -> Continuous | Discrete:
     return Continuous(np.broadcast_to(array.minimum, shape), np.broadcast_to(array.maximum, shape))
   if np.issubdtype(array.dtype, np.integer) and shape == () and array.minimum == 0:
     return Discrete(int(array.maximum) + 1)
+  if np.issubdtype(array.dtype, np.integer) and len(shape) == 1 and not np.any(array.minimum):
+    return MultiDiscrete(tuple((np.broadcast_to(array.maximum, shape).astype(np.int64) + 1).tolist()))
   raise ValueError(
     f"actions are {np.dtype(array.dtype)} {shape} from {array.minimum} to {array.maximum};"
-    " ilx plays one bounded float vector or one integer that starts at 0"
+    " ilx plays one bounded float vector, or one integer or vector of integers that start at 0"
   )
 
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from ilx.evaluation import environments
+from ilx.evaluation import environments, play, random_policy
 from ilx.types import Continuous, Discrete, MultiDiscrete, Spec
 
 
@@ -39,8 +39,22 @@ def test_spec_of_actions():
 
 
 def test_actions_that_are_no_vector_and_no_choice_are_refused():
-  with pytest.raises(ValueError, match=r"RubiksCube-v0: actions are int32 \(3,\)"):
-    environments.spec("RubiksCube-v0")
+  with pytest.raises(ValueError, match=r"SearchAndRescue-v0: actions are float32 \(2, 2\)"):
+    environments.spec("SearchAndRescue-v0")
+
+
+@pytest.mark.parametrize(("env_id", "choices"), [("RubiksCube-v0", (6, 1, 3)), ("Connector-v2", (5,) * 10)])
+def test_several_choices_at_once(env_id, choices):
+  """Bounds that differ from choice to choice, and one for all."""
+  spec = environments.spec(env_id)
+  assert spec.action == MultiDiscrete(choices)
+  collected = []
+  env = environments.make(env_id, 2, 0)
+  policy = random_policy(spec)
+  play(policy, None, env, episodes=2, key=jax.random.key(0), on_episode=lambda _, one: collected.append(one.action))
+  actions = np.concatenate(collected)
+  assert actions.shape[1:] == (len(choices),) and actions.dtype == np.int32
+  assert np.all((actions >= 0) & (actions < np.array(choices))) and np.all(actions.max(axis=0) == np.array(choices) - 1)
 
 
 def test_slots_have_the_documented_seeds():
