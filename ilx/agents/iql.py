@@ -152,9 +152,10 @@ def iql(
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
-    observation, next_observation = (
-      scaling.standardise(params.observation, x) for x in (batch.observation, batch.next_observation)
-    )
+    # Side by side, ``[2, B, O]``: the value of both is one pass.
+    both = jax.tree.map(lambda *x: jnp.stack(x), batch.observation, batch.next_observation)
+    both = scaling.standardise(params.observation, both)
+    observation = jax.tree.map(lambda x: x[0], both)
     action = scaling.to_unit(params.action, batch.action)
     reward = reward_scale * batch.reward + reward_shift
     rngs = {"dropout": jax.random.fold_in(state.key, state.step)} if dropout else None
@@ -175,13 +176,13 @@ def iql(
     (v_loss, v), gradient = jax.value_and_grad(of_value, has_aux=True)(state.value)
     value, value_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[0], state.value)
 
-    advantage = target_q - value_network.apply(value, observation)
+    new_v, next_v = value_network.apply(value, both)
+    advantage = target_q - new_v
     weight = advantage_weight(advantage, temperature, max_weight)
     p_loss, gradient = jax.value_and_grad(of_policy)(params.network)
     gradient = replicas.mean(gradient)
     network, network_optimizer = policies.step(policy_optimizer, gradient, state.optimizer[2], params.network)
 
-    next_v = value_network.apply(value, next_observation)
     (q_loss, q), gradient = jax.value_and_grad(of_critic, has_aux=True)(state.critic)
     critic, critic_optimizer = policies.step(optimizer, replicas.mean(gradient), state.optimizer[1], state.critic)
     target = optax.incremental_update(critic, state.target, tau)
