@@ -102,6 +102,16 @@ def time_limit(env_id: str, **env_kwargs: Any) -> int:
   return _envpool().make_spec(env_id, **env_kwargs).config.max_episode_steps
 
 
+def repetitions(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+  """How often `make` has every action taken, and the options that are left to the task.
+
+  Raises:
+    ImportError: where EnvPool (gymnasium) is not installed.
+    ValueError: for an unknown id or option.
+  """
+  return repeated.split(env_id, env_kwargs) if gymnasium.is_one(env_id) else _checked(env_id, env_kwargs)
+
+
 def library(env_id: str) -> str:
   """The name, as installed, of the package that has the task: "envpool" or "gymnasium"."""
   return "gymnasium" if gymnasium.is_one(env_id) else "envpool"

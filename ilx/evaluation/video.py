@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.evaluation import environments, gymnasium, playing, repeated
+from ilx.evaluation import environments, gymnasium, playing
 from ilx.evaluation.acting import Policy
 from ilx.evaluation.trajectories import Episode
 from ilx.types import Agent, Tree
@@ -79,7 +79,7 @@ def record_video(
   played = _play(agent, params, env_id, seed, episodes, max(1, round(max_seconds * rate)), env_kwargs, sample)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f".{path.name}.{os.getpid()}.part")
-  times, options = _repeats(env_id, env_kwargs)
+  times, options = environments.repetitions(env_id, env_kwargs)
   job = {
     "env_id": env_id,
     "env_kwargs": options,
@@ -99,13 +99,6 @@ def record_video(
   finally:
     part.unlink(missing_ok=True)
   return path
-
-
-def _repeats(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-  """How often the replay takes each action, and the options of its environments."""
-  env = environments.make(env_id, 1, 0, **env_kwargs)
-  mine = isinstance(env, repeated.Repeated) or gymnasium.is_one(env_id)
-  return repeated.split(env_id, env_kwargs) if mine else (1, env_kwargs)
 
 
 def _play(
