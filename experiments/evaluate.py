@@ -131,7 +131,8 @@ def asked(params: Any, target: float | None) -> Any:
 
 def film(found: trained.Trained, target: float | None, folder: pathlib.Path) -> str:
   """Records episodes in ``folder``; a line on what came of it."""
-  path = folder / ("episodes.mp4" if target is None else f"episodes-{target:g}.mp4")
+  name = "episodes" if target is None else f"episodes-{str(target).removesuffix('.0')}"
+  path = folder / f"{name}.mp4"
   video = ilx.evaluation.record_video(
     found.agent,
     asked(found.params[0], target),

@@ -87,9 +87,9 @@ def main() -> None:
   warnings.showwarning = _warn
   sys.unraisablehook = _unraisable
   output = sys.stdout
-  if FLAGS.quiet:
+  if FLAGS.quiet and not FLAGS.explain_placement:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
-  elif FLAGS.json:
+  elif FLAGS.json and not FLAGS.explain_placement:
     sys.stdout = sys.stderr
   try:
     if FLAGS.distributed:

@@ -112,7 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.every = 10_000
   config.evaluation.episodes = 20
   # Whether updates go on during these evaluations, which then play on the host's CPU: faster where an accelerator
-  # trains. What is learnt is the same.
+  # trains. What is learnt is the same. A signal to stop waits for the one under way.
   config.evaluation.beside = False
   # Of the evaluation that closes the run.
   config.evaluation.final_episodes = 100

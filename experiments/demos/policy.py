@@ -18,7 +18,7 @@ from flax import traverse_util
 
 from ilx.agents.bc import bc
 from ilx.agents.policies import Params
-from ilx.evaluation import rollout
+from ilx.evaluation import acting
 from ilx.networks import heads, mlp, scaling
 from ilx.types import Agent, Continuous, Discrete, Spec, Tree
 
@@ -137,8 +137,8 @@ def _batch_size(observation: Tree) -> int:
   return len(jax.tree.leaves(observation)[0])
 
 
-def player(act: Forward, action: Continuous | Discrete) -> rollout.Policy:
-  """A numpy policy for `ilx.evaluation.rollout`, to be played with params ``()``; the key seeds numpy's generator."""
+def player(act: Forward, action: Continuous | Discrete) -> acting.Policy:
+  """A numpy policy for `ilx.evaluate`, to be played with params ``()``; the key seeds numpy's generator."""
 
   def on_host(observation, *key):
     rng = np.random.Generator(np.random.Philox(key=np.asarray(key[0], np.uint64))) if key else None
@@ -154,7 +154,7 @@ def player(act: Forward, action: Continuous | Discrete) -> rollout.Policy:
     bits = () if key is None else (jax.random.key_data(key),)
     return jax.pure_callback(on_host, result, step.observation, *bits), carry
 
-  return rollout.Policy(act=jax_act, carry=lambda batch_size: ())
+  return acting.Policy(act=jax_act, carry=lambda batch_size: ())
 
 
 def agent(policy: Policy) -> tuple[Agent, Params]:

@@ -45,7 +45,7 @@ def make(
     batch_size: for EnvPool's asynchronous mode: ``recv`` returns what so many slots have made ready. By default all
       step together.
     **env_kwargs: the task's own options, such as ``max_episode_steps``; and ``action_repeat``, how often each action
-      is taken (rewards are summed; until the episode ends), unless the task has an option of that name itself.
+      is taken (rewards are summed; until the episode ends), unless EnvPool's task has an option of that name.
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.

@@ -1,4 +1,4 @@
-"""Environments that EnvPool lacks: gymnasium's, in its vector API, with what `rollout.play` needs of an EnvPool object.
+"""Environments that EnvPool lacks: gymnasium's, in its vector API, with what `playing.play` needs of an EnvPool object.
 
 They are Python, stepped one after the other: a hundred times slower than EnvPool's. Their names have the prefix
 "gymnasium:", as in ``"gymnasium:FetchReach-v4"``.
@@ -125,7 +125,7 @@ def _repeating(env: Any, times: int) -> Any:
       for _ in range(times):
         observation, reward, terminated, truncated, info = self.env.step(action)
         total += np.float32(reward)
-        told = {name: max(told.get(name, 0), info[name]) for name in repeated.SUCCESS if name in info}
+        told |= {name: max(told.get(name, 0), info[name]) for name in repeated.SUCCESS if name in info}
         if terminated or truncated:
           break
       return observation, total, terminated, truncated, info | told

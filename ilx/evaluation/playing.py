@@ -94,10 +94,11 @@ def play(
       trajectories.after(slots, observation, reward, is_first)
     earned[at] = np.where(is_first, 0.0, earned[at] + reward)
     length[at] = np.where(is_first, 0, length[at] + 1)
+    done[at] &= ~is_first  # whether or not this step tells anything: gymnasium's resets may not
     told = next((info[name] for name in SUCCESS if name in info), None)
     if told is not None:
       successes = np.zeros(episodes, bool) if successes is None else successes
-      done[at] = ~is_first & (done[at] | (np.asarray(told) > 0))
+      done[at] |= ~is_first & (np.asarray(told) > 0)
     ended[at] = terminated | truncated
     for row in np.flatnonzero(ended[at] & (index[at] < episodes)):
       slot = slots[row]

@@ -5,8 +5,8 @@ drivers crash. So it imports nothing of ilx, and is told what to do in a file:
 
   python render.py FOLDER
 
-with ``FOLDER/job.json`` (``env_id``, ``env_kwargs``, ``action_repeat``, ``stride``, ``fps``, ``path``; of every episode
-``seeds``, ``is_terminal``) and ``FOLDER/episodes.npz`` (of every episode ``action_0``, ``reward_0``).
+with ``FOLDER/job.json`` (``env_id``, ``env_kwargs``, ``action_repeat``, ``limit``, ``stride``, ``fps``, ``path``; of
+every episode ``seeds``, ``is_terminal``) and ``FOLDER/episodes.npz`` (of every episode ``action_0``, ``reward_0``).
 """
 
 import contextlib
@@ -44,8 +44,8 @@ def main(folder: pathlib.Path) -> None:
   with np.load(folder / "episodes.npz", allow_pickle=False) as episodes:
     for i, seed in enumerate(job["seeds"]):
       env, action, reward = _make(job, seed, folder, small), episodes[f"action_{i}"], episodes[f"reward_{i}"]
-      is_terminal, repeat = job["is_terminal"][i], job["action_repeat"]
-      cells.append(_frames(env, action, reward, is_terminal, stride=job["stride"], repeat=repeat, small=small))
+      options = {"stride": job["stride"], "repeat": job["action_repeat"], "limit": job["limit"], "small": small}
+      cells.append(_frames(env, action, reward, job["is_terminal"][i], **options))
   _write(job["path"], _grid(cells), job["fps"], len(cells))
 
 
@@ -113,9 +113,17 @@ def _publish_egl(package: pathlib.Path) -> None:
 
 
 def _frames(
-  env: Any, action: np.ndarray, reward: np.ndarray, is_terminal: bool, *, stride: int, repeat: int, small: bool
+  env: Any,
+  action: np.ndarray,
+  reward: np.ndarray,
+  is_terminal: bool,
+  *,
+  stride: int,
+  repeat: int,
+  limit: int,
+  small: bool,
 ) -> Iterator[Any]:
-  """PIL images of every ``stride``-th environment step and the last.
+  """PIL images of every ``stride``-th environment step and the last, of at most ``limit``.
 
   Raises:
     RuntimeError: where the replay earns other rewards than the episode did.
@@ -128,7 +136,7 @@ def _frames(
     for k in range(repeat):
       _, reward_now, terminated, truncated, _ = env.step(action[t : t + 1])
       earned, steps = earned + np.float32(reward_now[0]), steps + 1
-      over = bool(terminated[0] or truncated[0])
+      over = bool(terminated[0] or truncated[0]) or steps == limit
       last_of_action = over or k + 1 == repeat
       last = last_of_action and t + 1 == len(action)
       if last_of_action and earned != reward[t]:

@@ -71,8 +71,8 @@ def evaluate(
     num_envs: slots stepped together; by default as few as play the episodes in ``ceil(episodes / 64)`` rounds.
     batch_size: the policy acts for so many slots as soon as they are ready, while others are still stepping, for
       environments whose steps take unevenly long (EnvPool's asynchronous mode). By default it waits for all. The
-      episodes are the same, and the noise of samples is drawn for every slot by itself; rounding may differ from run
-      to run, since it may depend on who acts together. Of every process its own, ``across_hosts``.
+      episodes are the same to rounding, which may depend on who acts together; sampled ones are others, since each slot
+      draws noise of its own. Of every process its own, ``across_hosts``.
     env_kwargs: the task's own options, and ``action_repeat``, see ``environments.make``.
     sample: draw actions from the policy instead of taking its mode.
     across_hosts: every process of a run (see ``ilx.parallel.hosts``) plays its share of the slots, and all return what
@@ -86,6 +86,8 @@ def evaluate(
   """
   if episodes < 1:
     raise ValueError(f"episodes must be >= 1, got {episodes}")
+  if num_envs is not None and num_envs < 1:
+    raise ValueError(f"num_envs must be >= 1, got {num_envs}")
   if on_episode and across_hosts:
     raise ValueError("on_episode sees whole evaluations: leave out across_hosts")
   if num_envs is None:

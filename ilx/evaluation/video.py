@@ -76,7 +76,8 @@ def record_video(
   env_kwargs = dict(env_kwargs or {})
   rate = _STEPS_PER_SECOND.get(env_id.removeprefix(gymnasium.PREFIX).rsplit("-", 1)[0], _DEFAULT_STEPS_PER_SECOND)
   stride = -(-rate // _MAX_FPS)
-  played = _play(agent, params, env_id, seed, episodes, max(1, round(max_seconds * rate)), env_kwargs, sample)
+  limit = min(max(1, round(max_seconds * rate)), environments.time_limit(env_id, **env_kwargs))
+  played = _play(agent, params, env_id, seed, episodes, limit, env_kwargs, sample)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f".{path.name}.{os.getpid()}.part")
   times, options = environments.repetitions(env_id, env_kwargs)
@@ -84,6 +85,7 @@ def record_video(
     "env_id": env_id,
     "env_kwargs": options,
     "action_repeat": times,
+    "limit": limit,
     "stride": stride,
     "fps": round(rate / stride),
     "path": str(part),
@@ -107,12 +109,11 @@ def _play(
   env_id: str,
   seed: int,
   episodes: int,
-  max_steps: int,
+  limit: int,
   env_kwargs: dict[str, Any],
   sample: bool,
 ) -> list[Episode]:
-  """The starts of episodes, one of every slot."""
-  limit = min(max_steps, environments.time_limit(env_id, **env_kwargs))
+  """The starts of episodes, one of every slot, of at most ``limit`` environment steps."""
   env = environments.make(env_id, episodes, seed, **{**env_kwargs, "max_episode_steps": limit})
   found: list[Episode] = []
   key = jax.random.key(seed) if sample else None

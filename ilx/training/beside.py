@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from ilx.types import Tree
 
+# Seconds.
+_MOMENT = 5.0
+
 
 class Beside:
   """At most one evaluation at a time, while the updates go on.
@@ -56,3 +59,11 @@ class Beside:
     if self._error is not None:
       raise self._error
     self._write(self._step, self._found)
+
+  def abandon(self) -> None:
+    """On the way out of an error: writes what is ready, and waits a moment for what is not, which is then left."""
+    if self._thread is not None:
+      self._thread.join(timeout=_MOMENT)
+      if not self._thread.is_alive() and self._error is None:
+        self.collect(wait=False)
+      self._thread = None

@@ -243,6 +243,9 @@ def train(
       beside.collect(wait=True)
       if stop.received and checkpoints and saved != step:
         save(step)
+    except Exception:
+      beside.abandon()
+      raise
     finally:
       for log in open_logs:
         log.close()

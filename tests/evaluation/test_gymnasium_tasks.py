@@ -184,7 +184,7 @@ def test_a_replay_is_drawn_and_checked(tmp_path):
   play(policy, (), env, episodes=1, key=jax.random.key(0), on_episode=lambda _, episode: episodes.append(episode))
   (episode,) = episodes
   job = {"env_id": "gymnasium:Lamp-v0", "env_kwargs": {}, "seeds": environments.slot_seeds(5, 1).tolist()}
-  job |= {"action_repeat": 1, "stride": 1, "fps": 10, "path": str(tmp_path / "episode.mp4")}
+  job |= {"action_repeat": 1, "limit": 1000, "stride": 1, "fps": 10, "path": str(tmp_path / "episode.mp4")}
   job |= {"is_terminal": [episode.is_terminal]}
   (tmp_path / "job.json").write_text(json.dumps(job))
   np.savez(tmp_path / "episodes.npz", action_0=episode.action, reward_0=episode.reward)
@@ -209,3 +209,30 @@ def test_what_cannot_be_drawn_is_said(tmp_path, caplog):
 
 def test_spec_of_choices():
   assert environments.spec("gymnasium:FrozenLake-v1").action == Discrete(4)
+
+
+class Lucky(gymnasium.Env):
+  """Three steps; tells of a success at the second of an even episode alone, and nothing in between or on reset."""
+
+  observation_space = gymnasium.spaces.Box(0, 9, (1,), np.float32)
+  action_space = gymnasium.spaces.Discrete(2)
+  episode = -1
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self.episode, self.t = self.episode + 1, 0
+    return np.zeros(1, np.float32), {}
+
+  def step(self, action):
+    self.t += 1
+    told = {"is_success": True} if self.t == 2 and self.episode % 2 == 0 else {}
+    return np.zeros(1, np.float32), 1.0, False, False, told
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_success_is_of_its_own_episode(times):
+  gymnasium.register("Lucky-v0", Lucky, max_episode_steps=3)
+  stay = Policy(lambda params, carry, step, key: (jnp.zeros(step.reward.shape, jnp.int32), carry), lambda n: ())
+  kwargs = {"episodes": 6, "num_envs": 2, "env_kwargs": {"action_repeat": times}}
+  result = evaluate(stay, (), "gymnasium:Lucky-v0", **kwargs)
+  assert result.successes.tolist() == [True, True, False, False, True, True]

@@ -300,6 +300,8 @@ def test_sharded_params_score_the_same():
 def test_episodes_must_be_positive():
   with pytest.raises(ValueError, match="episodes must be >= 1, got 0"):
     evaluate(STAY, None, "CartPole-v1", episodes=0)
+  with pytest.raises(ValueError, match="num_envs must be >= 1, got 0"):
+    evaluate(STAY, None, "CartPole-v1", episodes=1, num_envs=0)
 
 
 def test_success_is_what_the_environment_tells_at_any_step():

@@ -78,7 +78,7 @@ def test_a_replay_that_differs_is_refused(tmp_path):
   seed = int(environments.slot_seeds(0, 1)[0])
   env = envpool.make("CartPole-v1", "gymnasium", num_envs=1, seed=seed, render_mode="rgb_array")
   frames = render._frames(
-    env, np.zeros(3, np.int32), np.asarray([1.0, 1.0, 0.5]), False, stride=1, repeat=1, small=False
+    env, np.zeros(3, np.int32), np.asarray([1.0, 1.0, 0.5]), False, stride=1, repeat=1, limit=9, small=False
   )
   with pytest.raises(RuntimeError, match=r"earned 1.0 at step 3, the episode 0.5"):
     list(frames)
@@ -116,6 +116,18 @@ def test_repeated_actions_are_drawn_at_every_step(tmp_path):
     with av.open(str(one)) as container:
       counts.append(sum(1 for _ in container.decode(container.streams.video[0])))
   assert counts[0] == counts[1]  # pushed left all the time, four at a time or one
+
+
+def test_a_cut_in_the_middle_of_a_repeated_action(tmp_path):
+  """Pendulum has 30 steps a second: of the eight actions of four steps, the last is cut after two."""
+  push = Policy(
+    lambda params, carry, step, key: (jnp.where(step.observation[:, 2:3] > 0, -2.0, 2.0), carry), lambda n: ()
+  )
+  kwargs = {"max_seconds": 1, "env_kwargs": {"action_repeat": 4}}
+  path = video.record_video(push, None, "Pendulum-v1", tmp_path / "e.mp4", **kwargs)
+  with av.open(str(path)) as container:
+    frames = sum(1 for _ in container.decode(container.streams.video[0]))
+  assert frames == 1 + 30 + 30  # the start, every step, and a second of the last
 
 
 @pytest.mark.parametrize("episodes", [0, 65])

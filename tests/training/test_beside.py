@@ -125,3 +125,16 @@ def test_several_processes_evaluate_together(agent, episodes, tmp_path, monkeypa
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with pytest.raises(ValueError, match="evaluate_beside: several processes share the episodes"):
     _train(agent, episodes, tmp_path, evaluate=_norm, evaluate_beside=True)
+
+
+def test_an_error_of_training_leaves_no_evaluation_behind(agent, episodes, tmp_path):
+  """What is ready is logged all the same."""
+
+  def crash(step, row):
+    if step == 30:
+      raise KeyError("crash")
+
+  with pytest.raises(KeyError, match="crash"):
+    _train(agent, episodes, tmp_path, evaluate=_norm, evaluate_beside=True, on_progress=crash)
+  assert [row["step"] for row in logs.read_jsonl(tmp_path / "log.jsonl") if "eval/norm" in row] == [20]
+  assert not [thread for thread in threading.enumerate() if thread.name.startswith("evaluation of")]
