@@ -92,14 +92,13 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
   """What is written for one target return (None: the run's own)."""
   played, seen = [], []
   for place, params in enumerate(found.params):
-    seed = scoring.FINAL_SEED + found.config.seed + place if FLAGS.seed is None else FLAGS.seed
     played.append(
       ilx.evaluate(
         found.agent,
         asked(params, target),
         found.task.env_id,
         episodes=FLAGS.episodes,
-        seed=seed,
+        seed=_seed(found, place),
         num_envs=FLAGS.num_envs,
         batch_size=FLAGS.batch_size,
         env_kwargs=found.task.env_kwargs,
@@ -138,7 +137,7 @@ def film(found: trained.Trained, target: float | None, folder: pathlib.Path) -> 
     asked(found.params[0], target),
     found.task.env_id,
     path,
-    seed=scoring.FINAL_SEED + found.config.seed if FLAGS.seed is None else FLAGS.seed,
+    seed=_seed(found, 0),
     episodes=FLAGS.video,
     env_kwargs=found.task.env_kwargs,
     sample=FLAGS.sample,
@@ -196,6 +195,11 @@ def _task(found: trained.Trained) -> trained.Trained:
     spec = environments.spec(changed.env_id, **changed.env_kwargs)
     environments.check_spec(found.task.data.spec, spec, changed.env_id)
   return found._replace(task=changed)
+
+
+def _seed(found: trained.Trained, place: int) -> int:
+  """Of the episodes that the run's seed number ``place`` plays."""
+  return scoring.FINAL_SEED + found.config.seed + place if FLAGS.seed is None else FLAGS.seed
 
 
 def _targets(found: trained.Trained) -> list[float | None]:

@@ -11,6 +11,7 @@ import ilx
 from experiments import markdown
 from experiments.report import text
 from experiments.results.recordings import Recording
+from ilx.evaluation import environments
 from ilx.training import logs
 
 HEADS = (
@@ -72,7 +73,7 @@ def collect(recording: Recording, data: pathlib.Path, folders: Sequence[pathlib.
   """Reads the dataset under ``data`` and the run folders of its seeds."""
   results = [json.loads((folder / "result.json").read_text()) for folder in folders]
   metadata = ilx.data.read_info(ilx.data.resolve(data / recording.name)).metadata
-  limit = time_limit(results[0]["env_id"], results[0]["env_kwargs"])
+  limit = environments.time_limit(results[0]["env_id"], **results[0]["env_kwargs"])
   recorded = metadata["recording"]["max_episode_steps"]
   return Row(
     recording=recording,
@@ -83,13 +84,6 @@ def collect(recording: Recording, data: pathlib.Path, folders: Sequence[pathlib.
     within_limit=within_limit(ilx.data.load(data / recording.name), limit),
     comparable=recorded is None or recorded >= limit,
   )
-
-
-def time_limit(env_id: str, env_kwargs: dict[str, Any]) -> int:
-  """The most steps of an episode."""
-  import envpool
-
-  return envpool.make_spec(env_id, **env_kwargs).config.max_episode_steps
 
 
 def curve(rows: Iterable[dict[str, Any]]) -> list[tuple[int, float]]:
