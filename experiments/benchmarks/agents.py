@@ -127,7 +127,7 @@ def first(name: str, agent: ilx.Agent, data: ilx.data.Episodes, subject: Subject
 def acting(name: str, agent: ilx.Agent, data: ilx.data.Episodes, seconds: float, rounds: int) -> list[Row]:
   """Time of one action, by environment, where `ENVIRONMENTS` act together; observations come from the host."""
   params = initial_state(agent, data, 8).params
-  act = jax.jit(lambda params, carry, step: agent.act(params, carry, step, None))
+  act = jax.jit(lambda params, carry, step: agent.act(params, carry, step, None), donate_argnums=1)  # as `evaluate`
   observation = np.asarray(data.observation[:ENVIRONMENTS])
   step = ilx.Step(observation, np.zeros(ENVIRONMENTS, np.float32), np.zeros(ENVIRONMENTS, bool))
 

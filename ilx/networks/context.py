@@ -23,7 +23,8 @@ import jax.numpy as jnp
 
 from ilx.networks.transformer import Cache, Transformer
 
-# As ``Transformer.extend``: tokens ``[B, n, D]``, cache, valid ``[B, n]`` to outputs ``[B, n, D]`` and the new cache.
+# As ``Transformer.extend``: tokens ``[B, n, D]``, cache, valid ``[B, n]`` to outputs ``[B, m, D]`` at all or some of
+# the tokens and the new cache.
 Extend = Callable[[jax.Array, Cache, jax.Array], tuple[jax.Array, Cache]]
 
 
@@ -89,7 +90,7 @@ def extend(
       cache that starts at this step is not fed these.
 
   Returns:
-    The outputs ``[B, n, D]`` at the tokens in the documented context (those of invalid tokens mean nothing), and the
+    The outputs ``[B, m, D]`` of ``apply`` in the documented context (those of invalid tokens mean nothing), and the
     memory after this step.
   """
   batch_size, n, _ = tokens.shape
@@ -99,5 +100,5 @@ def extend(
   of_before = jnp.arange(n) < previous
   fed = valid & ~(started[..., None] & of_before)
   outputs, cache = apply(jnp.tile(tokens, (2, 1, 1)), context.cache._replace(count=count), fed.reshape(-1, n))
-  outputs = outputs.reshape(2, batch_size, n, -1)
+  outputs = outputs.reshape(2, batch_size, *outputs.shape[1:])
   return jnp.where(second[:, None, None], outputs[1], outputs[0]), Context(cache, step + 1)

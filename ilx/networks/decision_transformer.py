@@ -1,5 +1,7 @@
 """The network of the decision transformer (Chen et al. 2021)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -79,8 +81,7 @@ class DecisionTransformer(nn.Module):
     x = self.norm(tokens.reshape(batch_size, 3 * length, -1))
     if not deterministic and self.dropout > 0:
       x = dropout(x, self.dropout, self.make_rng("dropout"))
-    x = self.transformer(x, jnp.repeat(mask, 3, axis=1), deterministic=deterministic)
-    return self.head(x[:, 1::3])
+    return self.head(self.transformer(x, jnp.repeat(mask, 3, axis=1), deterministic, read=slice(1, None, 3)))
 
   def play(
     self,
@@ -107,8 +108,9 @@ class DecisionTransformer(nn.Module):
     now = self._now(observation, returns_to_go, jnp.where(is_first, 0, memory.step))
     tokens = jnp.stack([previous, *(self.norm(token) for token in now)], axis=1)
     valid = jnp.ones(tokens.shape[:2], bool)
-    x, memory = context.extend(self.transformer.extend, memory, tokens, valid, is_first, steps=steps, previous=1)
-    return self.head(x[:, -1]), memory
+    apply = functools.partial(self.transformer.extend, read=slice(-1, None))
+    x, memory = context.extend(apply, memory, tokens, valid, is_first, steps=steps, previous=1)
+    return self.head(x[:, 0]), memory
 
   def embed(self, action: jax.Array, time_step: jax.Array) -> jax.Array:
     """The token ``[B, D]`` of an action, given its features ``[B, F]`` and its step, int32 ``[B]``."""

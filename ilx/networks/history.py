@@ -1,5 +1,7 @@
 """Policies that look back: a causal transformer over the observations (and actions) of the steps so far."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,7 @@ class HistoryPolicy(nn.Module):
       x, stride = jnp.stack([x, self.action(action)], axis=2).reshape(batch_size, 2 * length, width), 2
     if not deterministic and self.dropout > 0.0:
       x = dropout(x, self.dropout, self.make_rng("dropout"))
-    return self.head(self.transformer(x, None, deterministic)[:, ::stride])
+    return self.head(self.transformer(x, None, deterministic, read=slice(None, None, stride)))
 
   def embed(self, action: jax.Array) -> jax.Array:
     """The tokens ``[B, D]`` of actions, features ``[B, F]``."""
@@ -76,8 +78,7 @@ class HistoryPolicy(nn.Module):
     if previous is not None:
       tokens = jnp.concatenate([previous[:, None], tokens], axis=1)
     valid = jnp.ones(tokens.shape[:2], bool)
+    apply = functools.partial(self.transformer.extend, read=slice(-1, None))
     of_before = 0 if previous is None else 1
-    x, memory = context.extend(
-      self.transformer.extend, memory, tokens, valid, is_first, steps=steps, previous=of_before
-    )
-    return self.head(x[:, -1]), memory
+    x, memory = context.extend(apply, memory, tokens, valid, is_first, steps=steps, previous=of_before)
+    return self.head(x[:, 0]), memory

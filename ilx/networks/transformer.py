@@ -1,4 +1,4 @@
-"""A causal transformer: pre-norm, one scan over its layers, and a cache of keys and values for play."""
+"""A causal transformer: pre-norm, its layers' parameters stacked, and a cache of keys and values for play."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import attention as attention_lib
-from ilx.networks.transformer_layer import INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
+from ilx.networks.transformer_layer import ALL, INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
 
 # Up to so many layers are compiled one after the other: a loop has to gather what its backward pass needs in larger
-# arrays, which on a CPU costs DT's update a tenth of its time.
+# arrays, which on a CPU costs DT's update a tenth of its time; and the last of few layers is worth shortening.
 _UNROLLED = 4
 # What `jax.checkpoint` keeps.
 _REMAT = {
@@ -94,7 +94,9 @@ class Transformer(nn.Module):
     if self.attention not in attention_lib.IMPLEMENTATIONS:
       raise ValueError(f"attention={self.attention!r}; choose one of {', '.join(attention_lib.IMPLEMENTATIONS)}")
 
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None, deterministic: bool = True) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, mask: jax.Array | None = None, deterministic: bool = True, read: slice = ALL
+  ) -> jax.Array:
     """Embedded tokens to features.
 
     Args:
@@ -103,9 +105,10 @@ class Transformer(nn.Module):
         own outputs are finite but mean nothing. None: every token is real, or padding stands only on the right, where
         nothing real can see it; that is the fastest.
       deterministic: False for dropout, with a key ``rngs={"dropout": ...}``.
+      read: the tokens whose features are wanted; of others the last layer computes keys and values alone.
 
     Returns:
-      ``[B, L, D]`` in ``dtype``; token t depends on the tokens up to t alone.
+      ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t depends on the tokens up to t alone.
 
     Raises:
       ValueError: for more tokens than learnt positions.
@@ -118,18 +121,19 @@ class Transformer(nn.Module):
       position, mask = jnp.arange(length)[None], None
     else:
       position, mask = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0), mask[:, None, None, :]
-    return self._apply(x, PerLayer(dropout=keys), Shared(mask=mask), position, length)[0]
+    return self._apply(x, PerLayer(dropout=keys), Shared(mask=mask), position, length, read)[0]
 
-  def extend(self, x: jax.Array, cache: Cache, valid: jax.Array) -> tuple[jax.Array, Cache]:
+  def extend(self, x: jax.Array, cache: Cache, valid: jax.Array, read: slice = ALL) -> tuple[jax.Array, Cache]:
     """Appends a few tokens to what the cache holds: the outputs that ``__call__`` would give for them.
 
     Args:
       x: ``[B, n, D]``; later tokens see earlier ones.
       cache: from ``make_cache`` or an earlier call. The tokens must fit: what is beyond its length is lost.
       valid: bool ``[B, n]``; others take no slot, and their outputs mean nothing.
+      read: as of ``__call__``.
 
     Returns:
-      The outputs ``[B, n, D]`` and the new cache. Never any dropout.
+      The outputs ``[B, n, D]``, of the tokens in ``read``, and the new cache. Never any dropout.
     """
     length = cache.key.shape[2]
     last = cache.count[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
@@ -137,7 +141,7 @@ class Transformer(nn.Module):
     mask = (jnp.arange(length) <= last[..., None])[:, None]
     own = PerLayer(key=cache.key, value=cache.value)
     shared = Shared(mask=mask, slots=slots, count=cache.count)
-    y, (key, value) = self._apply(x, own, shared, jnp.maximum(last, 0), length)
+    y, (key, value) = self._apply(x, own, shared, jnp.maximum(last, 0), length, read)
     return y, Cache(key, value, last[:, -1] + 1)
 
   @nn.nowrap
@@ -148,7 +152,7 @@ class Transformer(nn.Module):
 
   @nn.compact
   def _apply(
-    self, x: jax.Array, own: PerLayer, shared: Shared, position: jax.Array, length: int
+    self, x: jax.Array, own: PerLayer, shared: Shared, position: jax.Array, length: int, read: slice
   ) -> tuple[jax.Array, tuple]:
     if x.shape[-1] != self.width:
       raise ValueError(f"tokens have size {x.shape[-1]}; the transformer's width is {self.width}")
@@ -160,19 +164,31 @@ class Transformer(nn.Module):
       x = x + table[position].astype(self.dtype)
     elif self.positions == "rotary":
       shared = shared._replace(rotation=attention_lib.rotation(position, self.width // self.heads))
-    layer = Layer
-    if self.remat is not None:
-      layer = nn.remat(Layer, policy=_REMAT[self.remat], prevent_cse=False)
-    stack = nn.scan(
-      layer,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=(0, nn.broadcast),
-      length=self.layers,
-      unroll=self.layers if self.layers <= _UNROLLED else 1,
-    )
     same = ("heads", "layers", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
     attributes = {name: getattr(self, name) for name in same}
-    layers = stack(hidden=self.hidden or 4 * self.width, name="layers", **attributes)
-    x, written = layers(x, own, shared)
+    layer = Layer(hidden=self.hidden or 4 * self.width, parent=None, **attributes)
+
+    def first_values(key: jax.Array) -> Any:
+      keys = jax.random.split(key, self.layers)
+      return jax.vmap(lambda key: layer.init(key, x, PerLayer(), Shared())["params"])(keys)
+
+    def step(read: slice) -> Callable[[jax.Array, Any], tuple[jax.Array, tuple]]:
+      def apply(x: jax.Array, given: Any) -> tuple[jax.Array, tuple]:
+        params, own = given
+        return layer.apply({"params": params}, x, own, shared, read)
+
+      return apply if self.remat is None else jax.checkpoint(apply, policy=_REMAT[self.remat], prevent_cse=False)
+
+    each = self.param("layers", first_values), own
+    if self.layers <= _UNROLLED:
+      written = []
+      for i in range(self.layers):
+        wanted = read if i == self.layers - 1 else ALL
+        x, new = step(wanted)(x, jax.tree.map(lambda a, i=i: a[i], each))
+        written.append(new)
+      written = jax.tree.map(lambda *a: jnp.stack(a), *written)
+    else:
+      # A last layer outside of the loop would have the parameters of all others copied.
+      x, written = jax.lax.scan(step(ALL), x, each)
+      x = x[:, read]
     return nn.LayerNorm(epsilon=NORM_EPSILON, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written

@@ -15,6 +15,8 @@ from ilx.parallel import activations
 # GPT-2's.
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5
+# Tokens to read: every one.
+ALL = slice(None)
 
 
 class Shared(NamedTuple):
@@ -48,7 +50,7 @@ class PerLayer(NamedTuple):
 
 
 class Layer(nn.Module):
-  """One pre-norm layer, in the form that ``nn.scan`` takes; attributes as of ``Transformer``."""
+  """One pre-norm layer; attributes as of ``Transformer``."""
 
   heads: int
   hidden: int
@@ -61,15 +63,17 @@ class Layer(nn.Module):
   attention: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, own: PerLayer, shared: Shared) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """``[B, L, D]`` to the same, and the keys and values to cache where there is a cache."""
+  def __call__(
+    self, x: jax.Array, own: PerLayer, shared: Shared, read: slice = ALL
+  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """``[B, L, D]`` to the same of the tokens in ``read``, and the keys and values to cache where there is a cache."""
     x = activations.batch(x)
     keys = (None,) * 3 if own.dropout is None else jax.random.split(own.dropout, 3)
     same = {"bias": self.bias, "dtype": self.dtype, "out_std": INIT_STD / math.sqrt(2 * self.layers)}
     norm = {"epsilon": NORM_EPSILON, "use_bias": self.bias, "dtype": self.dtype}
     attend = Attention(self.heads, self.attention_dropout, self.attention, name="attention", **same)
-    h, written = attend(nn.LayerNorm(name="attention_norm", **norm)(x), own._replace(dropout=keys[0]), shared)
-    x = x + dropout(h, self.dropout, keys[1])
+    h, written = attend(nn.LayerNorm(name="attention_norm", **norm)(x), own._replace(dropout=keys[0]), shared, read)
+    x = x[:, read] + dropout(h, self.dropout, keys[1])
     mlp = MLP(self.hidden, self.activation, name="mlp", **same)
     h = mlp(nn.LayerNorm(name="mlp_norm", **norm)(x))
     return x + dropout(h, self.dropout, keys[2]), written
@@ -86,8 +90,10 @@ class Attention(nn.Module):
   out_std: float
 
   @nn.compact
-  def __call__(self, x: jax.Array, own: PerLayer, shared: Shared) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """``[B, L, width]`` to the same, and the cache's keys and values with the tokens' written to them."""
+  def __call__(
+    self, x: jax.Array, own: PerLayer, shared: Shared, read: slice = ALL
+  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """``[B, L, width]`` to the same of the tokens in ``read``, and the cache with the keys and values of all."""
     width = x.shape[-1]
     qkv = Dense((self.heads, 3, width // self.heads), bias=self.bias, dtype=self.dtype, name="qkv")(x)
     query, key, value = (qkv[..., i, :] for i in range(3))
@@ -103,7 +109,7 @@ class Attention(nn.Module):
       written = (key, value)
       y = attention.cached(query, key, value, shared.mask)
     out = Dense((width,), inputs=2, bias=self.bias, dtype=self.dtype, std=self.out_std, name="out")
-    return out(y), written
+    return out(y[:, read]), written
 
 
 class MLP(nn.Module):

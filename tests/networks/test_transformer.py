@@ -118,6 +118,31 @@ def test_padding_on_the_right_needs_no_mask():
     np.testing.assert_allclose(masked[row][MASK[row]], plain[row][MASK[row]], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("unrolled", [0, 4])
+@pytest.mark.parametrize("read", [slice(1, None, 3), slice(-1, None)])
+def test_reading_some_tokens_is_reading_all_and_dropping_others(read, unrolled, monkeypatch):
+  monkeypatch.setattr(transformer_lib, "_UNROLLED", unrolled)
+  x, valid = _tokens(), np.ones((B, L), bool)
+  transformer = _transformer()
+  some = jax.jit(lambda x: transformer.apply(_variables(), x, MASK, read=read))(x)
+  np.testing.assert_allclose(some, _apply()(_variables(), x, MASK)[:, read], rtol=1e-5, atol=1e-6)
+  extend = jax.jit(lambda cache: transformer.apply(_variables(), x, cache, valid, read, method="extend"))
+  y, cache = extend(transformer.make_cache(B, L))
+  expected, whole = _extend()(x, transformer.make_cache(B, L), valid)
+  np.testing.assert_allclose(y, expected[:, read], rtol=1e-5, atol=1e-6)
+  for a, b in zip(cache, whole, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_that_are_not_read_cost_no_last_layer():
+  def flops(read):
+    transformer = _transformer()
+    return jax.jit(lambda x: transformer.apply(_variables(), x, read=read)).lower(_tokens()).cost_analysis()["flops"]
+
+  # Of a layer, the output's projection and the MLP: two multiply-adds for each of their weights.
+  assert flops(slice(None)) - flops(slice(-1, None)) > 2 * B * (L - 1) * (WIDTH * WIDTH + 2 * WIDTH * 12)
+
+
 def test_rows_of_padding_have_finite_gradients():
   gradient = jax.jit(jax.grad(lambda x: jnp.sum(jnp.square(_transformer().apply(_variables(), x, MASK)))))(_tokens())
   assert np.all(np.isfinite(gradient))
