@@ -113,7 +113,8 @@ class Continuous:
   quantiles: np.ndarray | None = None
 
   def __post_init__(self):
-    low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+    with np.errstate(over="ignore"):  # bounds beyond float32 are refused below, in words
+      low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
     if low.ndim > 1 or low.shape != high.shape:
       raise ValueError(f"Continuous: low {low.shape} and high {high.shape} must both be [A]")
     if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):

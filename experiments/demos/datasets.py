@@ -50,9 +50,16 @@ STEPS_PER_ROUND = 25_000
 Round = Callable[[Callable[[float], None]], list[Episode]]
 
 
-def references() -> dict[str, dict[str, Any]]:
-  """By environment id: ``random_return``, ``expert_return``, and how they were measured."""
-  return json.loads(REFERENCES.read_text())
+def reference(env_id: str) -> dict[str, Any]:
+  """``random_return``, ``expert_return`` of an environment, and how they were measured.
+
+  Raises:
+    ValueError: where they were not.
+  """
+  known = json.loads(REFERENCES.read_text())
+  if env_id not in known:
+    raise ValueError(f"{REFERENCES.name} has no {env_id}; measure it by: python -m experiments.demos.summarise")
+  return known[env_id]
 
 
 def build(name: str, root: str | os.PathLike | None = None, *, rounds: int = ROUNDS) -> pathlib.Path:
@@ -126,7 +133,7 @@ def _rounds(name: str, rounds: int) -> list[Round]:
     return [functools.partial(_walks, name, index) for index in range(rounds)]
   env, quality = name.split("-", 1)
   if quality == REPLAY:
-    segments = replay.segments(env, references()[ENVIRONMENTS[env]]["random_length"])
+    segments = replay.segments(env, reference(ENVIRONMENTS[env])["random_length"])
     return [functools.partial(_segment, name, i, x, rounds / ROUNDS) for i, x in enumerate(segments)]
   return [functools.partial(_shuffled, name, index) for index in range(rounds)]
 
@@ -167,7 +174,7 @@ def _play(env: str, quality: str, index: int, progress: Callable[[float], None])
   """The episodes of one policy's round."""
   env_id = ENVIRONMENTS[env]
   if quality == "random":
-    act, length = policy.uniform(environments.spec(env_id).action), references()[env_id]["random_length"]
+    act, length = policy.uniform(environments.spec(env_id).action), reference(env_id)["random_length"]
   else:
     shipped = policy.load(f"{env}-{quality}")
     act, length = policy.forward(shipped.weights), shipped.metadata["scores"]["sample"]["length_mean"]
@@ -213,7 +220,7 @@ def _metadata(name: str) -> dict[str, Any]:
     bounds = {"action_low": action.low.tolist(), "action_high": action.high.tolist()}
   else:
     bounds = {"num_actions": action.num_actions}
-  reference = references()[env_id]
+  known = reference(env_id)
   return {
     "env_id": env_id,
     "env_kwargs": env_kwargs,
@@ -222,7 +229,7 @@ def _metadata(name: str) -> dict[str, Any]:
     "weights": _fingerprints(name),
     "actions": "sampled",
     "seed": SEED,
-    "expert_return": reference["expert_return"],
-    "random_return": reference["random_return"],
+    "expert_return": known["expert_return"],
+    "random_return": known["random_return"],
     "envpool": environments.version(),
   }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilx.evaluation.scores import interval, iqm
+from ilx.evaluation.scores import INTERVAL, interval, iqm
 from ilx.types import Array
 
 Tasks = Sequence[Array]
@@ -70,7 +70,7 @@ def performance_profile(
     runs = np.concatenate(drawn, axis=-1)
     return np.stack([np.mean(runs > threshold, axis=-1) for threshold in thresholds], axis=-1)
 
-  low, high = np.percentile(share(_resampled(tasks, resamples, seed)), (2.5, 97.5), axis=0)
+  low, high = np.percentile(share(_resampled(tasks, resamples, seed)), INTERVAL, axis=0)
   return share(_checked(tasks)), low, high
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ilx.evaluation.scores import INTERVAL
 from ilx.types import Array
 
 
@@ -74,7 +75,7 @@ def budget(
     plays[everyone, arm] += 1
     looks_best = _best(np.where(plays == 0, -np.inf, _means(sums, plays)), rng)
     found[t] = scores[drawn[everyone, looks_best]]
-  low, high = np.percentile(found, (2.5, 97.5), axis=1)
+  low, high = np.percentile(found, INTERVAL, axis=1)
   return Budget(found.mean(axis=1), low, high)
 
 

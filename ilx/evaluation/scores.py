@@ -5,7 +5,7 @@ import numpy as np
 from ilx.types import Array
 
 # Percentiles of a 95 % interval.
-_INTERVAL = (2.5, 97.5)
+INTERVAL = (2.5, 97.5)
 # Numbers held at once while resampling.
 _BLOCK = 1 << 22
 
@@ -89,5 +89,5 @@ def _bootstrap(returns: np.ndarray, resamples: int, rng: np.random.Generator) ->
 
 def interval(values: Array) -> tuple[float, float]:
   """The ends of the 95 % interval of resampled values."""
-  low, high = np.percentile(values, _INTERVAL)
+  low, high = np.percentile(values, INTERVAL)
   return float(low), float(high)

@@ -37,7 +37,7 @@ def test_content_and_metadata(built):
   assert episodes.num_episodes == 2 * 2 * datasets.NUM_ENVS
   assert metadata["data_return"] == pytest.approx(data.returns(episodes).mean())
   assert metadata["data_return_std"] == pytest.approx(data.returns(episodes).std())
-  reference = datasets.references()["CartPole-v1"]
+  reference = datasets.reference("CartPole-v1")
   expected = {
     "env_id": "CartPole-v1",
     "env_kwargs": {},
@@ -137,9 +137,14 @@ def test_unknown_name_gets_the_nearest():
 
 
 def test_references_cover_all_environments():
-  references = datasets.references()
+  references = json.loads(datasets.REFERENCES.read_text())
   assert list(references) == [*datasets.ENVIRONMENTS.values(), *(task.env_id for task in maze.MAZES.values())]
   for reference in references.values():
     assert reference["random_return"] < reference["expert_return"]
     assert reference["episodes"] == 100
     assert reference["random_length"] >= 1
+
+
+def test_an_environment_without_references_is_told_how_to_get_them():
+  with pytest.raises(ValueError, match=r"references.json has no Ant-v5.*experiments.demos.summarise"):
+    datasets.reference("Ant-v5")

@@ -80,7 +80,7 @@ def test_controller_is_the_expert_that_the_references_name(name):
   result = rollout.evaluate(player, (), task.env_id, episodes=50, seed=3, env_kwargs=task.env_kwargs)
   assert result.returns.min() == 1.0
   assert result.lengths.max() < task.max_episode_steps
-  reference = datasets.references()[task.env_id]
+  reference = datasets.reference(task.env_id)
   assert reference["expert_return"] == 1.0
   assert reference["random_return"] < 0.25
 
@@ -149,7 +149,7 @@ def test_dataset_fits_its_task_and_says_how_to_make_it(built):
   assert metadata["env_id"] == task.env_id
   assert metadata["env_kwargs"] == task.env_kwargs
   assert (metadata["random_return"], metadata["expert_return"]) == (
-    datasets.references()[task.env_id]["random_return"],
+    datasets.reference(task.env_id)["random_return"],
     1.0,
   )
   episodes = data.load(built)

@@ -60,7 +60,7 @@ def test_policy_changes_half_way_between_snapshots():
 @pytest.mark.parametrize("env", datasets.ENVIRONMENTS)
 def test_shipped_replays_lead_from_random_to_medium(env):
   medium = policy.load(f"{env}-medium")
-  reference = datasets.references()[datasets.ENVIRONMENTS[env]]
+  reference = datasets.reference(datasets.ENVIRONMENTS[env])
   first, *between, last = replay.segments(env, reference["random_length"])
   assert first.weights is None
   assert sum(segment.env_steps for segment in (first, *between, last)) == medium.metadata["env_steps"]
@@ -84,7 +84,7 @@ def test_dataset_is_the_run_in_its_order(built):
   assert lengths.sum() == pytest.approx(run_steps / 2, rel=0.1)  # two rounds of four are half of it
   assert metadata["policy"] == ["cartpole-medium", NAME]
   assert sorted(metadata["weights"]) == ["cartpole-medium", NAME]
-  reference = datasets.references()["CartPole-v1"]
+  reference = datasets.reference("CartPole-v1")
   parts = replay.segments("cartpole", reference["random_length"])
   stretch = np.searchsorted(np.cumsum([part.env_steps / 2 for part in parts]), np.cumsum(lengths) - lengths / 2)
   means = [returns[stretch == i].mean() for i in range(len(parts))]

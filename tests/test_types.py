@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from ilx.types import Continuous
+
+RISING = np.array([[-1.0, -1.0], [0.0, 1.0]])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+  ("low", "high", "quantiles", "message"),
+  [
+    ([-1.0], [1.0, 1.0], None, r"low \(1,\) and high \(2,\) must both be \[A\]"),
+    ([[-1.0]], [[1.0]], None, r"must both be \[A\]"),
+    ([-np.inf], [1.0], None, "bounds must be finite"),
+    ([-1e300], [1e300], None, "bounds must be finite"),  # not so in float32
+    ([0.0, 1.0], [1.0, 1.0], None, "low < high"),
+    ([-1.0, -1.0], [1.0, 1.0], RISING[:1], r"expected \[Q, A\], Q >= 2"),
+    ([-1.0, -1.0], [1.0, 1.0], RISING[::-1], "must rise"),
+    ([-1.0, -1.0], [1.0, 0.5], RISING, "within the bounds"),
+  ],
+)
+def test_bounds_that_make_no_sense_are_refused(low, high, quantiles, message):
+  with pytest.raises(ValueError, match=message):
+    Continuous(np.array(low), np.array(high), quantiles)
+
+
+def test_bounds_are_float32():
+  action = Continuous([-1, -2], [1, 2], RISING)
+  assert {x.dtype for x in (action.low, action.high, action.quantiles)} == {np.dtype(np.float32)}
+  assert action.size == 2
