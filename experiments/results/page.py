@@ -88,12 +88,12 @@ def page(folder: pathlib.Path, command: str) -> str:
   cells = [
     Cell(agent, task, entries)
     for task in suite.TASKS.values()
-    for agent in (*suite.AGENTS, *suite.TRANSFORMERS[1:])
+    for agent in suite.AGENTS
     if (entries := archive.read(folder, agent, task.dataset))
   ]
   if not cells:
     raise ValueError(f"{folder} has no finished run")
-  agents = list(dict.fromkeys(sorted((cell.agent for cell in cells), key=[*suite.AGENTS, *suite.TRANSFORMERS].index)))
+  agents = list(dict.fromkeys(sorted((cell.agent for cell in cells), key=suite.AGENTS.index)))
   table = _Table(cells, agents)
   return PAGE.format(
     command=command,

@@ -7,9 +7,9 @@ from experiments.configs import rebrac
 from experiments.results.recordings import Recording
 
 # Config files, in the order of the columns.
-AGENTS = ("bc", "bc10", "td3_bc", "iql", "rebrac", "dt")
+AGENTS = ("bc", "bc10", "chunked_bc", "bc_transformer", "td3_bc", "iql", "rebrac", "dt")
 CONTINUOUS_ONLY = ("td3_bc", "rebrac")
-TRANSFORMERS = ("dt", "bc_transformer")
+TRANSFORMERS = ("bc_transformer", "dt")
 ENVIRONMENTS = ("halfcheetah", "hopper", "walker2d")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
 MAZES = ("pointmaze-medium", "pointmaze-large")
@@ -95,7 +95,7 @@ def cells(agents: tuple[str, ...], datasets: tuple[str, ...]) -> Iterator[tuple[
     ValueError: for an agent or a dataset that the table does not have.
   """
   for name in agents:
-    if name not in (*AGENTS, *TRANSFORMERS):
+    if name not in AGENTS:
       raise ValueError(f"--agents: no {name!r}; there are {', '.join(AGENTS)}")
   for name in datasets:
     if name not in TASKS:
