@@ -169,8 +169,11 @@ class Transformer(nn.Module):
     layer = Layer(hidden=self.hidden or 4 * self.width, parent=None, **attributes)
 
     def first_values(key: jax.Array) -> Any:
-      keys = jax.random.split(key, self.layers)
-      return jax.vmap(lambda key: layer.init(key, x, PerLayer(), Shared())["params"])(keys)
+      plain, keys = layer.clone(attention="xla"), jax.random.split(key, self.layers)  # cuDNN's need not be batched
+      return jax.vmap(lambda key: plain.init(key, x, PerLayer(), Shared())["params"])(keys)
+
+    # Outside of a loop the compiler would see that remat computes the same twice, and keep it after all.
+    unrolled = self.layers <= _UNROLLED and self.remat is None
 
     def step(read: slice) -> Callable[[jax.Array, Any], tuple[jax.Array, tuple]]:
       def apply(x: jax.Array, given: Any) -> tuple[jax.Array, tuple]:
@@ -180,7 +183,7 @@ class Transformer(nn.Module):
       return apply if self.remat is None else jax.checkpoint(apply, policy=_REMAT[self.remat], prevent_cse=False)
 
     each = self.param("layers", first_values), own
-    if self.layers <= _UNROLLED:
+    if unrolled:
       written = []
       for i in range(self.layers):
         wanted = read if i == self.layers - 1 else ALL
