@@ -108,7 +108,7 @@ def _run(
   params = hosts.readable(state.params)
   if not hosts.is_first():
     return None
-  result = summarise(config, task, scorer, workdir)
+  result = summarise(config, task, scorer, params, workdir)
   logs.write_json(workdir / "result.json", result)
   if config.evaluation.video and task.env_id is not None:
     first_seed = scoring.each_seed(config, params)[0]
@@ -146,7 +146,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def summarise(
-  config: ml_collections.ConfigDict, task: Task, scorer: scoring.Scorer, workdir: pathlib.Path
+  config: ml_collections.ConfigDict, task: Task, scorer: scoring.Scorer, params: Any, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """What result.json holds; None where something does not apply."""
   if scorer.played:
@@ -159,6 +159,7 @@ def summarise(
     "env_id": task.env_id,
     "env_kwargs": task.env_kwargs,
     **scoring.of_play(task, scorer.played),
+    "target_return": scoring.target_return(params) if scorer.played else None,
     "heldout": scoring.of_heldout(config.heldout, scorer.compared),
     **_each_seed(config, task, scorer, rows),
     **task.data.facts,

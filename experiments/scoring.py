@@ -137,6 +137,12 @@ def record_video(config: ml_collections.ConfigDict, task: Task, agent: ilx.Agent
   ilx.evaluation.record_video(agent, params, task.env_id, path, seed=seed, env_kwargs=task.env_kwargs)
 
 
+def target_return(params: Any) -> float | None:
+  """What a policy that is asked for a return was asked for, of all seeds alike; None of others."""
+  asked = getattr(params, "target_return", None)
+  return None if asked is None else float(np.ravel(asked)[0])
+
+
 def of_play(task: Task, played: Sequence[ilx.evaluation.Result]) -> dict[str, Any]:
   """What ``result.json`` says of play; None everywhere without an environment.
 

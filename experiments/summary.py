@@ -34,6 +34,8 @@ def terminal_table(result: Mapping[str, Any], console: Console | None = None) ->
   unscored = [] if tables else [facts.unscored(result)]
   if rate := facts.success(result):
     closing = f"success in {rate}\n{closing}"
+  if asked := facts.asked_for(result):
+    closing = f"asked for {asked}\n{closing}"
   if console.is_terminal:
     console.print(Text(title, style="bold"))
     for heads, rows in tables:

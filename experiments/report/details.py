@@ -96,6 +96,7 @@ def result_table(run: Run) -> str:
     ("Standard deviation over episodes", value("return_std")),
     ("Interquartile mean", value("return_iqm") and value("return_iqm") + band("return_iqm_ci95")),
     *([("Success", rate)] if (rate := facts.success(result)) else []),
+    *([("Asked for", asked)] if (asked := facts.asked_for(result)) else []),
     ("Mean length", f"{text.significant(sum(lengths) / len(lengths))} steps" if lengths else None),
     ("Episodes of every seed" if seeds else "Episodes", count("episodes")),
     ("Expert's return", value("expert_return")),

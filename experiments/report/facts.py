@@ -54,6 +54,12 @@ def success(result: Mapping[str, Any]) -> str:
   return "" if rate is None else f"{text.fixed(100 * rate, 1)} % of the episodes"
 
 
+def asked_for(result: Mapping[str, Any]) -> str:
+  """``a return of 3,074``; empty of policies that are not asked for any."""
+  asked = number(result.get("target_return"))
+  return "" if asked is None else f"a return of {text.fixed(asked, decimals(result))}"
+
+
 def verdict(result: Mapping[str, Any]) -> str:
   """One sentence: where the policy's mean return lies beside the expert's."""
   policy, expert, data, random = scores(result)

@@ -58,6 +58,13 @@ def test_success_is_told_where_it_is_known():
   assert "Success" in _page(RESULT | {"success_rate": 0.4304}) and "Success" not in _page(RESULT)
 
 
+def test_the_return_that_was_asked_for_is_told():
+  before = printed(RESULT).splitlines()
+  asked = RESULT | {"target_return": 3073.79}
+  assert printed(asked).splitlines() == [*before[:-1], "asked for a return of 3,074", before[-1]]
+  assert "a return of 3,074" in _page(asked) and "Asked" not in _page(RESULT)
+
+
 def test_terminal_has_the_same_numbers_in_colour():
   text = printed(RESULT, force_terminal=True, width=100)
   assert "\x1b[" in text
