@@ -155,32 +155,36 @@ def _cost(cell: Cell) -> str:
 
 
 def _aggregates(cells: Sequence[Cell], agents: Sequence[str]) -> str:
-  """For every group of tasks: mean and IQM over the tasks that all its agents have."""
+  """For every group of tasks: mean and IQM over the tasks that all its agents have, with all seeds.
+
+  An agent that has fewer than two tasks yet is left out, as it would leave the others with as few.
+  """
   parts = []
   for group in dict.fromkeys(cell.task.group for cell in cells):
     mine = [cell for cell in cells if cell.task.group == group]
+    seeds = max(len(cell.entries) for cell in mine)
+    mine = [cell for cell in mine if len(cell.entries) == seeds]
     tasks = {agent: {cell.task.dataset for cell in mine if cell.agent == agent} for agent in agents}
-    several = [agent for agent in agents if tasks[agent]]
-    common = set.intersection(*(tasks[agent] for agent in several))
+    several = [agent for agent in agents if len(tasks[agent]) > 1]
+    common = set.intersection(*(tasks[agent] for agent in several)) if several else set()
     if len(common) < 2:
       continue
     rows, scores = [], {}
     for agent in several:
       chosen = [cell for cell in mine if cell.agent == agent and cell.task.dataset in common]
-      seeds = [cell.normalized(cell.returns.mean(axis=1)) for cell in chosen]
-      scores[agent] = seeds
-      gap = aggregates.optimality_gap(seeds)
-      rows.append([agent, _with(aggregates.interquartile_mean(seeds)), _with(aggregates.mean(seeds)), _with(gap)])
+      found = scores[agent] = [cell.normalized(cell.returns.mean(axis=1)) for cell in chosen]
+      gap = aggregates.optimality_gap(found)
+      rows.append([agent, _with(aggregates.interquartile_mean(found)), _with(aggregates.mean(found)), _with(gap)])
     for row, agent in zip(rows, several, strict=True):
       first = several[0]
       better = aggregates.probability_of_improvement(scores[agent], scores[first])
       row.append(NONE if agent == first else _with(better, 2))
     names = ", ".join(name for name in suite.TASKS if name in common)
     parts.append(
-      f"## Over the tasks: {group}\n\nOver the {len(common)} tasks that all these agents have ({names}): interquartile "
-      "mean (IQM) of all runs, mean over tasks, gap to 100 (optimality gap, less is better), and the probability that "
-      f"a run is better than one of `{several[0]}` on the same task; 95 % intervals by a bootstrap of the seeds of "
-      "every task (Agarwal et al. 2021, `ilx.evaluation.aggregates`).\n\n"
+      f"## Over the tasks: {group}\n\nOver the {len(common)} tasks that all these agents have with {seeds} seeds "
+      f"({names}): interquartile mean (IQM) of all runs, mean over tasks, gap to 100 (optimality gap, less is better), "
+      f"and the probability that a run is better than one of `{several[0]}` on the same task; 95 % intervals by a "
+      "bootstrap of the seeds of every task (Agarwal et al. 2021, `ilx.evaluation.aggregates`).\n\n"
       + markdown.table(["agent", "IQM", "mean", "gap", f"better than {several[0]}"], rows)
       + "\n"
     )

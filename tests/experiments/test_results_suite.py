@@ -126,6 +126,18 @@ def test_the_page_has_scores_returns_and_aggregates(tmp_path, trainings):
   assert "python -m this" in text and "0123456789ab" in text
 
 
+def test_means_over_tasks_are_of_what_the_agents_share(tmp_path, trainings):
+  """Neither an agent with one task nor a task with fewer seeds takes tasks away from the others."""
+  folder, tasks = tmp_path / "archive", [suite.TASKS[f"{env}-medium"] for env in suite.ENVIRONMENTS]
+  every = [runs.Run(agent, task, (seed,), 40) for agent in ("bc", "iql") for task in tasks for seed in (0, 1)]
+  unfinished = runs.Run("iql", tasks[2], (1,), 40)
+  others = [run for run in every if run != unfinished] + [runs.Run("rebrac", tasks[0], (seed,), 40) for seed in (0, 1)]
+  assert runs.finish(others, tmp_path / "runs", folder, jobs=1) == []
+  text = page.page(folder, "python -m this").partition("## Normalised scores")[0]
+  assert "Over the 2 tasks that all these agents have with 2 seeds (halfcheetah-medium, hopper-medium)" in text
+  assert "| bc |" in text and "| iql |" in text and "rebrac" not in text
+
+
 def test_agents_that_cannot_act_there_are_left_out():
   agents = [agent for agent, _ in suite.cells(("bc", "td3_bc", "iql"), ("lunarlander-medium-expert",))]
   assert agents == ["bc", "iql"]
