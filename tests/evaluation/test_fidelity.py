@@ -275,7 +275,7 @@ def test_a_memory_holds_the_datas_actions(name):
   windows = agent.view.take(prepared, np.array([0, 6]))
   assert windows.mask.all()
   state, update = jax.jit(agent.init)(jax.random.key(0), windows), jax.jit(agent.update)
-  for _ in range(20):
+  for _ in range(5):
     state, _ = update(state, windows)
   _, metrics = update(state, windows)
   found = fidelity(agent, state.params, data, action=Discrete(3))
