@@ -203,7 +203,7 @@ def _seed(found: trained.Trained, place: int) -> int:
 
 
 def _targets(found: trained.Trained) -> list[float | None]:
-  if FLAGS.target_returns and not hasattr(found.params[0], "target_return"):
+  if FLAGS.target_returns and scoring.target_return(found.params[0]) is None:
     raise ValueError(f"--target_returns: {found.config.agent.name} is not asked for returns; leave the flag out")
   try:
     return [float(value) for value in FLAGS.target_returns] or [None]

@@ -93,7 +93,7 @@ def page(folder: pathlib.Path, command: str) -> str:
   ]
   if not cells:
     raise ValueError(f"{folder} has no finished run")
-  agents = list(dict.fromkeys(sorted((cell.agent for cell in cells), key=suite.AGENTS.index)))
+  agents = [agent for agent in suite.AGENTS if any(cell.agent == agent for cell in cells)]
   table = _Table(cells, agents)
   return PAGE.format(
     command=command,
