@@ -13,6 +13,7 @@ import os
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 
 from experiments.benchmarks import machine, table
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
       raise app.UsageError(f"no benchmark {name!r}; did you mean {near!r}? There are {', '.join(BENCHMARKS)}")
   if _JSON.value and not pathlib.Path(_JSON.value).resolve().parent.is_dir():
     raise app.UsageError(f"--json={_JSON.value}: the folder does not exist")
+  # Where JAX_COMPILATION_CACHE_DIR is set, a first update would be read instead of compiled.
+  jax.config.update("jax_enable_compilation_cache", False)
   facts, rows = machine.facts(), []
   for name in names:
     print(f"measuring {name} ...", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.actions = False
   # As of bc.
   config.agent.head = ""
+  defaults.head_options(config)
   # Of the transformer. Heads divide the width.
   config.agent.layers = 3
   config.agent.heads = 4
@@ -35,10 +36,9 @@ def get_config() -> ml_collections.ConfigDict:
   # What the backward pass computes again to save memory: empty nothing, "dots" all but matmuls, "full" all layers.
   config.agent.remat = ""
   config.agent.learning_rate = 3e-4
-  # "constant", or "cosine" to decay the learning rate to zero over the run, after updates in which it rises.
+  # "constant", or "cosine" to decay the learning rate to zero over the run, once it has risen.
   config.agent.schedule = "cosine"
   config.agent.warmup = 500
-  # Decoupled (AdamW), and the largest norm of gradients.
   config.agent.weight_decay = 0.01
   config.agent.gradient_clip = 1.0
 

@@ -28,10 +28,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.encoder = "auto"
   # By how many pixels at most pictures are shifted at random in every update; 0: not at all.
   config.agent.augment = 0
+  # Updates in which the learning rate rises linearly, the decoupled weight decay (AdamW), the largest global norm of
+  # gradients; 0: none.
+  config.agent.warmup = 0
+  config.agent.weight_decay = 0.0
+  config.agent.gradient_clip = 0.0
   # Over how many updates gradients are averaged before the optimizer has its step: batches larger than memory. Exactly
-  # that for policies learnt alone; the targets of values still move in every update.
+  # that for policies learnt alone, where no step is padding (a batch counts as any other, however many of its steps
+  # are); the targets of values still move in every update.
   config.agent.accumulate = 1
-  # A regular expression of parameters that stay as they are, such as "encoder" (paths are like
+  # A regular expression of parameters that stay as they are, of all networks, such as "encoder" (paths are like
   # params/torso/Dense_0/kernel); empty: none.
   config.agent.freeze = ""
   # Decay of the moving average of parameters that is played instead of the last ones, such as 0.999; 0: none.

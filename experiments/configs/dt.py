@@ -31,8 +31,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.attention_dropout = 0.1
   # How many steps of an episode have an embedding of their own; all later ones share the last of them.
   config.agent.max_episode_steps = 1_000
+  # As in ``bc_transformer.py``.
+  config.agent.dtype = "float32"
+  config.agent.remat = ""
   # As in ``bc.py``.
   config.agent.head = ""
+  defaults.head_options(config)
   # AdamW on gradients clipped to a global norm; the learning rate rises linearly for ``warmup`` updates.
   config.agent.learning_rate = 1e-4
   config.agent.schedule = "constant"

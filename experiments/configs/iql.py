@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.expectile = 0.7
   # How sharply the policy prefers better actions; 0: behaviour cloning.
   config.agent.temperature = 3.0
+  # Where the weight of an action is clipped.
+  config.agent.max_weight = 100.0
   config.agent.discount = 0.99
   # Of the target Q's moving average.
   config.agent.tau = 0.005

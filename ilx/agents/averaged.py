@@ -34,8 +34,8 @@ def averaged(agent: Agent, *, decay: float = 0.999) -> Agent:
   """The agent, with an exponential moving average (EMA) of its params in ``state.params``; learning is as it was.
 
   After update t the average is ``average + max(1 - decay, 1 / t) (params - average)``: of all updates alike as long as
-  they are fewer than ``1 / (1 - decay)``, so that the initial parameters, which mean nothing, have no part in it; then
-  of about the last so many.
+  they are fewer than ``1 / (1 - decay)``; then of about the last so many. The initial parameters, which mean nothing,
+  have no part in it, but for updates before the optimizer's first step (``optax.MultiSteps``, a policy's delay).
 
   Args:
     agent: whose state has ``params``, ``step`` and ``key``.

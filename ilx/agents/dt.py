@@ -56,7 +56,8 @@ class Carry(NamedTuple):
 def with_target_return(carry: Carry, target_return: Array | float) -> Carry:
   """A carry that asks for other returns than params: a number, or ``[B]`` of one for each slot; NaN: as params do.
 
-  It holds from the next step on, for all episodes to come.
+  It holds from the next step on, for all episodes to come. One for each slot wants slots that step together:
+  ``ilx.evaluate(..., batch_size=...)`` asks for the carry of one, which it gives to all.
 
   Example:
     >>> policy = Policy(agent.act, lambda size: with_target_return(agent.carry(size), 6000.0))  # doctest: +SKIP

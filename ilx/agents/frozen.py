@@ -15,7 +15,7 @@ def frozen(optimizer: optax.GradientTransformation, pattern: str) -> optax.Gradi
   Args:
     optimizer: of all others.
     pattern: regular expression, searched for in paths such as ``params/torso/Dense_0/kernel``; ``^params/encoder`` is
-      what begins so.
+      what begins so, in each network: of several critics the paths begin at ``params/``, too.
 
   Raises:
     ValueError: where the pattern is no regular expression.
@@ -35,7 +35,8 @@ def frozen(optimizer: optax.GradientTransformation, pattern: str) -> optax.Gradi
 
   def labels(params: Any) -> Any:
     def label(path: Any, _: Any) -> str:
-      return "frozen" if found.search(placement.name_of(path)) else "learnt"
+      name = placement.name_of(path)
+      return "frozen" if found.search(name[max(0, name.find("params/")) :]) else "learnt"
 
     return jax.tree_util.tree_map_with_path(label, params)
 

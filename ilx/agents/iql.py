@@ -120,7 +120,7 @@ def iql(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "
       "choose n_step=1 or shift the data's rewards"
     )
-  if head is None and isinstance(spec.action, Continuous):
+  if head is None and any(isinstance(part, Continuous) for part in jax.tree.leaves(spec.action)):
     head = "gaussian"
   policy = policies.make(spec, head=head, hidden=hidden, encoder=encoder)
   policy = policy.clone(torso=mlp.MLP(tuple(hidden), dropout=dropout))

@@ -55,7 +55,6 @@ def make(
   head: str | None = None,
   hidden: Sequence[int] = (256, 256),
   encoder: str = "auto",
-  layer_norm: bool = False,
   head_options: Mapping[str, Any] | None = None,
 ) -> heads.Policy:
   """The policy network of a spec: an encoder, an MLP, a head.
@@ -65,7 +64,6 @@ def make(
     head: see ``heads.make``.
     hidden: widths of the MLP.
     encoder: of pictures, see ``encoders.make``.
-    layer_norm: within the MLP.
     head_options: options of the head, see ``heads.make``.
 
   Raises:
@@ -81,10 +79,8 @@ def make(
       "generalise badly; choose fewer or smaller pictures, or an encoder",
       stacklevel=4,
     )
-  torso = mlp.MLP(tuple(hidden), layer_norm=layer_norm)
-  return heads.Policy(
-    torso, heads.make(spec.action, head, **(head_options or {})), encoders.make(spec.observation, encoder)
-  )
+  head_module = heads.make(spec.action, head, **(head_options or {}))
+  return heads.Policy(mlp.MLP(tuple(hidden)), head_module, encoders.make(spec.observation, encoder))
 
 
 def check_observation(spec: Spec) -> int:

@@ -62,7 +62,8 @@ def td3_bc(
 
   An update follows the authors' implementation: both Q; then, in every ``policy_delay``-th update, the first of them
   being the ``policy_delay``-th, the policy by the new Q, and all targets. Other than there, weights begin as Flax's
-  layers do, and standardised observations are clipped (`ilx.networks.scaling`).
+  layers do, and observations are standardised as by all agents here (`ilx.networks.scaling`): clipped, by deviations
+  of at least 1e-3, where the authors add 1e-3 to them.
 
   Args:
     spec: observations, actions, and the statistics by which observations are standardised.
@@ -185,7 +186,8 @@ def initial_state(
   key, policy_key, critic_key = jax.random.split(key, 3)
   params = policies.init(policy, spec, policy_key, batch.observation)
   observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
-  critic = critic_network.init(critic_key, scaling.standardise(params.observation, observation), action)
+  observation, action = scaling.standardise(params.observation, observation), scaling.to_unit(params.action, action)
+  critic = critic_network.init(critic_key, observation, action)
   return State(
     params=params,
     target_policy=jax.tree.map(jnp.copy, params.network),

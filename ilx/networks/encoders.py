@@ -62,7 +62,7 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
       of at least 36 x 36, "impala" for smaller ones.
 
   Raises:
-    ValueError: for an unknown encoder, and for pictures that it cannot encode, naming the leaf.
+    ValueError: for an unknown encoder, for pictures that it cannot encode, naming the leaf, and for two of one name.
   """
   if isinstance(picture, str) and picture not in PICTURES:
     raise ValueError(f"encoder is {picture!r}; choose one of {', '.join(PICTURES)}")
@@ -75,7 +75,11 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
     axis = height_axis(shape, name)
     return Leaf(name, shape, _constructor(picture, min(shape[axis : axis + 2]), name))
 
-  return Encoder(tuple(describe(*found) for found in jax.tree_util.tree_leaves_with_path(observation)))
+  leaves = tuple(describe(*found) for found in jax.tree_util.tree_leaves_with_path(observation))
+  names = [leaf.name for leaf in leaves if leaf.encoder]
+  if twice := sorted({name for name in names if names.count(name) > 1}):
+    raise ValueError(f"two pictures of the observation would be encoded as {twice[0]!r}; rename one of them")
+  return Encoder(leaves)
 
 
 def _constructor(picture: str | Callable[..., nn.Module], side: int, name: str) -> Callable[..., nn.Module]:

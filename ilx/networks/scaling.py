@@ -91,7 +91,7 @@ def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
 
 
 def to_unit(scale: ActionScale | dict[str, Tree] | None, action: Tree) -> Tree:
-  """Environment's action to the network's: ``[low, high]`` to ``[-1, 1]``; discrete actions pass unchanged.
+  """Environment's action to the network's: ``[low, high]`` to ``[-1, 1]``; choices pass unchanged, flags as 0 and 1.
 
   Actions outside the bounds are moved onto them first, as environments do. With quantiles it is the action's rank among
   them: the first is -1, the last 1; of equal ones the middle. Numbers without an axis get one: ``[...]`` to
@@ -100,7 +100,7 @@ def to_unit(scale: ActionScale | dict[str, Tree] | None, action: Tree) -> Tree:
   if isinstance(action, Mapping):
     return {name: to_unit(scale[name], part) for name, part in action.items()}
   if scale is None:
-    return action
+    return action.astype(jnp.int32) if action.dtype == bool else action
   scale, action = _with_axis(scale), action[..., None] if scale.low.ndim == 0 else action
   if scale.quantiles is not None:
     return 2.0 * jax.vmap(_rank, (-1, -1), -1)(scale.quantiles, action) - 1.0

@@ -18,6 +18,8 @@ _REMAT = {
   "full": None,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+# Of the computation.
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 class Cache(NamedTuple):
@@ -89,6 +91,8 @@ class Transformer(nn.Module):
       raise ValueError(f"positions={self.positions!r}; choose 'rotary', 'learnt' or None")
     if self.positions == "rotary" and self.width // self.heads % 2:
       raise ValueError(f"rotary positions need an even size of heads; width={self.width}, heads={self.heads}")
+    if getattr(self.dtype, "__name__", str(self.dtype)) not in _DTYPES:  # a type, a np.dtype or a name
+      raise ValueError(f"dtype={self.dtype!r} of the transformer; choose one of {', '.join(_DTYPES)}")
     if self.remat is not None and self.remat not in _REMAT:
       raise ValueError(f"remat={self.remat!r}; choose None, {', '.join(map(repr, _REMAT))}")
     if self.attention not in attention_lib.IMPLEMENTATIONS:

@@ -35,6 +35,21 @@ def test_what_matches_stays_and_the_rest_is_learnt_as_without():
   assert sum(x.size for x in moments) < 2 * sum(x.size for x in before.values())
 
 
+@pytest.mark.parametrize("num_critics", [2, 3])
+def test_paths_of_critics_begin_as_those_of_the_policy(num_critics):
+  spec = testing.continuous_spec()
+  optimizer = ilx.agents.frozen(optax.sgd(1.0), "^params/torso/")
+  agent = ilx.agents.iql(spec, hidden=(4, 4), num_critics=num_critics, optimizer=optimizer)
+  data = jax.tree.map(jnp.asarray, testing.fake_episodes(spec))
+  batch = agent.view.sample(jax.random.key(0), data, 8)
+  before = agent.init(jax.random.key(0), batch)
+  after, _ = agent.update(before, batch)
+  for name in ("value", "critic"):
+    was, now = _paths(getattr(before, name)), _paths(getattr(after, name))
+    stayed = {path for path in was if np.array_equal(was[path], now[path])}
+    assert {path for path in was if "/torso/" in path} <= stayed < set(was)
+
+
 def test_a_pattern_that_is_none_is_refused():
   with pytest.raises(ValueError, match=r"freeze: '\(' is no regular expression"):
     ilx.agents.frozen(optax.sgd(1.0), "(")

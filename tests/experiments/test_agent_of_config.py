@@ -1,5 +1,9 @@
 """From a config's ``agent`` section to an agent: optimizers, and what is left to the data."""
 
+import importlib
+import inspect
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,11 @@ from experiments import agents
 from ilx import testing
 
 SPEC = testing.continuous_spec()
+CONFIGS = sorted(
+  path
+  for path in (pathlib.Path(__file__).parents[2] / "experiments" / "configs").glob("*.py")
+  if path.stem not in ("__init__", "defaults")
+)
 
 
 @pytest.fixture
@@ -84,6 +93,19 @@ def test_pictures_are_shifted_where_asked_for():
   batch = ilx.Transition(observation, jnp.ones((8, 3)), jnp.zeros(8), jnp.ones(8), observation)
   losses = [float(a.update(a.init(jax.random.key(0), batch), batch)[1]["loss"]) for a in (agent, plain)]
   assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
+def test_whatever_an_agent_can_be_told_is_a_field_of_its_config(name):
+  section = importlib.import_module(f"experiments.configs.{name}").get_config().agent
+  parameters = inspect.signature(getattr(ilx.agents, section.name)).parameters.values()
+  arguments = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+  fields = {"learning_rate", "schedule", "warmup", "weight_decay", "gradient_clip", "accumulate", "freeze", "ema"}
+  if "head_options" in arguments:
+    fields |= {"modes", "min_std", "low_noise", "bins", "binning"}
+  # Made of other fields, a field of the whole run, or code.
+  fields |= arguments - {"optimizer", "policy_optimizer", "head_options", "frame_stack", "network"}
+  assert fields <= set(section)
 
 
 def test_accumulated_gradients_are_one_step_of_their_mean(given):

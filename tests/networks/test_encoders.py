@@ -142,6 +142,13 @@ def test_the_default_depends_on_the_size():
   assert shapes["small"]["dense"]["kernel"].shape == (5 * 5 * 32, 256)
 
 
+def test_two_pictures_of_one_name_are_refused():
+  spec = {"left_hand": _picture(64, 64, 3), "left": {"hand": _picture(64, 64, 3)}}
+  with pytest.raises(ValueError, match="two pictures of the observation would be encoded as 'left_hand'"):
+    encoders.make(spec)
+  encoders.make(spec, "flat")
+
+
 def test_a_picture_too_small_for_an_encoder_is_named():
   with pytest.raises(ValueError, match="'nature' needs pictures of at least 36 x 36, a side of the observation 'grip'"):
     encoders.make({"grip": _picture(64, 35, 3), "head": _picture(64, 64, 3)}, "nature")

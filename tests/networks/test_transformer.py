@@ -262,6 +262,8 @@ def test_parameter_names_and_first_values():
     ({"heads": 8}, "even size of heads"),
     ({"positions": "learnt", "max_length": 6}, "7 tokens are more than max_length=6"),
     ({"remat": "some"}, "choose None, 'full', 'dots'"),
+    ({"dtype": "bf16"}, "dtype='bf16' of the transformer; choose one of float32, bfloat16"),
+    ({"dtype": np.int8}, "int8'> of the transformer; choose one of float32, bfloat16"),
     ({"attention": "flash"}, "choose one of auto, xla, cudnn"),
     ({"width": 12}, "tokens have size 8; the transformer's width is 12"),
   ],
