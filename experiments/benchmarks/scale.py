@@ -125,7 +125,7 @@ def million(agent: ilx.Agent, data: ilx.data.Episodes, accelerator: bool, second
 
 def pictures(quick: bool, accelerator: bool, seconds: float, rounds: int) -> Row:
   """Updates from pictures that come from host memory, beside the same program on batches that are there already."""
-  side, batch_size, steps = (84, 256, 20_000) if accelerator else (36, 64, 200 if quick else 4_000)
+  side, batch_size, steps = (84, 256, 20_000) if accelerator else (36, 8 if quick else 64, 200 if quick else 4_000)
   rng = np.random.default_rng(0)
   episodes = ilx.data.from_columns(
     observation=rng.integers(0, 256, (steps, side, side, 3), np.uint8),

@@ -41,14 +41,6 @@ AGENTS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_to_compile():
-  """What is compared is rounding between programs, and there are sixty of them."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def test_every_agent_is_here():
   assert {name.split()[0] for name in AGENTS} == set(ilx.agents.__all__) - {"augmented", "averaged", "frozen"}
 
