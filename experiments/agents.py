@@ -84,6 +84,8 @@ def make(
   for field in fields:
     _check(field, known, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
+  if not all(isinstance(width, int) and width > 0 for width in fields.get("hidden", ())):
+    raise ValueError(f"config.agent.hidden={fields['hidden']!r} must be widths of layers, such as (256, 256)")
   of_head = {field: fields.pop(field) for field in _HEAD if field in fields}
   if of_head := {field: value for field, value in of_head.items() if value is not None}:
     fields["head_options"] = of_head
@@ -139,6 +141,9 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
     raise ValueError(
       f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
     )
+  for field in ("learning_rate", "warmup", "weight_decay", "gradient_clip"):
+    if not options[field] >= 0:
+      raise ValueError(f"config.agent.{field}={options[field]} must be at least 0")
 
 
 def _check_frozen(agent: ilx.Agent, spec: ilx.Spec, frame_stack: int, pattern: str) -> None:

@@ -59,7 +59,10 @@ def define_flags() -> None:
 def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir).expanduser()
   console = Console(stderr=FLAGS.json)
+  output = pathlib.Path(FLAGS.output or workdir / "evaluation.json").expanduser()
   try:
+    if FLAGS.output and not output.parent.is_dir():
+      raise FileNotFoundError(f"--output={FLAGS.output}: the folder does not exist")
     found = _task(trained.load(workdir, FLAGS.step))
     targets = _targets(found)
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -75,7 +78,7 @@ def main() -> None:
       "sampled": FLAGS.sample,
       "scores": scores,
     }
-    logs.write_json(pathlib.Path(FLAGS.output or workdir / "evaluation.json"), content)
+    logs.write_json(output, content)
     films = []
     if FLAGS.video:
       with console.status("drawing"):
@@ -108,6 +111,7 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
       )
     )
   steps, seconds = sum(one.env_steps for one in played), sum(one.seconds for one in played)
+  repeated, _ = environments.repetitions(found.task.env_id, found.task.env_kwargs)
   version = played[0].env_version
   return {
     "target_return": target,
@@ -118,8 +122,8 @@ def score(found: trained.Trained, target: float | None, progress: Callable[[floa
     "returns": [one.returns for one in played],
     "lengths": [one.lengths for one in played],
     "seconds": seconds,
-    "env_steps_per_second": steps / seconds,
-    **({"visitation": visitation(seen, demonstrated(found))._asdict()} if FLAGS.visitation else {}),
+    "env_steps_per_second": steps * repeated / seconds,
+    **({"visitation": visitation(seen, demonstrated(found, FLAGS.episodes))._asdict()} if FLAGS.visitation else {}),
   }
 
 
@@ -145,16 +149,24 @@ def film(found: trained.Trained, target: float | None, folder: pathlib.Path) -> 
   return f"  video: {video}" if video else "  no video (see above)"
 
 
-def demonstrated(found: trained.Trained) -> list[Any]:
-  """The observations ``[T, O]`` of as many of the data's episodes as are played, evenly spread over them."""
+def demonstrated(found: trained.Trained, episodes: int) -> list[Any]:
+  """The observations ``[T, O]`` of so many of the episodes learnt from, evenly spread over them; of all, of fewer."""
   if found.config.frame_stack:
     raise ValueError("--visitation compares single observations; the run's are stacks of frames")
   data = found.task.data.train
-  numbers = np.linspace(0, data.num_episodes - 1, min(FLAGS.episodes, data.num_episodes)).astype(int)
+  learnt = np.flatnonzero(_weights(data) > 0)
+  numbers = learnt[np.linspace(0, len(learnt) - 1, min(episodes, len(learnt))).astype(int)]
   if isinstance(data, stream.Stream):
     data, numbers = data.read(numbers), range(len(numbers))
   starts = np.asarray(data.starts)
   return [jax.tree.map(lambda x, e=e: x[starts[e] : starts[e + 1]], data.observation) for e in numbers]
+
+
+def _weights(data: ilx.data.Episodes | stream.Stream) -> np.ndarray:
+  """``[E]``; 0 for episodes that are not learnt from."""
+  if isinstance(data, stream.Stream):
+    return np.concatenate([np.ones(len(x.records)) if x.weights is None else x.weights for x in data.sources])
+  return np.ones(data.num_episodes) if data.weights is None else np.asarray(data.weights.weight)
 
 
 def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:

@@ -74,7 +74,8 @@ def parse(argv: list[str]) -> list[str]:
 def explain(error: Exception) -> str:
   """One line on flags that could not be parsed, given one of UNUSABLE."""
   if isinstance(error, flags.Error):
-    return str(error)
+    text = str(error).rstrip()
+    return f"--config: {text.splitlines()[-1]}" if "Traceback" in text else text
   if isinstance(error, (AttributeError, KeyError)):
     near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error))
     return f"the config has no field {near[2]!r}; did you mean {near[1]!r}?" if near else f"no such field: {error}"

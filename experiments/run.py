@@ -15,6 +15,7 @@ import ilx
 from experiments import agents, loading, scoring
 from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
+from experiments.report.compare import fields
 from experiments.revision import git_commit
 from experiments.task import Task
 from experiments.task import load as load_task
@@ -110,6 +111,7 @@ def _run(
     return None
   result = summarise(config, task, scorer, params, workdir)
   logs.write_json(workdir / "result.json", result)
+  (workdir / "episode.mp4").unlink(missing_ok=True)  # of fewer updates, where the run was extended
   if config.evaluation.video and task.env_id is not None:
     first_seed = scoring.each_seed(config, params)[0]
     scoring.record_video(config, task, agent, first_seed, workdir / "episode.mp4")
@@ -128,8 +130,13 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   )
   if not learnt or not path.exists():
     return
-  before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
-  before.setdefault("seeds", 1)  # of a run older than the field
+  try:
+    before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
+  except (AttributeError, ValueError) as error:
+    raise ValueError(f"{path} is no config of a run ({error}); choose another --workdir") from None
+  # A run that is older than a field did as the field's default does.
+  newer = {name: value for name, value in fields.defaults(config.agent.name).items() if name in now}
+  before = newer | before
   free = _FREE + (("steps",) if config.agent.get("schedule") == "constant" else ())
   changed = [k for k in sorted(before.keys() | now.keys()) if k not in free and before.get(k) != now.get(k)]
   if changed:

@@ -166,11 +166,18 @@ def of_play(task: Task, played: Sequence[ilx.evaluation.Result]) -> dict[str, An
     "return_iqm_ci95": summary["iqm_ci95"],
     "length_mean": lengths.mean(),
     "success_rate": success_rate(played),
-    "normalized_score": None if expert is None else float(ilx.evaluation.normalized(summary["mean"], random, expert)),
+    "normalized_score": normalized(summary["mean"], random, expert),
     "expert_return": expert,
     "random_return": random,
     **({"returns": returns[0], "lengths": lengths[0]} if len(played) == 1 else {}),
   }
+
+
+def normalized(mean: float, random: float | None, expert: float | None) -> float | None:
+  """The normalised score of a mean return; None where a reference is not known or the two are one."""
+  if random is None or expert is None or random == expert:
+    return None
+  return float(ilx.evaluation.normalized(mean, random, expert))
 
 
 def success_rate(played: Sequence[ilx.evaluation.Result]) -> float | None:

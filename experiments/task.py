@@ -13,6 +13,8 @@ from ilx.evaluation import environments
 
 # What config.env_id says where there is no environment.
 NONE = "none"
+# Of the environment as recorded: scores between them mean nothing elsewhere.
+_REFERENCES = ("expert_return", "random_return")
 
 
 class Task(NamedTuple):
@@ -51,6 +53,8 @@ def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = 
   env_spec = environments.spec(env_id, **env_kwargs)
   if isinstance(env_spec.action, ilx.Discrete):
     options["num_actions"] = env_spec.action.num_actions
+  if metadata.get("env_id") and (env_id, env_kwargs) != (metadata["env_id"], metadata.get("env_kwargs") or {}):
+    metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
   data = loading.load(config, parts, **options)
   try:
     environments.check_spec(data.spec, env_spec, env_id)

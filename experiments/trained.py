@@ -13,9 +13,9 @@ from experiments import agents, loading, scoring, task
 from experiments.configs import defaults
 from experiments.task import Task
 from ilx.parallel import placement
-from ilx.training import lowering
+from ilx.training import lowering, manifest
 from ilx.training import seeds as seeds_lib
-from ilx.training.checkpoint import Checkpoints
+from ilx.training.checkpoint import CheckpointError, Checkpoints
 
 
 class Trained(NamedTuple):
@@ -62,6 +62,9 @@ def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progr
       step = checkpoints.newest()
     if step is None or not (workdir / "checkpoints" / str(step)).is_dir():
       raise ValueError(f"{workdir}/checkpoints has no checkpoint{'' if step is None else f' of step {step}'}")
+    folder = workdir / "checkpoints" / str(step)
+    if manifest.exists(folder) and (wrong := manifest.check(folder)):
+      raise CheckpointError(f"{folder} cannot be read: {wrong}; choose another step, or none for the newest good one")
     state = checkpoints.restore(step, shapes)
   return Trained(config, found, agent, scoring.each_seed(config, state.params), step)
 

@@ -1,4 +1,4 @@
-"""Behaviour cloning with history: a causal transformer over the last steps, on HalfCheetah, 25 episodes of an expert.
+"""Behaviour cloning with history: a causal transformer over the last steps, on HalfCheetah, 100 episodes of an expert.
 
 python -m experiments.main --config=experiments/configs/bc_transformer.py
 

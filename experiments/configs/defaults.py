@@ -101,7 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000
-  # How many of the newest checkpoints stay; those of steps that are multiples of keep_every stay, too (0: no others).
+  # How many of the newest checkpoints stay; those written at multiples of keep_every stay, too (0: no others).
   # One that is damaged on the disk is named, set aside and passed over.
   config.keep = 3
   config.keep_every = 0

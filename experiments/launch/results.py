@@ -23,7 +23,7 @@ class Row(NamedTuple):
     name: of the run; empty for several.
     fields: what it has that others have not: fields of the config (other flags with their dashes), and their values.
     state: "finished", or how far it is.
-    result: ``result.json``, empty where it is not finished; of several what it says of returns, with ``runs``.
+    result: ``result.json``, empty where it is not finished; of several what it says of returns; ``runs`` are its seeds.
   """
 
   name: str
@@ -62,23 +62,29 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 
 def _together(rows: Sequence[Row]) -> Row:
-  returns = [scoring.returns_of(row.result) for row in rows]
+  returns: dict[int, np.ndarray] = {}
+  for row in rows:
+    several = row.result.get("per_seed")
+    seeds = [one["seed"] for one in several] if several else [row.fields[_SEED]]
+    for seed, own in zip(seeds, scoring.returns_of(row.result), strict=True):
+      returns.setdefault(seed, own)  # a seed that several runs have is one
   fields = {name: value for name, value in rows[0].fields.items() if name != _SEED}
-  summary = ilx.evaluation.summary(np.concatenate(returns))
+  summary = ilx.evaluation.summary(np.stack([*returns.values()]))
   random, expert = (_mean(rows, f"{who}_return") for who in ("random", "expert"))
   result = {
-    "runs": len(rows),
+    "runs": len(returns),
     "return_mean": summary["mean"],
     "return_ci95": summary["mean_ci95"],
-    "normalized_score": float(ilx.evaluation.normalized(summary["mean"], random, expert)),
+    "normalized_score": scoring.normalized(summary["mean"], random, expert),
     "seconds": _mean(rows, "seconds"),
   }
   return Row("", fields, "finished", logs.jsonable(result))
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
-  """NaN where a run does not know it."""
-  return float(np.mean([np.nan if row.result[name] is None else row.result[name] for row in rows]))
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+  """None where a run does not know it."""
+  values = [row.result[name] for row in rows]
+  return None if None in values else float(np.mean(values))
 
 
 def _differing(folder: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def main() -> None:
   try:
     cells = list(suite.cells(tuple(FLAGS.agents), tuple(datasets)))
     wanted = [run for agent, task in cells for run in _runs(agent, task)]
-    todo = [run._replace(seeds=seeds) for run in wanted if (seeds := runs.missing(run, folder))]
+    todo = [run._replace(seeds=seeds) for run in wanted for seeds in runs.stretches(runs.missing(run, folder))]
     print(f"{len(wanted)} runs, {len(todo)} of them to do", flush=True)
     if todo and not FLAGS.page_only:
       for task in dict.fromkeys(run.task for run in todo):

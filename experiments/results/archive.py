@@ -41,6 +41,22 @@ def add(folder: pathlib.Path, agent: str, dataset: str, entries: Sequence[Mappin
     os.close(lock)
 
 
+def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+  """Whether two configs are one. Of fields that only one has nothing is known: a new one leaves all as it was."""
+  return all(theirs[name] == value for name, value in ours.items() if name in theirs)
+
+
+def alike(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Those entries that have one config: of several configs the one with the most seeds, then with the most updates."""
+  groups: list[list[dict[str, Any]]] = []
+  for entry in found:
+    own = next((group for group in groups if agree(group[0]["config"], entry["config"])), None)
+    if own is None:
+      groups.append(own := [])
+    own.append(entry)
+  return max(groups, key=lambda group: (len(group), group[0]["steps"]), default=[])
+
+
 def entries(folder: pathlib.Path) -> list[dict[str, Any]]:
   """The entries of a finished run folder, one for each of its seeds."""
   result, config, where = (json.loads((folder / f"{name}.json").read_text()) for name in ("result", "config", "where"))

@@ -26,7 +26,7 @@ class Run(NamedTuple):
   @property
   def name(self) -> str:
     """Of its folder."""
-    return f"{self.agent}-{self.task.dataset}-seed{'-'.join(map(str, self.seeds))}"
+    return f"{self.agent}-{self.task.dataset}-{self.steps}-seed{'-'.join(map(str, self.seeds))}"
 
 
 def overrides(run: Run) -> dict[str, Any]:
@@ -59,17 +59,17 @@ def command(run: Run, workdir: pathlib.Path) -> list[str]:
 
 
 def missing(run: Run, folder: pathlib.Path) -> tuple[int, ...]:
-  """Its seeds that the archive does not have with this config.
-
-  Of fields that only one of the two has nothing is known: a field that is new leaves, by default, all as it was.
-  """
+  """Its seeds that the archive does not have with this config."""
   wanted = config(run)
-  there = {
-    entry["seed"]
-    for entry in archive.read(folder, run.agent, run.task.dataset)
-    if all(entry["config"][name] == value for name, value in wanted.items() if name in entry["config"])
-  }
+  entries = archive.read(folder, run.agent, run.task.dataset)
+  there = {entry["seed"] for entry in entries if archive.agree(wanted, entry["config"])}
   return tuple(seed for seed in run.seeds if seed not in there)
+
+
+def stretches(seeds: Sequence[int]) -> list[tuple[int, ...]]:
+  """Rising seeds, divided where one is left out: a program trains seeds that follow each other."""
+  parts = itertools.groupby(enumerate(seeds), lambda place: place[1] - place[0])
+  return [tuple(seed for _, seed in part) for _, part in parts]
 
 
 def convert(task: Task, recordings: pathlib.Path, workdir: pathlib.Path) -> None:

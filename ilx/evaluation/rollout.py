@@ -26,7 +26,8 @@ class Result(NamedTuple):
     returns: float64 ``[episodes]``, undiscounted. Episode ``r`` of slot ``i`` is entry ``r * num_envs + i``.
     lengths: int64 ``[episodes]``, actions in each episode.
     seconds: wall clock of playing, compilation included.
-    env_steps: environment steps made, those of slots that had played their share included.
+    env_steps: actions taken, each counted once with ``action_repeat``, too; resets, and those of slots that had played
+      their share, included.
     env_id: the task.
     env_version: EnvPool's version, or such as "gymnasium 1.4.0".
     successes: bool ``[episodes]``, whether the task was done at any step; None where the environment does not tell.

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -92,9 +93,22 @@ def _evaluated(row: Mapping[str, Any]) -> bool:
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Rows of a JSON-lines file; a last line without its newline, cut by a crash, is left out."""
-  text = pathlib.Path(path).read_text()
-  return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+  """Rows of a JSON-lines file; a last line without its newline, cut by a crash, is left out.
+
+  Warns:
+    UserWarning: of lines before it that are no rows, such as a power cut may leave; they are left out, too.
+  """
+  text, rows = pathlib.Path(path).read_text(errors="replace"), []
+  for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+    try:
+      row = json.loads(line)
+    except ValueError:
+      row = None
+    if isinstance(row, dict) and "step" in row:  # as all rows
+      rows.append(row)
+    else:
+      warnings.warn(f"{path}: line {number} is damaged; it is left out", stacklevel=2)
+  return rows
 
 
 def jsonable(value: Any) -> Any:

@@ -95,6 +95,22 @@ def test_pictures_are_shifted_where_asked_for():
   assert losses[0] != losses[1]
 
 
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"learning_rate": -1e-3}, "learning_rate=-0.001 must be at least 0"),
+    ({"gradient_clip": -1.0}, "gradient_clip=-1.0 must be at least 0"),
+    ({"warmup": -5}, "warmup=-5 must be at least 0"),
+    ({"weight_decay": float("nan")}, "weight_decay=nan must be at least 0"),
+    ({"hidden": (8, 0)}, r"hidden=\(8, 0\) must be widths of layers"),
+    ({"hidden": "abc"}, "hidden='abc' must be widths of layers"),
+  ],
+)
+def test_values_out_of_range_are_named(fields, message):
+  with pytest.raises(ValueError, match=f"config.agent.{message}"):
+    agents.make({"name": "bc", **fields}, SPEC, 4)
+
+
 @pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
 def test_whatever_an_agent_can_be_told_is_a_field_of_its_config(name):
   section = importlib.import_module(f"experiments.configs.{name}").get_config().agent

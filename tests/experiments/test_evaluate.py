@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -11,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run, trained
+from experiments import evaluate, run, task, trained
 from experiments.configs import bc, dt
+from ilx import training
 from ilx.training import logs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -130,6 +132,8 @@ def test_another_checkpoint_and_task(cloned):
     (("--env_id=Pendulum-v1",), "Pendulum-v1"),
     (("--target_returns=3",), "bc is not asked for returns"),
     (("--env_kwargs=[1]",), "--env_kwargs must be a JSON object"),
+    (('--env_kwargs={"max_episode_steps": "abc"}',), "CartPole-v1: an option has a wrong type"),
+    (("--output=/no/such/folder/x.json",), "--output=/no/such/folder/x.json: the folder does not exist"),
   ],
 )
 def test_what_cannot_be_is_one_line(cloned, flags, problem):
@@ -145,6 +149,38 @@ def test_several_target_returns(dataset, tmp_path):
   assert "asked for 10: return" in ended.stdout and "asked for 500: return" in ended.stdout
   written = json.loads((tmp_path / "dt" / "evaluation.json").read_text())
   assert [score["target_return"] for score in written["scores"]] == [10.0, 500.0]
+
+
+def test_episodes_that_are_not_learnt_from_are_not_visited(dataset):
+  for tier in ("host", "streamed"):
+    config = bc.get_config()
+    config.update(dataset=str(dataset), split="train", tier=tier, where="episode IN (1, 3)")
+    found = task.load(config)
+    shown = evaluate.demonstrated(trained.Trained(config, found, None, [], 0), 7)
+    assert [len(one) for one in shown] == [26, 36]  # of episodes of 20, 25, 30 and 35 transitions
+
+
+def test_a_damaged_checkpoint_that_is_asked_for_is_named(cloned, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(cloned[0], workdir)
+  largest = max((workdir / "checkpoints" / "10").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(content)
+  with pytest.raises(training.CheckpointError, match=r"checkpoints/10 cannot be read: .* is damaged"):
+    trained.load(workdir, 10)
+  assert trained.load(workdir).step == 20
+
+
+def test_references_are_of_the_environment_as_recorded(dataset):
+  """Scores between another task's mean nothing."""
+  config = bc.get_config()
+  config.update(dataset=str(dataset), split="train")
+  assert task.load(config).metadata["expert_return"] == 500.0
+  config.env_kwargs = '{"max_episode_steps": 7}'
+  other = task.load(config)
+  assert other.env_kwargs == {"max_episode_steps": 7}
+  assert not {"expert_return", "random_return"} & set(other.metadata)
 
 
 def test_a_folder_without_a_run(tmp_path):

@@ -298,6 +298,7 @@ def test_the_command_fails_with_one_line_and_an_exit_code(cartpole, tmp_path):
     (_command(cartpole, tmp_path / "run", env_id="CartPoel-v1"), 1, "CartPole-v1"),
     ([*_command(cartpole, tmp_path / "run"), "--config.agent.hiden=(2,)"], 2, "did you mean 'hidden'"),
     ([*_command(cartpole, tmp_path / "run"), "--wrokdir=x"], 2, "workdir"),
+    ([sys.executable, "-m", "experiments.main", f"--config={bc.__file__}:foo"], 2, "takes 0 positional arguments"),
   ):
     process = _start(command)
     _, errors = process.communicate()
@@ -332,6 +333,21 @@ def test_a_run_folder_of_another_config_is_left_alone(cartpole, reference):
   ):
     run.run(_config(cartpole, **{"agent.hidden": (8,)}), workdir)
   assert (workdir / "result.json").read_bytes() == before
+
+
+def test_a_run_that_is_older_than_a_field_goes_on(cartpole, tmp_path):
+  """It did as the field's default does."""
+  (tmp_path / "result.json").write_text("{}")
+  config = _config(cartpole)
+  old = config.to_dict()
+  del old["seeds"], old["agent"]["encoder"]
+  logs.write_json(tmp_path / "config.json", old)
+  run.check_config(config, tmp_path)
+  with pytest.raises(ValueError, match=r"\(config.agent.encoder: 'auto' there, 'flat' now\)"):
+    run.check_config(_config(cartpole, **{"agent.encoder": "flat"}), tmp_path)
+  (tmp_path / "config.json").write_text('{"steps": 1')
+  with pytest.raises(ValueError, match=r"config\.json is no config of a run .* choose another --workdir"):
+    run.check_config(config, tmp_path)
 
 
 def test_a_mistake_corrected_is_no_other_run(cartpole, tmp_path):

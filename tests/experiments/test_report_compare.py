@@ -66,7 +66,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path):
     f"{normalized[0]:.1f} {normalized[1]:.1f} to {normalized[2]:.1f} 12.0 400 finished"
   )
   assert row in content.text
-  assert "With fewer than 5 seeds such intervals are too narrow." in content.text
+  assert "With fewer than 10 seeds such intervals are too narrow." in content.text
   assert "Highest mean return: made_up, 9,512; then other, 6,512. Their 95 % intervals do not overlap." in content.text
   assert content.count("path", "few") == 0
   assert content.count("path", "curve") == 4  # two over the updates, two profiles
@@ -237,6 +237,18 @@ def test_statistics_over_tasks(tmp_path):
   assert "made_up 1.00 1.00 to 1.00 — other".replace(" — ", " ") in text
   assert "Left out, so that all have the same tasks, or for want of a normalised score: third on one." in text
   assert "Performance profiles" in text
+
+
+def test_one_seed_a_task_has_no_intervals(tmp_path):
+  for task in ("one", "two"):
+    _make(tmp_path / "s" / f"a{task}", 0, dataset=task)
+    _make(tmp_path / "s" / f"b{task}", 0, dataset=task, agent="other", shift=-4896.5)
+  text = _page(tmp_path, tmp_path / "s").text
+  assert "One seed a task: no intervals." in text and "bands: 95 %" not in text
+  assert "made_up 1.00 other" in text.replace(" — ", " ")
+  _make(tmp_path / "s" / "more", 1, dataset="one")
+  text = _page(tmp_path, tmp_path / "s").text
+  assert "What has one seed does not widen them: they are too narrow." in text and "bands: 95 %" in text
 
 
 def test_the_most_that_is_complete_is_compared():

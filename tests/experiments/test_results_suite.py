@@ -74,7 +74,7 @@ def test_what_is_finished_is_kept_and_not_missing(tmp_path, trainings):
   folder = tmp_path / "archive"
   assert runs.missing(run(seeds=(0, 1)), folder) == (0, 1)
   assert runs.finish([run(), run(seeds=(1,))], tmp_path / "runs", folder, jobs=2) == []
-  assert sorted(trainings.calls) == ["bc-hopper-medium-seed0", "bc-hopper-medium-seed1"]
+  assert sorted(trainings.calls) == ["bc-hopper-medium-40-seed0", "bc-hopper-medium-40-seed1"]
   assert runs.missing(run(seeds=(0, 1, 2)), folder) == (2,)
   first, second = archive.read(folder, "bc", "hopper-medium")
   assert (first["seed"], second["seed"]) == (0, 1)
@@ -106,8 +106,40 @@ def test_seeds_of_one_program_are_entries_of_their_own(tmp_path, trainings):
   assert runs.missing(run(seeds=(1,)), tmp_path / "archive") == ()
 
 
+@pytest.mark.parametrize(
+  ("seeds", "found"),
+  [((), []), ((0, 1, 2), [(0, 1, 2)]), ((0, 2), [(0,), (2,)]), ((1, 2, 4, 7, 8), [(1, 2), (4,), (7, 8)])],
+)
+def test_a_program_trains_seeds_that_follow_each_other(seeds, found):
+  assert runs.stretches(seeds) == found
+
+
+def test_a_cell_is_of_one_config(tmp_path, trainings):
+  """Of several the one with most seeds; of as many the one with most updates."""
+  folder = tmp_path / "archive"
+  runs.finish([run(seeds=(seed,)) for seed in range(3)], tmp_path / "runs", folder, jobs=1)
+  runs.finish([run(steps=80)], tmp_path / "runs", folder, jobs=1)
+
+  def seeds():
+    return [(entry["seed"], entry["steps"]) for entry in archive.alike(archive.read(folder, "bc", "hopper-medium"))]
+
+  assert seeds() == [(1, 40), (2, 40)]
+  assert "(2 seeds)" in page.page(folder, "x")
+  runs.finish([run(seeds=(1,), steps=80)], tmp_path / "runs", folder, jobs=1)
+  assert seeds() == [(0, 80), (1, 80)]
+  older = {"seed": 0, "steps": 1, "config": {"a": 1}}
+  newer = {"seed": 1, "steps": 1, "config": {"a": 1, "b": 2}}
+  assert archive.alike([older, newer]) == [older, newer] and archive.alike([]) == []
+
+
+def test_one_seed_a_task_has_no_aggregates(tmp_path, trainings):
+  every = [runs.Run("bc", suite.TASKS[f"{env}-medium"], (0,), 40) for env in suite.ENVIRONMENTS]
+  runs.finish(every, tmp_path / "runs", tmp_path / "archive", jobs=1)
+  assert "Over the tasks" not in page.page(tmp_path / "archive", "x")
+
+
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path, trainings):
-  trainings.fail = ("bc-hopper-medium-seed0",)
+  trainings.fail = ("bc-hopper-medium-40-seed0",)
   failures = runs.finish([run(), run(seeds=(1,))], tmp_path / "runs", tmp_path / "archive", jobs=1)
   assert len(failures) == 1 and "seed0: exit status 1: error: the disk is full" in failures[0]
   assert runs.missing(run(seeds=(0, 1)), tmp_path / "archive") == (0,)

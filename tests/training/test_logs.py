@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from ilx.training import logs
 
@@ -25,6 +26,17 @@ def test_jsonl_resumes_at_a_step_and_drops_what_comes_after(tmp_path):
   assert rows[0]["train/loss"] == 10.0
   assert rows[1]["eval/return_ci95"] == [1.0, 2.0]
   assert rows[3]["train/loss"] is None
+
+
+def test_damaged_lines_are_named_and_left_out(tmp_path):
+  path = tmp_path / "log.jsonl"
+  path.write_bytes(b'{"step": 1, "a": 1}\n{"step": 2, "a"\n\x00\xff\n[3]\n{"step": 4, "a": 4}\n')
+  with pytest.warns(UserWarning, match=r"log\.jsonl: line \d is damaged") as told:
+    log = logs.JsonlLog(path, resume_step=5)
+  assert [str(one.message).split()[2] for one in told] == ["2", "3", "4"]
+  log.write(6, {"a": 6})
+  log.close()
+  assert [row["step"] for row in logs.read_jsonl(path)] == [1, 4, 6]
 
 
 def test_seconds_go_on_where_they_stopped(tmp_path):

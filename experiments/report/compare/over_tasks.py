@@ -55,14 +55,15 @@ def _complete(found: Collection[tuple[str, str]]) -> tuple[list[str], list[str]]
 
 def _table(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
   counts = {len(own) for tasks in each.values() for own in tasks}
+  banded = _banded(each)
   rows = [
     words.row(
       words.name(group),
       [
         (f"{sum(map(len, each[method])):,}", True),
-        (_estimate(aggregates.interquartile_mean(each[method])), True),
-        (_estimate(aggregates.mean(each[method])), True),
-        (_estimate(aggregates.optimality_gap(each[method])), True),
+        (_estimate(aggregates.interquartile_mean(each[method]), banded), True),
+        (_estimate(aggregates.mean(each[method]), banded), True),
+        (_estimate(aggregates.optimality_gap(each[method]), banded), True),
       ],
     )
     for method, group in methods.items()
@@ -70,16 +71,23 @@ def _table(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
   heads = [("Agent", False), ("Scores", True), ("Interquartile mean", True), ("Mean", True), ("Optimality gap", True)]
   how = (
     "Of normalised scores, one for every seed and task. Interquartile mean: of the middle half of all. Optimality gap: "
-    "what is lacking to 100 on average; less is better. 95 % intervals by a bootstrap of the seeds of every task "
-    "(Agarwal et al. 2021)."
+    "what is lacking to 100 on average; less is better (Agarwal et al. 2021). "
   )
+  how += "95 % intervals by a bootstrap of the seeds of every task." if banded else "One seed a task: no intervals."
+  if banded and 1 in counts:
+    how += " What has one seed does not widen them: they are too narrow."
   if len(counts) > 1:
     how += " Numbers of seeds differ: tasks with more of them weigh more, but in the mean."
   return words.table(heads, rows, "Statistics over tasks and seeds") + words.note(how)
 
 
-def _estimate(found: Estimate, decimals: int = 1) -> str:
-  return words.score(scores.Score(found.value, (found.low, found.high)), decimals)
+def _banded(each: dict[str, list[np.ndarray]]) -> bool:
+  """Whether intervals say anything: the bootstrap draws the seeds of every task anew, and of one always the same."""
+  return any(len(own) > 1 for tasks in each.values() for own in tasks)
+
+
+def _estimate(found: Estimate, banded: bool, decimals: int = 1) -> str:
+  return words.score(scores.Score(found.value, (found.low, found.high) if banded else None), decimals)
 
 
 def _profiles(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
@@ -99,7 +107,8 @@ def _profiles(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> s
   )
   x, y = axes.tight(low, high, count=6), axes.tight(0, 100, count=5)
   chart = drawing.lines(drawn, [], label, x=x, y=y)
-  caption = "<figcaption>Per cent of seeds and tasks above a normalised score; bands: 95 % interval.</figcaption>"
+  bands = "; bands: 95 % interval" if _banded(each) else ""
+  caption = f"<figcaption>Per cent of seeds and tasks above a normalised score{bands}.</figcaption>"
   return f"<figure><h4>Performance profiles</h4>{chart}{words.legend([*methods.values()], [])}{caption}</figure>"
 
 
@@ -107,11 +116,10 @@ def _pairs(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
   if len(methods) < 2:
     return ""
   rows = []
+  banded = _banded(each)
   for ours, group in methods.items():
-    cells = [
-      ("" if ours == theirs else _estimate(aggregates.probability_of_improvement(each[ours], each[theirs]), 2), True)
-      for theirs in methods
-    ]
+    better = {theirs: aggregates.probability_of_improvement(each[ours], each[theirs]) for theirs in methods}
+    cells = [("" if ours == theirs else _estimate(found, banded, 2), True) for theirs, found in better.items()]
     rows.append(words.row(words.name(group), cells))
   heads = [("Better than", False), *((escape(method), True) for method in methods)]
   how = "Probability that a run of the row is better than one of the column, on a task drawn at random."

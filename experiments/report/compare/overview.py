@@ -11,7 +11,8 @@ from experiments.report.compare.groups import Group
 from experiments.report.run import Run, number
 from ilx.evaluation import environments
 
-FEW = 5
+# Such an interval of five seeds, whose true mean it should hold in 95 % of the cases, does in about 84 %; of ten, 91 %.
+FEW = 10
 _NAMED = 12
 
 

@@ -116,6 +116,18 @@ def test_several_seeds_of_one_run_count_each(tmp_path):
   (both,) = results.over_seeds(rows)
   assert both.result["return_mean"] == np.mean([1, 3, 2, 4, 5, 7])
   assert both.result["normalized_score"] is None
+  assert both.result["runs"] == 3
+
+
+def test_a_seed_that_several_runs_have_counts_once():
+  def result(*seeds):
+    several = [{"seed": seed, "returns": [1.0 + seed, 3.0 + seed]} for seed in seeds]
+    return {"per_seed": several, "return_mean": 2.5, "random_return": 0.0, "expert_return": 10.0, "seconds": 1.0}
+
+  rows = [Row("a", {"seed": 0}, "finished", result(0, 1)), Row("b", {"seed": 1}, "finished", result(1, 2))]
+  (both,) = results.over_seeds(rows)
+  assert both.result["runs"] == 3 and both.result["return_mean"] == np.mean([1, 3, 2, 4, 3, 5])
+  assert both.result["normalized_score"] == pytest.approx(30.0)
 
 
 def test_cells_with_bars_stay_cells():
