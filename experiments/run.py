@@ -73,7 +73,11 @@ def _run(
   if hosts.is_first():
     logs.write_json(workdir / "config.json", config.to_dict())
 
+  learns = False
+
   def open_logs(step: int) -> tuple[logs.Log, ...]:
+    nonlocal learns
+    learns = step < config.steps
     progress.resume(step)
     if not hosts.is_first():
       return ()
@@ -111,7 +115,8 @@ def _run(
     return None
   result = summarise(config, task, scorer, params, workdir)
   logs.write_json(workdir / "result.json", result)
-  (workdir / "episode.mp4").unlink(missing_ok=True)  # of fewer updates, where the run was extended
+  if learns:
+    (workdir / "episode.mp4").unlink(missing_ok=True)  # an earlier one is of fewer updates
   if config.evaluation.video and task.env_id is not None:
     first_seed = scoring.each_seed(config, params)[0]
     scoring.record_video(config, task, agent, first_seed, workdir / "episode.mp4")

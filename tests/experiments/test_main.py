@@ -350,6 +350,16 @@ def test_a_run_that_is_older_than_a_field_goes_on(cartpole, tmp_path):
     run.check_config(config, tmp_path)
 
 
+def test_a_video_of_fewer_updates_does_not_stay(cartpole, tmp_path):
+  changes, video = {"agent.schedule": "constant", "evaluation.final_episodes": 2}, tmp_path / "episode.mp4"
+  run.run(_config(cartpole, steps=2, **changes), tmp_path)
+  video.write_bytes(b"of two updates")
+  run.run(_config(cartpole, steps=2, **changes), tmp_path)
+  assert video.exists()
+  run.run(_config(cartpole, steps=4, **changes), tmp_path)
+  assert not video.exists()
+
+
 def test_a_mistake_corrected_is_no_other_run(cartpole, tmp_path):
   with pytest.raises(ValueError, match="batch_size=33"):
     run.run(_config(cartpole, batch_size=33), tmp_path)
