@@ -47,6 +47,10 @@ def _episodes(action):
   )
 
 
+def test_every_agent_is_here():
+  assert set(AGENTS) == set(ilx.agents.__all__) - {"augmented", "averaged", "frozen"}
+
+
 def test_kinds_are_what_they_are_called():
   found = {name: ilx.data.spec(_episodes(action)).action for name, action in ACTIONS.items()}
   assert found["a number"].low.shape == () and found["a vector"].low.shape == (3,)
