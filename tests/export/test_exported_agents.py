@@ -9,7 +9,7 @@ import ilx
 import ilx.export
 from ilx.agents import policies
 from ilx.agents.rebrac import Torso
-from ilx.networks import scaling
+from ilx.networks import mlp, scaling
 from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
 from ilx.types import Continuous, Discrete, Spec, Step
 
@@ -98,7 +98,7 @@ def test_an_exported_agent_acts_as_before(name, tmp_path):
 
 
 _RANKED = Continuous([-2.0, -1.0], [3.0, 1.0], [[-2.0, -1.0], [0.0, 0.0], [0.0, 0.9], [3.0, 1.0]])
-_LAYERS = policies.make(continuous_spec(), hidden=(8, 8), layer_norm=True)
+_LAYERS = policies.make(continuous_spec()).clone(torso=mlp.MLP((8, 8), layer_norm=True))
 MLPS = {
   **{name: AGENTS[name] for name in ("bc", "bc-discrete", "iql", "td3_bc", "rebrac")},
   "layer norm before": (ilx.agents.bc, continuous_spec(), {"network": _LAYERS}),
