@@ -59,12 +59,11 @@ def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progr
   shapes = lowering.state_shapes(agent, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
   with Checkpoints(workdir / "checkpoints", reading=True) as checkpoints:
     if step is None:
-      step = checkpoints.newest()
+      step = checkpoints.newest()  # which looks at the manifest
+    elif manifest.exists(folder := workdir / "checkpoints" / str(step)) and (wrong := manifest.check(folder)):
+      raise CheckpointError(f"{folder} cannot be read: {wrong}; choose another step, or none for the newest good one")
     if step is None or not (workdir / "checkpoints" / str(step)).is_dir():
       raise ValueError(f"{workdir}/checkpoints has no checkpoint{'' if step is None else f' of step {step}'}")
-    folder = workdir / "checkpoints" / str(step)
-    if manifest.exists(folder) and (wrong := manifest.check(folder)):
-      raise CheckpointError(f"{folder} cannot be read: {wrong}; choose another step, or none for the newest good one")
     state = checkpoints.restore(step, shapes)
   return Trained(config, found, agent, scoring.each_seed(config, state.params), step)
 

@@ -85,9 +85,10 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
   _, env_kwargs = _checked(env_id, env_kwargs)
   try:
     return spec_of(_envpool().make_spec(env_id, **env_kwargs))
-  except (TypeError, ValueError) as error:  # EnvPool's own, of an option's type, says much
-    reason = str(error) if isinstance(error, ValueError) else f"an option has a wrong type among {env_kwargs}"
-    raise ValueError(f"{env_id}: {reason}") from error
+  except TypeError as error:  # a page of signatures
+    raise ValueError(f"{env_id}: an option has a wrong type among {env_kwargs}") from error
+  except ValueError as error:
+    raise ValueError(f"{env_id}: {error}") from error
 
 
 def time_limit(env_id: str, **env_kwargs: Any) -> int:

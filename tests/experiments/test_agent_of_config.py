@@ -14,11 +14,8 @@ from experiments import agents
 from ilx import testing
 
 SPEC = testing.continuous_spec()
-CONFIGS = sorted(
-  path
-  for path in (pathlib.Path(__file__).parents[2] / "experiments" / "configs").glob("*.py")
-  if path.stem not in ("__init__", "defaults")
-)
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
+CONFIGS = sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", "defaults"})
 
 
 @pytest.fixture
@@ -111,7 +108,7 @@ def test_values_out_of_range_are_named(fields, message):
     agents.make({"name": "bc", **fields}, SPEC, 4)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_whatever_an_agent_can_be_told_is_a_field_of_its_config(name):
   section = importlib.import_module(f"experiments.configs.{name}").get_config().agent
   parameters = inspect.signature(getattr(ilx.agents, section.name)).parameters.values()

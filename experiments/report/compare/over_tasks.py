@@ -118,8 +118,9 @@ def _pairs(methods: dict[str, Group], each: dict[str, list[np.ndarray]]) -> str:
   rows = []
   banded = _banded(each)
   for ours, group in methods.items():
-    better = {theirs: aggregates.probability_of_improvement(each[ours], each[theirs]) for theirs in methods}
-    cells = [("" if ours == theirs else _estimate(found, banded, 2), True) for theirs, found in better.items()]
+    others = {theirs: each[theirs] for theirs in methods if theirs != ours}
+    better = {theirs: aggregates.probability_of_improvement(each[ours], own) for theirs, own in others.items()}
+    cells = [(_estimate(better[theirs], banded, 2) if theirs in better else "", True) for theirs in methods]
     rows.append(words.row(words.name(group), cells))
   heads = [("Better than", False), *((escape(method), True) for method in methods)]
   how = "Probability that a run of the row is better than one of the column, on a task drawn at random."
