@@ -10,10 +10,14 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# Most of the tests' time is compiling, and most of compiling is making loops fast that these tests run a few times.
-# In the environment too, for the processes that they start: results are to be compared bit for bit.
+# Most of the tests' time is compiling, and most of compiling is making loops fast that these tests run a few times; of
+# what is left, XLA's newer way of making them takes three quarters (an option that versions without it pass over). In
+# the environment too, for the processes that they start: results are to be compared bit for bit.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+_OPTION = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+if _OPTION not in (given := os.environ.get("XLA_FLAGS", "")):  # which XLA reads when it first computes
+  os.environ["XLA_FLAGS"] = f"{given} {_OPTION}".strip()
 
 
 @pytest.fixture(scope="module", autouse=True)

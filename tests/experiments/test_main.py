@@ -23,6 +23,7 @@ from ilx.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 3_000
+QUICK_TO_COMPILE = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")  # what tests/conftest.py sets
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,9 @@ def _flat(config):
 
 
 def _environment(devices: int = 1):
-  return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+  """Of a user, whose programs are optimised as those of other tests are not: they, too, must resume bit for bit."""
+  user = {name: value for name, value in os.environ.items() if name not in QUICK_TO_COMPILE}
+  return user | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
 
 
 def _start(command, devices=1, stderr=subprocess.PIPE):

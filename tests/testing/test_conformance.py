@@ -78,6 +78,15 @@ def _shares_buffers(init):
   return broken
 
 
+def _gives_its_key_away(init):
+  return lambda key, batch: init(key, batch)._replace(key=key)
+
+
+def _lends_what_it_holds(init):
+  weights = jnp.ones((3, 2))
+  return lambda key, batch: init(key, batch)._replace(params={"w": weights})
+
+
 def _forgets_to_count(update):
   def broken(state, batch):
     after, metrics = update(state, batch)
@@ -129,6 +138,9 @@ def _looks_at_neighbours(act):
     ({"update": _learns_nothing}, "test_update_keeps_the_states_structure_and_learns_something"),
     ({"update": _depends_on_order}, "test_order_within_the_batch_does_not_matter"),
     ({"init": _ignores_the_key}, "test_vmap_over_seeds_agrees_with_single_seeds"),
+    ({"init": _shares_buffers}, "test_state_can_be_donated"),
+    ({"init": _gives_its_key_away}, "test_state_can_be_donated"),
+    ({"init": _lends_what_it_holds}, "test_state_can_be_donated"),
     ({"act": _never_resets}, "test_carry_resets_where_is_first"),
     ({"act": _leaves_the_bounds}, "test_act_gives_legal_actions"),
     ({"act": _looks_at_neighbours}, "test_act_treats_environments_independently"),
