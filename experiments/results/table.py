@@ -82,7 +82,7 @@ def collect(recording: Recording, data: pathlib.Path, folders: Sequence[pathlib.
     wheres=[json.loads((folder / "where.json").read_text()) for folder in folders],
     data_return=metadata["data_return"],
     within_limit=within_limit(ilx.data.load(data / recording.name), limit),
-    comparable=recorded is None or recorded >= limit,
+    comparable=None in (recorded, limit) or recorded >= limit,
   )
 
 
@@ -91,10 +91,10 @@ def curve(rows: Iterable[dict[str, Any]]) -> list[tuple[int, float]]:
   return [(row["step"], row["eval/return_mean"]) for row in rows if "eval/return_mean" in row]
 
 
-def within_limit(episodes: ilx.data.Episodes, limit: int) -> float | None:
-  """Mean return of the first ``limit`` transitions of every episode; None where none is longer."""
+def within_limit(episodes: ilx.data.Episodes, limit: int | None) -> float | None:
+  """Mean return of the first ``limit`` transitions of every episode; None where none is longer or nothing limits."""
   lengths = ilx.data.lengths(episodes)
-  if lengths.max() <= limit:
+  if limit is None or lengths.max() <= limit:
     return None
   starts = np.asarray(episodes.starts)[:-1]
   reward = np.asarray(episodes.reward, np.float64)

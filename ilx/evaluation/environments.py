@@ -3,9 +3,11 @@
 They are EnvPool's; names with the prefix "gymnasium:" are of tasks that EnvPool lacks, see `ilx.evaluation.gymnasium`.
 """
 
+import contextlib
 import difflib
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -63,9 +65,9 @@ def make(
   times, env_kwargs = _checked(env_id, env_kwargs)
   if asynchronous and times > 1:
     raise ValueError(f"{env_id}: batch_size={batch_size} cannot be had with action_repeat; leave out one of them")
-  env = _envpool().make(
-    env_id, "gymnasium", num_envs=num_envs, batch_size=batch_size or num_envs, seed=int(seeds[0]), **env_kwargs
-  )
+  sizes = {"num_envs": num_envs, "batch_size": batch_size or num_envs, "seed": int(seeds[0])}
+  with _explained(env_id, env_kwargs):
+    env = _envpool().make(env_id, "gymnasium", **sizes, **env_kwargs)
   with warnings.catch_warnings():
     # EnvPool makes the spaces on first use, and gymnasium then warns that float64 bounds were rounded to float32.
     warnings.filterwarnings("ignore", message=".*precision lowered")
@@ -83,16 +85,14 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
   if gymnasium.is_one(env_id):
     return gymnasium.spec(env_id, env_kwargs)
   _, env_kwargs = _checked(env_id, env_kwargs)
-  try:
+  with _explained(env_id, env_kwargs):
     return spec_of(_envpool().make_spec(env_id, **env_kwargs))
-  except TypeError as error:  # a page of signatures
-    raise ValueError(f"{env_id}: an option has a wrong type among {env_kwargs}") from error
-  except ValueError as error:
-    raise ValueError(f"{env_id}: {error}") from error
 
 
-def time_limit(env_id: str, **env_kwargs: Any) -> int:
+def time_limit(env_id: str, **env_kwargs: Any) -> int | None:
   """The most environment steps of an episode (with ``action_repeat``, of which an action takes several).
+
+  None where the task sets it anew for every episode (EnvPool's BabyAI).
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.
@@ -101,7 +101,8 @@ def time_limit(env_id: str, **env_kwargs: Any) -> int:
   if gymnasium.is_one(env_id):
     return gymnasium.time_limit(env_id, env_kwargs)
   _, env_kwargs = _checked(env_id, env_kwargs)
-  return _envpool().make_spec(env_id, **env_kwargs).config.max_episode_steps
+  with _explained(env_id, env_kwargs):
+    return _envpool().make_spec(env_id, **env_kwargs).config.max_episode_steps or None
 
 
 def repetitions(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -173,6 +174,17 @@ def _envpool() -> types.ModuleType:
   return envpool
 
 
+@contextlib.contextmanager
+def _explained(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
+  """EnvPool's errors about options as ValueErrors that name the task."""
+  try:
+    yield
+  except TypeError as error:  # a page of signatures
+    raise ValueError(f"{env_id}: an option has a wrong type among {env_kwargs}") from error
+  except ValueError as error:
+    raise ValueError(f"{env_id}: {error}") from error
+
+
 def _checked(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
   """How often actions are repeated, and EnvPool's own options; raises ValueError for what it does not know."""
   envpool = _envpool()
@@ -186,6 +198,9 @@ def _checked(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, An
       raise ValueError(f"{env_id}: option {name!r} is not the task's to set")
     if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
       raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, [*options, ACTION_REPEAT])}")
+  steps = rest.get("max_episode_steps")
+  if isinstance(steps, int) and steps < 1:
+    raise ValueError(f"{env_id}: max_episode_steps={steps} must be at least 1; leave it out for the task's own")
   return times, rest
 
 

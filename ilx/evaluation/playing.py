@@ -137,7 +137,7 @@ def _reporter(
 ) -> Callable:
   """Calls ``progress`` now and then; an unfinished episode counts for the part of its time limit that has passed.
 
-  ``first``: the episode that each slot begins with, of ``total`` slots.
+  ``first``: the episode that each slot begins with, of ``total`` slots. ``time_limit``: 0 where there is none.
   """
   last = time.perf_counter()
   begins = first.copy()
@@ -149,7 +149,7 @@ def _reporter(
       return
     last = time.perf_counter()
     finished = np.sum((index - begins) // total)
-    underway = np.sum(length[index < episodes]) / time_limit
+    underway = np.sum(length[index < episodes]) / time_limit if time_limit else 0.0
     progress(min(1.0, float((finished + underway) / share)))
 
   return report

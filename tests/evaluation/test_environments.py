@@ -1,10 +1,14 @@
+import re
 import sys
 import time
+import warnings
 
+import av
 import jax
 import numpy as np
 import pytest
 
+import ilx
 from ilx.evaluation import environments, play, random_policy
 from ilx.types import Continuous, Discrete, MultiDiscrete, Spec
 
@@ -96,6 +100,37 @@ def test_unknown_id_names_the_nearest(env_id, nearest):
 def test_unknown_option_names_the_nearest():
   with pytest.raises(ValueError, match="Hopper-v5 has no option 'max_episode_step'; did you mean 'max_episode_steps'"):
     environments.make("Hopper-v5", 1, 0, max_episode_step=3)
+
+
+@pytest.mark.parametrize(
+  ("option", "message"),
+  [
+    ({"max_episode_steps": "abc"}, "CartPole-v1: an option has a wrong type among {'max_episode_steps': 'abc'}"),
+    ({"max_episode_steps": 0}, "CartPole-v1: max_episode_steps=0 must be at least 1"),
+  ],
+)
+def test_wrong_options_are_named_wherever_they_are_read(option, message):
+  for call in (
+    lambda: environments.spec("CartPole-v1", **option),
+    lambda: environments.time_limit("CartPole-v1", **option),
+    lambda: environments.make("CartPole-v1", 1, 0, **option),
+  ):
+    with pytest.raises(ValueError, match=re.escape(message)):
+      call()
+
+
+def test_tasks_that_limit_each_episode_on_their_own(tmp_path):
+  """EnvPool's BabyAI says 0: progress counts finished episodes, and a video shows more than its first frame."""
+  name = "BabyAI-GoToLocal-v0"
+  assert environments.time_limit(name) is None and environments.time_limit("HalfCheetah-v5") == 1000
+  policy, told = random_policy(environments.spec(name)), []
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    result = ilx.evaluate(policy, None, name, episodes=4, seed=0, sample=True, progress=told.append)
+  assert max(result.lengths) == 64 and told[-1] == 1.0 and np.all(np.isfinite(told))
+  path = ilx.evaluation.record_video(policy, None, name, tmp_path / "one.mp4", seed=0, sample=True)
+  with av.open(path) as film:
+    assert sum(1 for _ in film.decode(video=0)) > 10
 
 
 def test_missing_envpool_is_one_clear_error(monkeypatch):
