@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import ilx
-from experiments import cli, scoring, task, trained
+from experiments import cli, outputs, scoring, task, trained
 from ilx.data import stream
 from ilx.evaluation import environments, visitation
 from ilx.training import logs
@@ -59,10 +59,8 @@ def define_flags() -> None:
 def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir).expanduser()
   console = Console(stderr=FLAGS.json)
-  output = pathlib.Path(FLAGS.output or workdir / "evaluation.json").expanduser()
   try:
-    if FLAGS.output and not output.parent.is_dir():
-      raise FileNotFoundError(f"--output={FLAGS.output}: the folder does not exist")
+    output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
     found = _task(trained.load(workdir, FLAGS.step))
     targets = _targets(found)
     with Progress(console=console, disable=not console.is_terminal) as progress:

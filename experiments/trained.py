@@ -79,9 +79,10 @@ def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   if not path.is_file():
     raise FileNotFoundError(f"{workdir} holds no run: there is no config.json")
   try:
-    config = defaults.get_config()
+    recorded = json.loads(path.read_text())
+    config = defaults.of(recorded["agent"]["name"]) or defaults.get_config()
     config.unlock()
-    config.update(json.loads(path.read_text()))
+    config.update(recorded)
     config.agent.name, config.dataset, config.steps  # noqa: B018 (must be there)
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise ValueError(f"{path} is no config of a run: {error}") from None

@@ -10,12 +10,12 @@ import difflib
 import importlib
 import json
 import os
-import pathlib
 import sys
 
 import jax
 from absl import app, flags
 
+from experiments import outputs
 from experiments.benchmarks import machine, table
 
 # Modules of this folder, each with a function ``run``; what a benchmark needs is imported where it is run.
@@ -32,8 +32,10 @@ def main(argv: list[str]) -> None:
     if name not in BENCHMARKS:
       near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
       raise app.UsageError(f"no benchmark {name!r}; did you mean {near!r}? There are {', '.join(BENCHMARKS)}")
-  if _JSON.value and not pathlib.Path(_JSON.value).resolve().parent.is_dir():
-    raise app.UsageError(f"--json={_JSON.value}: the folder does not exist")
+  try:
+    output = outputs.check(_JSON.value, "--json") if _JSON.value else None
+  except OSError as error:
+    raise app.UsageError(str(error)) from None
   # Where JAX_COMPILATION_CACHE_DIR is set, a first update would be read instead of compiled.
   jax.config.update("jax_enable_compilation_cache", False)
   facts, rows = machine.facts(), []
@@ -42,15 +44,9 @@ def main(argv: list[str]) -> None:
     rows += importlib.import_module(f"experiments.benchmarks.{name}").run(_QUICK.value)
   facts["load_average_after"] = round(os.getloadavg()[0], 2)
   table.show(rows, facts)
-  if _JSON.value:
+  if output:
     content = {"machine": facts, "quick": _QUICK.value, "rows": [row._asdict() for row in rows]}
-    path = pathlib.Path(_JSON.value)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-      temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-      temporary.replace(path)
-    finally:
-      temporary.unlink(missing_ok=True)
+    outputs.write(output, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The fields that every experiment has: data, run, evaluation. What one algorithm differs in stands in its own file."""
 
+import importlib
+import pathlib
+
 import ml_collections
 from ml_collections import config_dict
 
@@ -125,3 +128,13 @@ def get_config() -> ml_collections.ConfigDict:
   # Of one episode, where the task can be drawn.
   config.evaluation.video = True
   return config
+
+
+def of(agent: str) -> ml_collections.ConfigDict | None:
+  """The config of an agent's own file in this folder; None where there is none.
+
+  A run that is older than a field did as the field's default says: this is where its value is found.
+  """
+  if agent not in {path.stem for path in pathlib.Path(__file__).parent.glob("[a-z]*.py")}:
+    return None
+  return importlib.import_module(f"experiments.configs.{agent}").get_config()

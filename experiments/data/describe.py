@@ -13,8 +13,9 @@ from typing import Any
 
 from absl import flags
 
+from experiments import outputs
 from experiments.data import card as card_lib
-from experiments.data import options, outputs, page, survey, terminal
+from experiments.data import options, page, survey, terminal
 from experiments.report import text
 from ilx.data import rlds
 

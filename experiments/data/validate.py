@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.data import activity, checks, fields, outputs, survey, terminal, tolerant, whole
+from experiments import outputs
+from experiments.data import activity, checks, fields, survey, terminal, tolerant, whole
 from experiments.data.measure import Distinct, Moments
 from experiments.data.problems import ERROR, WARNING, Problems
 from ilx.data import decode, example, rlds

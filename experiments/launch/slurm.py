@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.data import outputs
+from experiments import outputs
 from experiments.launch import options
 from experiments.launch.check import FINISHED, Checked
 

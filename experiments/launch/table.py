@@ -13,8 +13,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import markdown
-from experiments.data import outputs, terminal
+from experiments import markdown, outputs
+from experiments.data import terminal
 from experiments.launch import options, results, sweep
 from experiments.launch.results import Row
 from experiments.report import heldout, text

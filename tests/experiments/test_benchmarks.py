@@ -88,7 +88,7 @@ def test_wrong_arguments():
   done = command("updatez")
   assert done.returncode != 0 and "no benchmark 'updatez'; did you mean 'updates'?" in done.stderr + done.stdout
   done = command("startup", "--json=/no/such/folder/x.json")
-  assert done.returncode != 0 and "the folder does not exist" in done.stderr + done.stdout
+  assert done.returncode != 0 and "there is no folder /no/such/folder" in done.stderr + done.stdout
 
 
 def test_flops_by_hand():

@@ -133,7 +133,7 @@ def test_another_checkpoint_and_task(cloned):
     (("--target_returns=3",), "bc is not asked for returns"),
     (("--env_kwargs=[1]",), "--env_kwargs must be a JSON object"),
     (('--env_kwargs={"max_episode_steps": "abc"}',), "CartPole-v1: an option has a wrong type"),
-    (("--output=/no/such/folder/x.json",), "--output=/no/such/folder/x.json: the folder does not exist"),
+    (("--output=/no/such/folder/x.json",), "--output: /no/such/folder/x.json cannot be written: there is no folder"),
   ],
 )
 def test_what_cannot_be_is_one_line(cloned, flags, problem):

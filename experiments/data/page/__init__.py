@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.data import outputs
+from experiments import outputs
 from experiments.data.frames import Frame
 from experiments.data.page import numbers, overview, pictures, words
 from experiments.report import page

@@ -1,13 +1,11 @@
 """The fields of runs' configs. Runs older than a field lack it: they count as having its default."""
 
 import functools
-import importlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import configs
+from experiments.configs import defaults as configs
 from experiments.report import facts
 from experiments.report.run import Run, flatten
 from ilx.training import logs
@@ -27,10 +25,8 @@ def assumed(run: Run) -> list[str]:
 @functools.cache
 def defaults(agent: str) -> Mapping[str, Any]:
   """The fields of an agent's config; empty where there is none of this name."""
-  if agent not in {path.stem for path in pathlib.Path(configs.__path__[0]).glob("[a-z]*.py")}:
-    return {}
-  config = importlib.import_module(f"{configs.__name__}.{agent}").get_config()
-  return flatten(logs.jsonable(config.to_dict()))
+  config = configs.of(agent)
+  return {} if config is None else flatten(logs.jsonable(config.to_dict()))
 
 
 def differing(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from experiments.data import outputs
+from experiments import outputs
 from experiments.report import page
 from experiments.report.compare import differences, find, groups, over_tasks, overview, tasks, videos
 from experiments.report.compare.groups import Group
