@@ -1,7 +1,7 @@
 """What a config's words on data mean: which datasets, which of their fields, and which of their episodes."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -87,6 +87,16 @@ def selection(config: ml_collections.ConfigDict, info: Info) -> Selection:
     fill=fill(config.fill),
     lazy=True,
   )
+
+
+def of_action(config: ml_collections.ConfigDict, metadata: Mapping[str, Any]) -> dict[str, Any]:
+  """The metadata with the bounds of that part of the action alone that the config chooses, such as "action/stick"."""
+  found = dict(metadata)
+  for field in ("action_low", "action_high", "num_actions"):
+    for part in config.action.split("/")[1:]:
+      if isinstance(found.get(field), Mapping):
+        found[field] = found[field].get(part)
+  return found
 
 
 def left_out(info: Info, chosen: Selection) -> list[str]:

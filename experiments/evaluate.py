@@ -163,7 +163,7 @@ def demonstrated(found: trained.Trained, episodes: int) -> list[Any]:
 def _weights(data: ilx.data.Episodes | stream.Stream) -> np.ndarray:
   """``[E]``; 0 for episodes that are not learnt from."""
   if isinstance(data, stream.Stream):
-    return np.concatenate([np.ones(len(x.records)) if x.weights is None else x.weights for x in data.sources])
+    return data.weights
   return np.ones(data.num_episodes) if data.weights is None else np.asarray(data.weights.weight)
 
 

@@ -90,7 +90,7 @@ def load(
     say = progress(f"statistics of {part.info.name}")
     indices.append(index.read(part.info, config.split, selected, say))
     weights.append(choosing.weigh(config, part.info, indices[-1]))
-    metadata = dict(part.info.metadata)
+    metadata = choosing.of_action(config, part.info.metadata)
     if num_actions is not None:
       metadata.setdefault("num_actions", num_actions)
     specs.append(ilx.data.spec(indices[-1], metadata, frame_stack=config.frame_stack))

@@ -183,7 +183,10 @@ def bounds(info: Info) -> tuple[np.ndarray, np.ndarray] | None:
     if low is not None and high is not None:
       pair = np.asarray(low, np.float64).reshape(-1), np.asarray(high, np.float64).reshape(-1)
       return pair if len(pair[0]) == len(pair[1]) else None
-    return (np.zeros(1), np.array([float(count) - 1])) if count is not None else None
+    if count is None:
+      return None
+    high = np.asarray(count, np.float64).reshape(-1) - 1
+    return np.zeros_like(high), high
   except (TypeError, ValueError):
     return None
 

@@ -81,7 +81,8 @@ class Ends:
 def bounds(info: Info, found: tuple[np.ndarray, np.ndarray] | None, problems: Problems) -> bool:
   """Notes bounds of actions that are none, ``found`` of the metadata; returns whether they can be used."""
   if found is None:
-    if {"action_low", "action_high", "num_actions"} & set(info.metadata):
+    told = [info.metadata[name] for name in ("action_low", "action_high", "num_actions") if name in info.metadata]
+    if told and not all(isinstance(value, Mapping) for value in told):  # those of an action's parts are dicts
       message = "action_low, action_high or num_actions in metadata.json are no bounds"
       problems.add(ERROR, "metadata", message, file="metadata.json")
     return False
@@ -92,7 +93,7 @@ def bounds(info: Info, found: tuple[np.ndarray, np.ndarray] | None, problems: Pr
   if "action_low" in info.metadata and "action_high" in info.metadata:
     message = f"action_low {low[bad[0]]:g} is not below action_high {high[bad[0]]:g} in dimension {bad[0]}"
   else:
-    message = f"num_actions is {high[0] + 1:g}; there must be one at least"
+    message = f"num_actions is {high[bad[0]] + 1:g}; there must be one at least"
   problems.add(ERROR, "metadata", message, file="metadata.json")
   return False
 

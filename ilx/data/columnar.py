@@ -19,7 +19,7 @@ from ilx.data import files
 from ilx.data.episodes import Episodes
 from ilx.data.images import Images
 
-VERSION = 1
+VERSION = 2
 _INDEX = "index.json"
 _FIELDS = ("observation", "action", "reward", "discount", "is_terminal", "extras")
 _VECTORS = {"reward": "<f4", "discount": "<f4", "is_terminal": "|b1", "starts": "<i8", "rows": "<i4"}

@@ -56,9 +56,12 @@ class Column:
     return self._array[: self._rows]
 
   def reserve(self, rows: int) -> None:
-    """Makes room for ``rows`` steps altogether."""
+    """Makes room for ``rows`` steps altogether, an estimate: where there is not so much memory, for none."""
     if self._array is not None and rows > len(self._array):
-      grown = np.empty((rows, *self._array.shape[1:]), self.dtype)
+      try:
+        grown = np.empty((rows, *self._array.shape[1:]), self.dtype)
+      except MemoryError:
+        return  # the steps that come make room for themselves
       grown[: self._rows] = self._array[: self._rows]
       self._array = grown
 

@@ -19,7 +19,7 @@ class Episodes:
 
   Attributes:
     observation: ``[N, O]``.
-    action: ``[N, A]`` float32 or ``[N]`` int32.
+    action: ``[N, A]`` float32 or ``[N]`` int32, bool where they are flags.
     reward: float32 ``[N]``.
     discount: float32 ``[N]``.
     is_terminal: bool ``[N]``; true on a last step that ended the task. A last step without it is a time limit.
@@ -62,9 +62,11 @@ def from_columns(
 ) -> Episodes:
   """Episodes whose ``rows`` are all the steps but the last of every episode.
 
+  ``is_terminal`` may be numbers, not 0 where true; ``reward`` and ``discount`` become float32.
+
   Raises:
-    ValueError: where lengths disagree, ``starts`` does not split the steps into non-empty episodes, or a step other
-      than an episode's last is terminal.
+    ValueError: where lengths disagree, flags or rewards are no single numbers, ``starts`` does not split the steps into
+      non-empty episodes, or a step other than an episode's last is terminal.
   """
   starts = np.asarray(starts, np.int64)
   num_steps = len(reward)
@@ -81,6 +83,12 @@ def from_columns(
     if np.ndim(column) < 1 or len(column) != num_steps:
       name = jax.tree_util.keystr(path, simple=True, separator="/")
       raise ValueError(f"episodes: {name} has shape {np.shape(column)} where reward has {num_steps} steps")
+  singles = {"reward": reward, "discount": discount, "is_terminal": is_terminal}
+  for name, column in singles.items():
+    if np.ndim(column) != 1:
+      raise ValueError(f"episodes: {name} has shape {list(np.shape(column))}; expected [{num_steps}], a number a step")
+  reward, discount = _typed(reward, np.float32), _typed(discount, np.float32)
+  is_terminal = _typed(is_terminal, bool)
   is_last = np.zeros(num_steps, bool)
   is_last[starts[1:] - 1] = True
   if np.any(np.asarray(is_terminal) & ~is_last):
@@ -96,6 +104,11 @@ def from_columns(
     rows=np.flatnonzero(~is_last).astype(np.int32),
     extras=extras,
   )
+
+
+def _typed(column: Any, dtype: type) -> Any:
+  """As ``dtype``; what has that already stays where it is, such as in a file that is mapped."""
+  return column if getattr(column, "dtype", None) == dtype else np.asarray(column).astype(dtype)
 
 
 def returns(episodes: Episodes) -> np.ndarray:

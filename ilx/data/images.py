@@ -19,9 +19,9 @@ _UINT8 = np.dtype(np.uint8)
 # Pillow's modes by the number of channels.
 CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# No picture of either kind unpacks to more than about this many times its size: one bit stands for a block of a JPEG,
-# and PNG is zlib inside.
-_MAX_RATIO = 2048
+# No picture of either kind has more pixels than this for each of its bytes: PNG is zlib inside, which unpacks to at
+# most 1,032 times as much, of eight pixels a byte where they are black or white; in JPEG one bit stands for a block.
+_MAX_RATIO = 8 * 1032
 
 
 def size(content: bytes) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ilx.types import Statistics, Tree
 
-VERSION = 1
+VERSION = 2
 # Of what is stored, and of steps. NumPy's own reading of such names understands whole expressions.
 _TYPES = ("<i8", "<f8", "<f4", "|b1", "|u1", "<i4")
 

@@ -72,7 +72,11 @@ def resolve(directory_or_name: str | os.PathLike) -> Path:
 def _versions(folder: Path) -> list[Path]:
   if not folder.is_dir():
     return []
-  numbered = [(re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", path.name), path) for path in folder.iterdir()]
+  try:
+    inside = list(folder.iterdir())
+  except PermissionError:  # such as lost+found
+    return []
+  numbered = [(re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", path.name), path) for path in inside]
   found = [(tuple(map(int, match.groups())), path) for match, path in numbered if match]
   return [path for _, path in sorted(found) if (path / "dataset_info.json").is_file()]
 

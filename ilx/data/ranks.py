@@ -23,7 +23,8 @@ def rank_actions(spec: Spec, data: Episodes | Stream) -> Spec:
 
   Args:
     spec: of the data.
-    data: what is learnt from; of very many transitions evenly spaced ones, of a stream evenly spaced episodes.
+    data: what is learnt from, without what has no weight; of very many transitions evenly spaced ones, of a stream
+      evenly spaced episodes.
 
   Raises:
     ValueError: where the spec has no continuous action, or none of the data's actions count.
@@ -51,6 +52,9 @@ def _of_episodes(episodes: Episodes, most: int) -> Tree:
 
 
 def _of_stream(data: Stream) -> Tree:
-  numbers = np.unique(np.linspace(0, data.num_episodes - 1, _EPISODES).astype(np.int64))
+  drawn = np.flatnonzero((data.index.length > 0) & (data.weights > 0))
+  if not len(drawn):
+    raise ValueError("rank_actions: the data have no transition")
+  numbers = drawn[np.unique(np.linspace(0, len(drawn) - 1, _EPISODES).astype(np.int64))]
   parts = [_of_episodes(data.read(number), _ROWS // len(numbers)) for number in numbers]
   return jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -207,7 +207,7 @@ class Recorder:
     return self
 
   def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-    if kind is None:
-      self.close()
-    else:
+    if kind is not None:
       self.suspend()
+    elif not self._journal.closed:
+      self.close()

@@ -205,7 +205,7 @@ def _episodes(plan: selection_lib.Plan, fields: dict[str, columns.Column], start
 
 
 def _as_action(column: np.ndarray) -> np.ndarray:
-  return column if column.dtype.kind == "f" else column.astype(np.int32, copy=False)
+  return column if column.dtype.kind in "fb" else column.astype(np.int32, copy=False)
 
 
 def _check_flag(values: np.ndarray, name: str, rows: np.ndarray, starts: np.ndarray, where: str) -> None:

@@ -231,5 +231,6 @@ def plan(items: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.
 
 def draws(seed: int, *purpose: int) -> np.random.RandomState:
   """Random numbers of their own for each purpose; the same in every version of numpy, as checkpoints rely on them."""
+  seed = int(seed)
   # The old interface is frozen. Seeds below 0 are those that 64 bits wrap to.
   return np.random.RandomState(np.random.PCG64(np.random.SeedSequence((seed % 2**64 if seed < 0 else seed, *purpose))))

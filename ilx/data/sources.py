@@ -68,8 +68,9 @@ def _read(source: Source, numbers: list[int]) -> Episodes:
 
 def _concatenate(parts: list[Episodes]) -> Episodes:
   def join(*leaves: Any) -> Any:
-    if isinstance(leaves[0], Images):
+    if all(isinstance(leaf, Images) for leaf in leaves):
       return Images.concatenate(leaves)
+    leaves = tuple(map(np.asarray, leaves))  # of pictures stored in two ways, the pixels
     if len({(leaf.dtype, leaf.shape[1:]) for leaf in leaves}) > 1:
       found = ", ".join(f"{leaf.dtype} {list(leaf.shape[1:])}" for leaf in leaves)
       raise ValueError(f"the datasets of the mixture have columns that differ: {found}")

@@ -51,12 +51,13 @@ def spec(data: Episodes | Index, metadata: Mapping[str, Any] | None = None, *, f
   if frame_stack:
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct((frame_stack, *x.shape), x.dtype), observation)
     of_observation = _stacked(of_observation, frame_stack)
-  bounds = {name: metadata[name] for name in ("action_low", "action_high", "num_actions") if name in metadata}
+  bounds = {name: metadata.get(name) for name in ("action_low", "action_high", "num_actions")}
   return Spec(observation, _action("the action", action, of_action.min, of_action.max, bounds), of_observation)
 
 
 def _action(name: str, leaf: Tree, low: Tree, high: Tree, bounds: Mapping[str, Any]) -> Action:
   """The bounds of an action, or of all parts of one, from the least and the largest values in the data."""
+  bounds = {field: value for field, value in bounds.items() if value is not None}
   if isinstance(leaf, Mapping):
     if single := [field for field, value in bounds.items() if not isinstance(value, Mapping)]:
       raise ValueError(f"spec: {name} has several parts; the metadata's {single[0]} must be a dict of them")
@@ -70,6 +71,9 @@ def _action(name: str, leaf: Tree, low: Tree, high: Tree, bounds: Mapping[str, A
       )
       for part in leaf
     }
+  if parted := [field for field, value in bounds.items() if isinstance(value, Mapping)]:
+    parts = ", ".join(map(str, bounds[parted[0]]))
+    raise ValueError(f"spec: {name} is one part; the metadata's {parted[0]} has several ({parts}), give its own")
   if len(leaf.shape) > 1:
     raise ValueError(f"spec: {name} has shape {list(leaf.shape)} a step; expected [A] or one number")
   return (_discrete if np.dtype(leaf.dtype).kind in "iub" else _continuous)(name, leaf, low, high, bounds)
@@ -127,5 +131,5 @@ def _continuous(
   if low.min() >= -1 and high.max() <= 1:
     return Continuous(-np.ones_like(low), np.ones_like(high))
   # A dimension that never moves still needs an interval.
-  still = low == high
-  return Continuous(np.where(still, low - 1, low), np.where(still, high + 1, high))
+  still, margin = low == high, np.maximum(1, 1e-6 * np.abs(low))
+  return Continuous(np.where(still, low - margin, low), np.where(still, high + margin, high))

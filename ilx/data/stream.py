@@ -22,10 +22,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ilx.data import index as index_lib
 from ilx.data import rlds, sampling, splits
+from ilx.data import selection as selection_lib
 from ilx.data.dividing import check_hosts, default_streams
 from ilx.data.episodes import Episodes
 from ilx.data.index import Index
@@ -70,6 +72,13 @@ class Stream:
   def num_transitions(self) -> int:
     """Steps with an action that counts."""
     return sum(int(source.index.length.sum()) for source in self.sources)
+
+  @property
+  def weights(self) -> np.ndarray:
+    """Of each transition of an episode among those of its dataset, float64 ``[E]``, at most 1; 0: never drawn."""
+    return np.concatenate(
+      [np.ones(len(x.records)) if x.weights is None else x.weights / x.weights.max() for x in self.sources]
+    )
 
   def read(self, numbers: Any) -> Episodes:
     """Some episodes by number, at least one, in columns; raises as ``ilx.data.load``."""
@@ -150,9 +159,8 @@ class Stream:
 
   def _weights(self, items: np.ndarray) -> np.ndarray:
     """Of each item of an episode, float64 ``[E]``, as for data in memory."""
-    own = [np.ones(len(x.records)) if x.weights is None else x.weights / x.weights.max() for x in self.sources]
-    source = np.repeat(np.arange(len(own)), [len(weights) for weights in own])
-    weights = np.concatenate(own)
+    weights = self.weights
+    source = np.repeat(np.arange(len(self.sources)), [len(x.records) for x in self.sources])
     if not np.any(items * weights):
       which = "every episode" if weights.all() else "every episode with weight"
       raise ValueError(f"{self.info.directory}: no item is left to draw from; {which} is too short")
@@ -208,9 +216,11 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
     raise ValueError("mixture: expected streams of one dataset each")
   sources = tuple(stream.sources[0] for stream in streams.values())
   indices = {name: stream.sources[0].index for name, stream in streams.items()}
-  if found := differences(
-    {name: layout({"observation": x.observation, "action": x.action}) for name, x in indices.items()}
-  ):
+  layouts = {name: layout({"observation": x.observation, "action": x.action}) for name, x in indices.items()}
+  for name, source in zip(streams, sources, strict=True):
+    plan = selection_lib.plan(source.info.features, source.selection, source.info.directory / "features.json")
+    layouts[name] |= {field.replace("steps/", "extras/", 1): "there" for field in jax.tree.leaves(plan.extras)}
+  if found := differences(layouts):
     raise ValueError("mixture: the datasets differ:\n  " + "\n  ".join(found))
   if weights is None:
     return Stream(sources)

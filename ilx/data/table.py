@@ -60,7 +60,10 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
     columns["file"].append(file.relative_to(info.directory).as_posix())
     columns["index"].append(index)
     columns["episode"].append(number)
-    columns["length"].append(max(len(value) for value in values.values() if value is not None) - 1)
+    length = max(len(value) for value in values.values() if value is not None) - 1
+    if length < 0:
+      raise ValueError(f"{file}: record {index} is an episode without steps; field {steps[0]!r} has no values")
+    columns["length"].append(length)
     columns["episode_return"].append(_return(values.get("steps/reward")))
     columns["is_terminal"].append(_last(values.get("steps/is_terminal")))
     for name, field in stored.items():

@@ -46,7 +46,7 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
       start -= 1
       file.seek(length + _TAIL, os.SEEK_CUR)
     else:
-      body = file.read(length + _TAIL)
+      body = _read(file, length + _TAIL)
       if len(body) < length + _TAIL:
         raise CutShortError(f"{name} is cut short at byte {offset}: a record of {length} bytes")
       record = body[:length]
@@ -54,6 +54,14 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
         raise ValueError(f"{name} is damaged: wrong checksum of the record at byte {offset}")
       yield offset + length + _HEAD + _TAIL, record
     offset += length + _HEAD + _TAIL
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+  """So many bytes, or all that are left: Linux gives at most 2 GiB at once, and unbuffered files pass that on."""
+  content = file.read(size)
+  while len(content) < size and (more := file.read(size - len(content))):
+    content += more
+  return content
 
 
 def _length(head: bytes, size: int | None, offset: int, name: str) -> int:
@@ -209,7 +217,13 @@ class Reader:
 
     begin, end = int(self._offsets[index]), int(self._offsets[index + 1])
     # Reading at an offset leaves no position that threads could disturb.
-    content = os.pread(self._file.fileno(), end - begin, begin)
+    descriptor = self._file.fileno()
+    content = os.pread(descriptor, end - begin, begin)
+    while len(content) < end - begin:  # Linux gives at most 2 GiB at once
+      more = os.pread(descriptor, end - begin - len(content), begin + len(content))
+      if not more:
+        break
+      content += more
     if len(content) < end - begin:
       raise CutShortError(f"{self._name} is cut short at byte {begin}: it shrank while it was open")
     _length(content[:_HEAD], None, begin, self._name)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ilx.data.episodes import from_columns, lengths, returns
+from ilx.data.views import transitions
 
 
 def build(**changed):
@@ -59,6 +60,7 @@ def test_starts_that_split_nothing(starts, problem):
     ({"observation": {"a": np.zeros(7), "b": np.zeros(3)}}, r"observation/b has shape \(3,\)"),
     ({"action": np.zeros((8, 1))}, "action has shape"),
     ({"discount": np.ones(2)}, "discount has shape"),
+    ({"reward": np.ones((7, 1))}, r"reward has shape \[7, 1\]; expected \[7\], a number a step"),
     (
       {"is_terminal": np.array([0, 1, 0, 0, 0, 0, 0], bool)},
       "is_terminal is true at row 1, which is no",
@@ -68,3 +70,11 @@ def test_starts_that_split_nothing(starts, problem):
 def test_columns_that_disagree_are_named(changed, message):
   with pytest.raises(ValueError, match=message):
     build(**changed)
+
+
+def test_flags_and_rewards_of_other_types():
+  """As D4RL's files have them; ~ of an integer would be no "not"."""
+  flags = np.array([0, 0, 0, 1, 0, 0, 1], np.uint8)
+  episodes = build(is_terminal=flags, reward=np.arange(7), discount=np.ones(7, np.float64))
+  assert episodes.is_terminal.dtype == bool and episodes.reward.dtype == episodes.discount.dtype == np.float32
+  np.testing.assert_array_equal(transitions(episodes, episodes.rows).discount, [1, 1, 0, 1, 0])

@@ -177,6 +177,14 @@ def test_a_damaged_picture_is_named(count):
     Images.of(contents, (6, 5, 3))[:]
 
 
+def test_black_and_white_takes_little():
+  """A blank mask of one bit a pixel: eight pixels a byte before zlib."""
+  file = io.BytesIO()
+  Image.new("1", (1024, 1024)).save(file, "PNG")
+  assert file.tell() < 1024 * 1024 / 4096
+  assert images.size(file.getvalue()) == (1024, 1024)
+
+
 def test_no_shape_takes_memory_that_the_files_cannot_fill():
   column = Images.of([png(PIXELS[0])] * 3, (10**9, 10**9, 3))
   with pytest.raises(ValueError, match="picture 0: an image of 1000000000 x 1000000000 in"):

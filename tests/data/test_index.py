@@ -176,7 +176,7 @@ def test_sizes_that_are_none(size):
     (b'"dtype": "<i8"', b'"dtype": "<f8"'),
     (b'"dtype": "<f4"', b'"dtype": "04,f4"'),  # which NumPy would evaluate
     (b'"shape": [2]}', b'"shape": ["a"]}'),
-    (b'"version": 1', b'"version": 2'),
+    (b'"version": 2', b'"version": 3'),
   ],
 )
 def test_what_it_says_of_itself_is_checked(old, new):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +92,31 @@ def test_streamed_data_have_the_quantiles_of_their_episodes(tmp_path):
   np.testing.assert_array_equal(
     ilx.data.rank_actions(spec, ilx.data.streamed(recorder.path)).action.quantiles, expected
   )
+
+
+def test_what_is_not_learnt_from_has_no_rank(tmp_path):
+  """Episodes without weight, wherever the data are, and records of one step, which others write."""
+  with ilx.data.Recorder(tmp_path, name="fake", metadata={}) as recorder:
+    for value in (0.9, -0.9, 0.9):
+      recorder.add(ilx.data.episode(np.zeros((5, 3)), np.full((4, 1), value), np.zeros(4), terminal=True))
+  loaded, weights = ilx.data.load(recorder.path), np.array([0.0, 2.0, 0.0])
+  spec, streamed = ilx.data.spec(loaded), ilx.data.streamed(recorder.path)
+  (source,) = streamed.sources
+  of_one_step = source._replace(index=source.index._replace(length=np.array([0, 4, 0])))
+  for data in (
+    ilx.data.weighted(loaded, weights),
+    ilx.data.streamed(recorder.path, weights=weights),
+    dataclasses.replace(streamed, sources=(of_one_step,)),
+  ):
+    assert np.unique(ilx.data.rank_actions(spec, data).action.quantiles) == pytest.approx([-0.9])
+  nothing = source._replace(index=source.index._replace(length=np.zeros(3, np.int64)))
+  with pytest.raises(ValueError, match="no transition"):
+    ilx.data.rank_actions(spec, dataclasses.replace(streamed, sources=(nothing,)))
+
+
+def test_weights_of_a_stream(tmp_path):
+  with ilx.data.Recorder(tmp_path, name="fake", metadata={}) as recorder:
+    for _ in range(3):
+      recorder.add(ilx.data.episode(np.zeros((5, 3)), np.zeros((4, 1)), np.zeros(4), terminal=True))
+  np.testing.assert_array_equal(ilx.data.streamed(recorder.path).weights, [1, 1, 1])
+  np.testing.assert_array_equal(ilx.data.streamed(recorder.path, weights=np.array([0, 1, 2.0])).weights, [0, 0.5, 1])

@@ -449,6 +449,13 @@ def test_threads_that_record_the_same_name(tmp_path):
   assert os.listdir(tmp_path / "test") == ["1.0.0"]
 
 
+def test_closed_within_its_block(tmp_path):
+  with Recorder(tmp_path, name="test") as recorder:
+    recorder.add(make(seed=0))
+    recorder.close()
+  assert_holds(recorder.path, [make(seed=0)])
+
+
 def test_nothing_recorded(tmp_path):
   with pytest.raises(ValueError, match="no episode was added"):
     Recorder(tmp_path, name="test").close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import shutil
 import struct
 import time
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import ilx.data
-from ilx.data import example, features, rlds, shards, tfrecord
+from ilx.data import example, features, rlds, shards, table, tfrecord
 from ilx.data.features import Feature, Sequence
 
 FLOAT, BOOL, INT = (np.dtype(x) for x in (np.float32, bool, np.int64))
@@ -133,6 +134,17 @@ def test_resolve(tmp_path, monkeypatch):
     ilx.data.resolve("hoper-expert")
   with pytest.raises(FileNotFoundError, match=r"no dataset 'zzz'.*there: hopper-expert"):
     ilx.data.load("zzz")
+  (tmp_path / "lost+found").mkdir()
+  within = pathlib.Path.iterdir
+
+  def iterdir(path):
+    if path.name == "lost+found":
+      raise PermissionError(13, "Permission denied", str(path))
+    return within(path)
+
+  monkeypatch.setattr(pathlib.Path, "iterdir", iterdir)
+  with pytest.raises(FileNotFoundError, match=r"no dataset 'zzz'.*there: hopper-expert"):
+    ilx.data.load("zzz")
 
 
 def test_root_is_under_the_cache_by_default(monkeypatch, tmp_path):
@@ -184,6 +196,15 @@ def test_content_that_no_episode_has(tmp_path, file_format, records, problem):
     ilx.data.load(tmp_path)
   assert time.perf_counter() - began < 1
   assert str(tmp_path) in str(error.value)
+
+
+def test_the_table_names_an_episode_without_steps(tmp_path):
+  empty = make()
+  for name in [name for name in empty if name.startswith("steps/")]:
+    empty[name] = np.zeros(0, np.asarray(empty[name]).dtype)
+  write(tmp_path, [make(), empty])
+  with pytest.raises(ValueError, match=f"{tmp_path}.*record 1 is an episode without steps"):
+    table.table(ilx.data.read_info(tmp_path))
 
 
 def test_a_record_cut_from_an_episode_needs_no_flags(tmp_path):

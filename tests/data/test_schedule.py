@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilx.data.schedule import Schedule
+from ilx.data.schedule import Schedule, draws
 
 
 def items_of(schedule, items, stream, start, stop):
@@ -228,3 +228,8 @@ def test_wrong_numbers_are_refused():
   for wrong in ({"streams": 0}, {"block": 0}):
     with pytest.raises(ValueError, match="schedule"):
       Schedule(items, **({"seed": 0, "streams": 1, "block": 1} | wrong))
+
+
+def test_seeds_of_numpys_types_are_those_of_python():
+  for seed in (-1, 3):
+    assert draws(np.int64(seed), 1).randint(2**31) == draws(seed, 1).randint(2**31)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import resource
 import threading
@@ -224,6 +225,30 @@ def test_a_claimed_length_takes_no_memory(tmp_path):
     with pytest.raises(ValueError, match="cut short"):
       shards.open(path, "tfrecord", 1)
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_records_that_come_in_pieces_are_whole(tmp_path, monkeypatch):
+  """Linux gives at most 2 GiB at once; here, twelve bytes."""
+
+  class Pieces:
+    def __init__(self, file):
+      self._file = file
+
+    def read(self, size):
+      return self._file.read(min(size, 12))
+
+  path = tmp_path / "file"
+  _tfrecord(path, RECORDS)
+  with path.open("rb") as file:
+    found = [record for _, record in tfrecord.scan(Pieces(file), path.stat().st_size, "file")]
+  assert found == RECORDS and max(map(len, RECORDS)) > 12
+  once = os.pread
+  monkeypatch.setattr(os, "pread", lambda descriptor, size, offset: once(descriptor, min(size, 12), offset))
+  reader = tfrecord.Reader(path)
+  assert [reader[i] for i in range(len(reader))] == RECORDS
+  os.truncate(path, path.stat().st_size - 1)
+  with pytest.raises(ValueError, match="it shrank while it was open"):
+    reader[len(RECORDS) - 1]
 
 
 def test_a_record_that_looks_compressed_is_not(tmp_path):

@@ -147,6 +147,13 @@ def test_metadata_bound_the_parts_that_they_name():
   found = spec(_episodes(np.zeros(5)).replace(action=_parts()), bounds).action
   assert (found["buttons"], found["weapon"]) == (MultiDiscrete((2, 5, 2)), Discrete(4))
   assert found["arm"]["stick"].low.tolist() == [-4, -4]
+  nothing = {"num_actions": None, "action_low": {"gas": None}, "action_high": {"gas": None}}
+  assert spec(_episodes(np.zeros(5)).replace(action=_parts()), nothing).action["weapon"] == Discrete(4)
+
+
+def test_a_still_dimension_of_large_numbers_has_an_interval():
+  found = spec(_episodes(np.full((5, 1), 3e7, np.float32))).action
+  assert found.low < 3e7 < found.high
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,7 @@ def test_metadata_bound_the_parts_that_they_name():
     ({"num_actions": {"buttons": 5}}, r"action/buttons has shape \[3\] a step, the metadata's num_actions 5"),
     ({"action_low": {"gas": 0}}, "one of action_low and action_high of action/gas; both or neither"),
     ({"action_low": {"arm": [1, 2]}}, "action/arm has several parts; the metadata's action_low must be"),
+    ({"num_actions": {"weapon": {"a": 2}}}, r"action/weapon is one part; the metadata's num_actions has several \(a\)"),
   ],
 )
 def test_metadata_that_do_not_fit_the_parts(bounds, message):
@@ -175,7 +183,7 @@ def test_recorded_parts_have_one_spec_streamed_and_loaded(tmp_path):
       action = {
         "buttons": rng.integers(0, 2, (length, 3)),
         "stick": rng.uniform(-3, 3, (length, 2)),
-        "fire": rng.random(length) < 0.5,
+        "fire": np.zeros(length, bool),  # never, which does not make it a choice of one
       }
       recorder.add(ilx.data.episode(rng.normal(size=(length + 1, 3)), action, np.zeros(length), terminal=True))
   info = rlds.read_info(recorder.path)

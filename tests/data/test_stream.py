@@ -371,6 +371,23 @@ def test_a_mixture_has_the_shares_asked_for(tmp_path):
     stream.mixture(streams, {"one": 1})
   with pytest.raises(ValueError, match="mixture"):
     stream.mixture({})
+  more = stream.open(other, selection=rlds.Selection(extras=("is_last",)))
+  with pytest.raises(ValueError, match="extras/is_last: absent in 'one', there in 'other'"):
+    stream.mixture({"one": streams["one"], "other": more})
+
+
+@pytest.mark.parametrize("formats", [("png", None), (None, "png")])
+def test_a_mixture_of_pictures_stored_in_two_ways(tmp_path, formats):
+  streams = {}
+  for place, image_format in enumerate(formats):
+    with Recorder(tmp_path, name=f"of{place}", image_format=image_format) as recorder:
+      for number in range(4):
+        pixels = np.full((4, 16, 16, 3), 10 * place + number, np.uint8)
+        recorder.add(episode(pixels, np.full((3, 1), 10.0 * place + number), np.zeros(3), terminal=True))
+    streams[str(place)] = stream.open(recorder.path)
+  batch = take(stream.mixture(streams).batches(Transitions(), 24, seed=0, streams=1), 1)[0]
+  np.testing.assert_array_equal(batch.observation[:, 0, 0, 0], batch.action[:, 0])
+  assert len(np.unique(batch.action)) == 8
 
 
 def test_weights_within_a_mixture_stay(tmp_path):

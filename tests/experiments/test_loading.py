@@ -110,6 +110,11 @@ def test_fill():
 
 def test_fields_are_found_within_the_observation(shared_data):
   info = rlds.read_info(shared_data / "rlds" / "bridge_dataset" / "1.0.0")
+  config = _config("x", action="action/arm/stick")
+  metadata = {"env_id": "x", "num_actions": {"arm": {"fire": 2}}, "action_low": {"arm": {"stick": [-1]}}}
+  bounds = {"num_actions": None, "action_low": [-1]}
+  assert choosing.of_action(config, metadata) == {"env_id": "x"} | bounds
+  assert choosing.of_action(_config("x"), metadata) == metadata
   chosen = choosing.selection(_config("x", observation="state, image_0", action="action"), info)
   assert chosen.observation == ("observation/state", "observation/image_0")
   assert choosing.selection(_config("x", observation="language_embedding"), info).observation == "language_embedding"

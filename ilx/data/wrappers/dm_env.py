@@ -183,7 +183,11 @@ def _rounded(spec: Any, action: Any) -> Any:
 
 
 def _about(spec: Any) -> dict[str, Any]:
-  """What ``metadata.json`` says of the actions."""
+  """What ``metadata.json`` says of the actions; of lists as of dicts, by number."""
+  if isinstance(spec, Mapping):
+    return playing.parted({str(key): _about(child) for key, child in spec.items()})
+  if isinstance(spec, list | tuple):
+    return playing.parted({str(index): _about(child) for index, child in enumerate(spec)})
   if isinstance(spec, specs.DiscreteArray):
     return {"num_actions": int(spec.num_values)}
   if isinstance(spec, specs.BoundedArray) and spec.dtype.kind == "f":

@@ -101,7 +101,13 @@ class RecordEpisodes(gymnasium.Wrapper):
     self.episode_metadata: dict[str, Any] = {}
 
   def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    """Begins an episode; one that is being played is left."""
+    """Begins an episode; one that is being played is left.
+
+    Raises:
+      ValueError: for a seed that does not fit in the episode's metadata, int64.
+    """
+    if seed is not None and not -(2**63) <= seed < 2**63:
+      raise ValueError(f"RecordEpisodes.reset: seed={seed} does not fit in 64 bits; choose a smaller one")
     self._abandon()
     observation, info = self.env.reset(seed=seed, options=options)
     self._playing.begin(_named(self.env.observation_space, observation), self._extras(info))
@@ -228,9 +234,21 @@ def _about(env: gymnasium.Env, metadata: dict[str, Any]) -> dict[str, Any]:
     if registered is not None and limit != registered.max_episode_steps:
       kwargs["max_episode_steps"] = limit
     found |= {"env_id": env.spec.id, "env_kwargs": kwargs}
-  space = env.action_space
+  return found | _bounds(env.action_space) | metadata
+
+
+def _bounds(space: spaces.Space) -> dict[str, Any]:
+  """What ``metadata.json`` says of the actions, parts named as ``_named`` does."""
+  if isinstance(space, spaces.Dict):
+    return playing.parted({str(key): _bounds(child) for key, child in space.items()})
+  if isinstance(space, spaces.Tuple):
+    return playing.parted({str(index): _bounds(child) for index, child in enumerate(space)})
   if isinstance(space, spaces.Box) and space.dtype.kind == "f":
-    found |= playing.bounds(space.low, space.high)
+    return playing.bounds(space.low, space.high)
   if isinstance(space, spaces.Discrete) and space.start == 0:
-    found["num_actions"] = int(space.n)
-  return found | metadata
+    return {"num_actions": int(space.n)}
+  if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+    return {"num_actions": [2] * space.shape[0]}
+  if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and not np.any(space.start):
+    return {"num_actions": space.nvec.tolist()}
+  return {}

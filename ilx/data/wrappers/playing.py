@@ -1,5 +1,6 @@
 """From what an environment gives step by step to recorded episodes; what all wrappers share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,14 +34,15 @@ class Playing:
     self.recorder = recorder
     self.metadata: dict[str, Any] = {}
     self._keep_abandoned = keep_abandoned
+    about = json.loads(json.dumps(dict(about)))  # as the journal has it: tuples are lists
     self._steps: list[dict[str, Any]] = []  # of the episode being played, its first observation included
     found = [note["environment"] for note in recorder.notes if "environment" in note]
     if not found and not recorder.num_episodes:
-      recorder.note({"environment": dict(about)})
-    elif found != [dict(about)]:
+      recorder.note({"environment": about})
+    elif found != [about]:
       held = found[0] if found else "something that no environment gave"
       raise ValueError(
-        f"{recorder.path}.incomplete holds an unfinished recording of {held}, not of {dict(about)}; "
+        f"{recorder.path}.incomplete holds an unfinished recording of {held}, not of {about}; "
         "finish that one, or remove the folder"
       )
 
@@ -175,6 +177,8 @@ class Picture:
       raise ValueError(
         f"recording: a frame is {pixels.dtype} {list(pixels.shape)}; expected uint8 [height, width, 1, 3 or 4]"
       )
+    if image_format == "jpeg" and pixels.shape[-1] == 4:
+      raise ValueError("recording: a frame has four channels, which JPEG has not; choose png")
     self.content = values.encode_picture(pixels, image_format)
     self.shape = pixels.shape
 
@@ -189,6 +193,15 @@ def rounded(action: Any, low: Any = None, high: Any = None) -> Any:
     near = np.where((near < low) & (exact >= low), np.nextafter(near, np.float32(np.inf)), near)
     near = np.where((near > high) & (exact <= high), np.nextafter(near, np.float32(-np.inf)), near)
   return near.astype(np.float64)
+
+
+def parted(bounds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+  """``metadata.json``'s bounds of an action of several parts: every field a dict of the parts that have it."""
+  found: dict[str, dict[str, Any]] = {}
+  for part, fields in bounds.items():
+    for field, value in fields.items():
+      found.setdefault(field, {})[part] = value
+  return found
 
 
 def bounds(low: np.ndarray, high: np.ndarray) -> dict[str, list[float]]:

@@ -9,11 +9,13 @@ import sys
 import textwrap
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from gymnasium import spaces
 
+import ilx
 from ilx.data import load, read_info, returns
 from ilx.data.encode import flatten
 from ilx.data.wrappers.gymnasium import RecordEpisodes
@@ -318,6 +320,45 @@ def test_what_cannot_be_recorded(tmp_path):
   env.reset()
   with pytest.raises(ValueError, match="info has no 'success' at this step"):
     env.step(0)
+  env.close()
+
+
+@pytest.mark.parametrize(
+  ("space", "expected"),
+  [
+    (spaces.MultiBinary(3), ilx.types.MultiDiscrete((2, 2, 2))),
+    (spaces.MultiDiscrete([2, 5]), ilx.types.MultiDiscrete((2, 5))),
+    (
+      spaces.Dict(stick=spaces.Box(-2, 2, (2,)), keys=spaces.Tuple((spaces.Discrete(2), spaces.MultiBinary(2)))),
+      {"stick": ([-2, -2], [2, 2]), "keys": {"0": ilx.types.Discrete(2), "1": ilx.types.MultiDiscrete((2, 2))}},
+    ),
+  ],
+)
+def test_bounds_of_every_part_are_recorded(tmp_path, space, expected):
+  """Of what is never played, too."""
+  env = RecordEpisodes(Simple(action_space=space), tmp_path, name="parts")
+  env.reset()
+  env.step(jax.tree.map(np.zeros_like, space.sample()))
+  env.close()
+  found = ilx.data.spec(ilx.data.load(env.recorder.path), ilx.data.read_info(env.recorder.path).metadata).action
+  if isinstance(found, dict):
+    found["stick"] = found["stick"].low.tolist(), found["stick"].high.tolist()
+  assert found == expected
+
+
+def test_an_option_that_is_a_tuple_and_a_seed_too_large(tmp_path):
+  def recorded():
+    env = gymnasium.make("Pendulum-v1", g=9.0)
+    env.spec.kwargs["range"] = (0.2, 1.0)  # as healthy_z_range of Ant
+    return RecordEpisodes(env, tmp_path, name="tuple")
+
+  env = recorded()
+  play(env, 1)
+  with pytest.raises(ValueError, match="does not fit in 64 bits"):
+    env.reset(seed=2**63)
+  env.__exit__(KeyboardInterrupt)
+  env = recorded()
+  assert env.recorder.num_episodes == 1
   env.close()
 
 

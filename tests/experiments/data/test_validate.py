@@ -244,6 +244,12 @@ def test_bounds_that_are_none(tmp_path, metadata, message):
   assert message in problem.message
 
 
+@pytest.mark.parametrize("metadata", [{"num_actions": [2, 3]}, {"num_actions": {"a": 2}, "action_low": {"b": [0]}}])
+def test_bounds_of_several_choices_and_parts_are_no_problem(tmp_path, metadata):
+  directory = write(tmp_path, {"train": [[episode(0)]]}, metadata=metadata)
+  assert not [one for one in validate(directory).problems.kept if one.kind == "metadata"]
+
+
 def test_metadata_that_are_of_other_episodes(tmp_path):
   right = {"num_episodes": 2, "num_transitions": 13, "data_return": 6.5, "data_return_std": 0.5}
   wrong = {"num_episodes": 7, "num_transitions": 1, "data_return": 999.0, "data_return_std": "small"}
