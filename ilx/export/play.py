@@ -259,7 +259,8 @@ def _check_layers(spec: Mapping[str, Any], params: Mapping[str, np.ndarray]) -> 
 def _forward(spec: Mapping[str, Any], params: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> np.ndarray:
   parts = []
   for name, x in given.items():
-    of, scaled = "" if name == "observation" else f"/{name}", x.astype(np.float32)
+    # A leaf that is the whole observation has its name; so may one of several parts (gymnasium's GoalEnv).
+    of, scaled = f"/{name}" if f"observation/mean/{name}" in params else "", x.astype(np.float32)
     if f"observation/mean{of}" in params:
       scaled = (scaled - params[f"observation/mean{of}"]) / params[f"observation/std{of}"]
       scaled = np.clip(scaled, -spec["limit"], spec["limit"])

@@ -20,6 +20,8 @@ from ilx.types import Action, Agent, Continuous, Discrete, Spec, Step, Tree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")
+# What is in a folder, and what importing its play.py leaves there.
+_FILES = {play.SPEC, play.PARAMS, "act.stablehlo", "sample.stablehlo", "carry.stablehlo", "play.py", "__pycache__"}
 
 
 def save(
@@ -61,6 +63,7 @@ def save(
   if not platforms or set(platforms) - set(_KNOWN):
     raise ValueError(f"platforms={list(platforms)}: choose of {', '.join(_KNOWN)}")
   _check_target(folder, overwrite)
+  params = jax.tree.map(_canonical, params)
   arrays = {name: np.asarray(x) for name, x in _named(params, "params")}
   programs, carry, observation = _lower(agent, params, spec, tuple(platforms))
   description = {
@@ -150,6 +153,12 @@ def _named(tree: Tree, root: str) -> Iterator[tuple[str, Any]]:
     yield name, leaf
 
 
+def _canonical(x: Any) -> np.ndarray:
+  """As JAX would take it: a number in a place of an array, or float64, would not be what the programs were made for."""
+  x = np.asarray(x)
+  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+
+
 def _described(x: Any) -> dict[str, Any]:
   return {"shape": [n if isinstance(n, int) else str(n) for n in x.shape], "dtype": str(np.dtype(x.dtype))}
 
@@ -181,6 +190,8 @@ def _check_target(folder: pathlib.Path, overwrite: bool) -> None:
     play.read_spec(folder)
   except ValueError as error:
     raise ValueError(f"{folder} is no exported policy, so it is not overwritten: {error}") from None
+  if others := sorted(set(os.listdir(folder)) - _FILES):
+    raise ValueError(f"{folder} holds {', '.join(others)}, too, so it is not overwritten; move that elsewhere first")
 
 
 def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:

@@ -50,7 +50,7 @@ def wait_for_all(what: str) -> None:
 
 def gather(x: np.ndarray) -> np.ndarray:
   """The arrays of all processes, alike in shape and dtype, stacked: ``[processes, *x.shape]``, the same bits."""
-  x = np.ascontiguousarray(x)
+  x = np.asarray(x)
   if jax.process_count() == 1:
     return x[None]
   # As bytes: jax would make float32 of float64.

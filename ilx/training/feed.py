@@ -18,6 +18,8 @@ from ilx.types import Tree
 # A stack is large enough that a program's start does not count, small enough that three of them do not either.
 _STACK_BYTES, _STACK_BATCHES = 32 << 20, 32
 _AHEAD = 2
+# Seconds that the end of a loop waits for a batch that is being made.
+_GRACE = 5.0
 
 
 def capacity(batch: Tree, seeds: int = 1) -> int:
@@ -128,7 +130,9 @@ class Feed:
     self._stopped.set()
     if self._left:
       return  # the thread is stuck in the batches, which cannot be closed then
-    self._thread.join()
+    self._thread.join(_GRACE)
+    if self._thread.is_alive():
+      return  # stuck, too: whatever ended the loop is not to wait for data that nobody wants
     for batches in self._batches:
       if close := getattr(batches, "close", None):
         close()

@@ -72,7 +72,8 @@ def _batch_shapes(agent: Agent, data: Episodes | tiers.Streamed, batch_size: int
     try:
       batch = feed.next_batch(batches)
     finally:
-      batches.close()
+      if close := getattr(batches, "close", None):
+        close()
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), batch)
 
 

@@ -138,7 +138,8 @@ def batch_of(view: View, data: Any, batch_size: int, seed: int, number: int) -> 
     try:
       return None, next(batches)
     finally:
-      batches.close()
+      if close := getattr(batches, "close", None):
+        close()
   key = jax.random.split(jax.random.key(seed))[1]
   rows = np.asarray(data.rows)[np.asarray(sampling.positions_many(key, data, number, 1, batch_size))[0]]
   return rows, view.take(data, rows)

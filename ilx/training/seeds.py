@@ -60,7 +60,13 @@ def one_seed(tree: Tree, index: int) -> Tree:
   Args:
     tree: what ``ilx.train(..., seeds=S)`` returns, or a part of it: leaves ``[S, ...]``, and ``state.step``, ``[]``.
     index: which of the seeds, from 0: that of ``seed + index``.
+
+  Raises:
+    IndexError: where there are not so many seeds.
   """
+  count = max((len(x) for x in jax.tree.leaves(tree) if x.ndim), default=0)
+  if not 0 <= index < count:
+    raise IndexError(f"one_seed: index={index}; there are {count} seeds, from 0")
   return jax.tree.map(lambda x: x[index] if x.ndim else x, tree)
 
 

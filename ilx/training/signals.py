@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -45,7 +46,8 @@ class StopSignals:
   def unless_signalled(self, work: Callable[[], T]) -> T | None:
     """What long work returns, or None where a signal came before or in the middle of it: then it is dropped.
 
-    Of several processes only before: others wait for this one's part of the work.
+    An error that comes after the signal is a warning. Of several processes a signal is heard only before: others wait
+    for this one's part of the work.
     """
     if self.agree():
       return None
@@ -54,9 +56,11 @@ class StopSignals:
       result = work()
       self._raising = False
       return result
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
       if not self.received:
         raise
+      if not isinstance(error, KeyboardInterrupt):  # workers that got the signal too, or could not be closed
+        warnings.warn(f"dropped because of {self.received.name}: {error!r}", stacklevel=2)
       return None
     finally:
       self._raising = False

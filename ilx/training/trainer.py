@@ -1,6 +1,7 @@
 """The training loop: a host loop over few, large device programs."""
 
 import contextlib
+import operator
 import os
 import pathlib
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from ilx.data.episodes import Episodes
@@ -127,6 +129,10 @@ def train(
     FolderInUseError: where another process trains in ``workdir``.
     TimeoutError: after ``data_deadline``.
   """
+  steps, batch_size, seed = _whole("steps", steps), _whole("batch_size", batch_size), _whole("seed", seed)
+  log_every, checkpoint_every = _whole("log_every", log_every), _whole("checkpoint_every", checkpoint_every)
+  evaluate_every = _whole("evaluate_every", evaluate_every)
+  seeds = int(seeds) if isinstance(seeds, np.integer) else seeds
   for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
     if value < 1:
       raise ValueError(f"{name}={value} must be at least 1")
@@ -253,6 +259,14 @@ def train(
     where = f"{step} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
     raise Interrupted(f"stopped by {stop.received.name}; {where}", stop.received)
   return state
+
+
+def _whole(name: str, value: Any) -> int:
+  """numpy's integers as Python's, which logs can write; a float would be found out hours later."""
+  try:
+    return operator.index(value)
+  except TypeError:
+    raise ValueError(f"{name}={value!r} must be an integer") from None
 
 
 def _check_strategy(strategy: str, mesh: Mesh) -> None:

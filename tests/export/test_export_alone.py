@@ -137,6 +137,10 @@ def test_what_is_there_is_not_replaced_unless_asked(exported, tmp_path):
   found = ilx.export.load(folder).params["network/params/head/logits/bias"]
   np.testing.assert_array_equal(found, changed.network["params"]["head"]["logits"]["bias"])
   assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+  (folder / "NOTES.md").write_text("years of work")
+  with pytest.raises(ValueError, match=r"policy holds NOTES\.md, too, so it is not overwritten"):
+    ilx.export.save(agent, params, spec, folder, overwrite=True)
+  assert (folder / "NOTES.md").exists()
   foreign = tmp_path / "thesis"
   foreign.mkdir()
   (foreign / "chapter.tex").write_text("years of work")

@@ -11,7 +11,7 @@ from ilx.agents import policies
 from ilx.agents.rebrac import Torso
 from ilx.networks import mlp, scaling
 from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
-from ilx.types import Continuous, Discrete, Spec, Step
+from ilx.types import Continuous, Discrete, Spec, Statistics, Step
 
 _TREE = Spec(
   {
@@ -98,6 +98,12 @@ def test_an_exported_agent_acts_as_before(name, tmp_path):
 
 
 _RANKED = Continuous([-2.0, -1.0], [3.0, 1.0], [[-2.0, -1.0], [0.0, 0.0], [0.0, 0.9], [3.0, 1.0]])
+# As gymnasium's GoalEnv names them: a part has the name that an observation of one part has.
+_PARTS = ("achieved_goal", "desired_goal", "observation")
+_GOALS = continuous_spec()._replace(
+  observation={name: jax.ShapeDtypeStruct((2,), np.float32) for name in _PARTS},
+  statistics=Statistics(9, *({name: np.full(2, value) for name in _PARTS} for value in (5.0, 2.0, 0.0, 9.0))),
+)
 _LAYERS = policies.make(continuous_spec()).clone(torso=mlp.MLP((8, 8), layer_norm=True))
 MLPS = {
   **{name: AGENTS[name] for name in ("bc", "bc-discrete", "iql", "td3_bc", "rebrac")},
@@ -106,7 +112,20 @@ MLPS = {
   "ranks": (ilx.agents.bc, continuous_spec()._replace(action=_RANKED), {"hidden": (8,), "head": "tanh_gaussian"}),
   "number": (ilx.agents.bc, continuous_spec()._replace(action=Continuous(0.0, 9.0)), {"hidden": ()}),
   "tree": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "flat"}),
+  "goals": (ilx.agents.bc, _GOALS, {"hidden": (8,)}),
 }
+
+
+def test_parameters_of_other_types_are_saved_as_they_play(tmp_path):
+  spec = continuous_spec()
+  agent, params = _trained(ilx.agents.dt, spec, AGENTS["dt"][2])
+  step = next(_steps(spec, 2, 1))
+  for number, target in enumerate((3.0, np.float64(3.0), np.array(3.0))):
+    folder = ilx.export.save(agent, params._replace(target_return=target), spec, tmp_path / str(number))
+    policy = ilx.export.load(folder)
+    asked = params._replace(target_return=np.float32(3.0))
+    expected = agent.act(asked, agent.carry(2), step, None)[0]
+    np.testing.assert_allclose(policy.act(policy.params, policy.carry(2), step, None)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MLPS)

@@ -167,6 +167,9 @@ def test_each_seed_is_its_single_run(alone, many, how):
     chex.assert_trees_all_close(_one(states, i), state, **ROUNDING)
     chex.assert_trees_all_equal(training.one_seed(params, i), _one(states, i).params)
     losses.append([m["loss"] for m in metrics])
+  for index in (-1, count):
+    with pytest.raises(IndexError, match=f"index={index}; there are {count} seeds"):
+      training.one_seed(states, index)
     logged = [row[f"train/loss/seed{SEED + i}"] for row in rows if "train/loss" in row]
     np.testing.assert_allclose(logged, np.reshape(losses[-1], (-1, 4)).mean(axis=1), rtol=1e-4)
   logged = [row["train/loss"] for row in rows if "train/loss" in row]

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -76,6 +77,22 @@ def test_work_in_the_middle_of_which_a_signal_comes_is_dropped():
     assert stop.unless_signalled(lambda: 3) == 3
     assert stop.unless_signalled(lambda: [os.kill(os.getpid(), signal.SIGTERM), 4]) is None
     assert stop.unless_signalled(lambda: pytest.fail("begun")) is None
+
+
+def test_what_a_signal_breaks_is_dropped_and_said():
+  """Such as environments whose workers got it too."""
+
+  def work():
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(1)
+    except KeyboardInterrupt:
+      raise BrokenPipeError("a worker is gone") from None
+
+  with StopSignals() as stop, pytest.warns(UserWarning, match="dropped because of SIGTERM: BrokenPipeError"):
+    assert stop.unless_signalled(work) is None
+  with StopSignals() as stop, pytest.raises(ZeroDivisionError):
+    stop.unless_signalled(lambda: 1 / 0)
 
 
 def test_outside_the_main_thread_it_does_nothing():

@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 
 import chex
 import jax
@@ -102,7 +103,10 @@ def test_a_signal_does_not_wait_for_an_evaluation(agent, episodes, tmp_path):
     os.kill(os.getpid(), signal.SIGTERM)
     raise AssertionError("went on evaluating")
 
-  with pytest.raises(training.Interrupted, match="20 of 40 updates are saved"):
+  with (
+    warnings.catch_warnings(action="error", category=UserWarning),
+    pytest.raises(training.Interrupted, match="20 of 40 updates are saved"),
+  ):
     _train(agent, episodes, workdir=tmp_path, evaluate=evaluate, evaluate_every=20, checkpoint_every=40)
 
 
@@ -164,11 +168,19 @@ def test_divergence_stops_the_run_and_is_not_saved(episodes, tmp_path):
     ({"steps": 0}, "steps=0 must be at least 1"),
     ({"log_every": 0}, "log_every=0 must be at least 1"),
     ({"evaluate_every": -1}, "evaluate_every=-1 must be at least 0"),
+    ({"steps": 1e2}, r"steps=100\.0 must be an integer"),
+    ({"log_every": 10.0}, r"log_every=10\.0 must be an integer"),
   ],
 )
 def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
   with pytest.raises(ValueError, match=message):
     _train(agent, episodes, **kwargs)
+
+
+def test_integers_of_numpy_are_integers(agent, episodes, tmp_path):
+  sizes = {"steps": np.int64(20), "batch_size": np.int32(16), "log_every": np.int64(8), "seed": np.int64(0)}
+  _train(agent, episodes, **sizes, workdir=tmp_path, logs=lambda step: [logs.JsonlLog(tmp_path / "log.jsonl", step)])
+  assert [row["step"] for row in logs.read_jsonl(tmp_path / "log.jsonl")][-1] == 20
 
 
 def test_a_finished_run_trains_no_more_and_fewer_steps_are_refused(agent, episodes, reference, tmp_path):
@@ -235,6 +247,21 @@ def test_closing_a_feed_waits_for_its_thread(episodes):
   with feed.Feed([slow()], iter(lambda: 1, 0), 1, ilx.parallel.make_mesh()) as stacks:
     next(stacks)
   assert not stacks._thread.is_alive()
+
+
+def test_a_feed_whose_source_is_stuck_is_left(monkeypatch):
+  """Whatever ends the loop: an error there, or a second Ctrl-C."""
+  released = threading.Event()
+
+  def stuck():
+    yield {"x": np.zeros((8, 1))}
+    released.wait()
+
+  monkeypatch.setattr(feed, "_GRACE", 0.2)
+  with feed.Feed([stuck()], iter(lambda: 1, 0), 1, ilx.parallel.make_mesh()) as stacks:
+    next(stacks)
+  assert stacks._thread.is_alive()
+  released.set()
 
 
 def test_the_tier_goes_by_free_memory(agent, episodes, monkeypatch):
