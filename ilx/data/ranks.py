@@ -52,7 +52,7 @@ def _of_episodes(episodes: Episodes, most: int) -> Tree:
 
 
 def _of_stream(data: Stream) -> Tree:
-  drawn = np.flatnonzero((data.index.length > 0) & (data.weights > 0))
+  drawn = np.flatnonzero((data.lengths > 0) & (data.weights > 0))
   if not len(drawn):
     raise ValueError("rank_actions: the data have no transition")
   numbers = drawn[np.unique(np.linspace(0, len(drawn) - 1, _EPISODES).astype(np.int64))]

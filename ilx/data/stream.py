@@ -69,9 +69,14 @@ class Stream:
     return sum(len(source.records) for source in self.sources)
 
   @property
+  def lengths(self) -> np.ndarray:
+    """Transitions in every episode, int64 ``[E]``."""
+    return np.concatenate([source.index.length for source in self.sources])
+
+  @property
   def num_transitions(self) -> int:
     """Steps with an action that counts."""
-    return sum(int(source.index.length.sum()) for source in self.sources)
+    return int(self.lengths.sum())
 
   @property
   def weights(self) -> np.ndarray:
@@ -145,8 +150,7 @@ class Stream:
 
   def _items(self, view: View) -> np.ndarray:
     """How many items each episode has, int64 ``[E]``."""
-    lengths = np.concatenate([source.index.length for source in self.sources])
-    lengths, places = np.unique(lengths, return_inverse=True)
+    lengths, places = np.unique(self.lengths, return_inverse=True)
     return np.array([len(view.starts(int(length))) for length in lengths], np.int64)[places]
 
   def _bytes(self) -> float:

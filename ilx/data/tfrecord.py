@@ -7,7 +7,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +36,9 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
   """
   import google_crc32c
 
+  def read(size: int, _: int) -> bytes:
+    return file.read(size)
+
   offset = 0
   while size is None or offset < size:
     head = file.read(_HEAD)
@@ -46,7 +49,7 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
       start -= 1
       file.seek(length + _TAIL, os.SEEK_CUR)
     else:
-      body = _read(file, length + _TAIL)
+      body = _whole(read, length + _TAIL)
       if len(body) < length + _TAIL:
         raise CutShortError(f"{name} is cut short at byte {offset}: a record of {length} bytes")
       record = body[:length]
@@ -56,10 +59,10 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
     offset += length + _HEAD + _TAIL
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-  """So many bytes, or all that are left: Linux gives at most 2 GiB at once, and unbuffered files pass that on."""
-  content = file.read(size)
-  while len(content) < size and (more := file.read(size - len(content))):
+def _whole(read: Callable[[int, int], bytes], size: int) -> bytes:
+  """``size`` bytes of ``read(how many, behind how many)``, or all there are: Linux gives at most 2 GiB at once."""
+  content = read(size, 0)
+  while len(content) < size and (more := read(size - len(content), len(content))):
     content += more
   return content
 
@@ -218,12 +221,7 @@ class Reader:
     begin, end = int(self._offsets[index]), int(self._offsets[index + 1])
     # Reading at an offset leaves no position that threads could disturb.
     descriptor = self._file.fileno()
-    content = os.pread(descriptor, end - begin, begin)
-    while len(content) < end - begin:  # Linux gives at most 2 GiB at once
-      more = os.pread(descriptor, end - begin - len(content), begin + len(content))
-      if not more:
-        break
-      content += more
+    content = _whole(lambda size, behind: os.pread(descriptor, size, begin + behind), end - begin)
     if len(content) < end - begin:
       raise CutShortError(f"{self._name} is cut short at byte {begin}: it shrank while it was open")
     _length(content[:_HEAD], None, begin, self._name)

@@ -64,7 +64,7 @@ def save(
     raise ValueError(f"platforms={list(platforms)}: choose of {', '.join(_KNOWN)}")
   _check_target(folder, overwrite)
   params = jax.tree.map(_canonical, params)
-  arrays = {name: np.asarray(x) for name, x in _named(params, "params")}
+  arrays = dict(_named(params, "params"))
   programs, carry, observation = _lower(agent, params, spec, tuple(platforms))
   description = {
     "format": play.FORMAT,

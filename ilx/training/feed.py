@@ -134,8 +134,20 @@ class Feed:
     if self._thread.is_alive():
       return  # stuck, too: whatever ended the loop is not to wait for data that nobody wants
     for batches in self._batches:
-      if close := getattr(batches, "close", None):
-        close()
+      _close(batches)
+
+
+def first_batch(batches: Iterator[Tree]) -> Tree:
+  """The next one, of batches that are closed then; raises RuntimeError where there is none."""
+  try:
+    return next_batch(batches)
+  finally:
+    _close(batches)
+
+
+def _close(batches: Iterator[Tree]) -> None:
+  if close := getattr(batches, "close", None):  # an iterator need not have it
+    close()
 
 
 def next_batch(batches: Iterator[Tree]) -> Tree:

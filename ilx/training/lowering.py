@@ -68,12 +68,7 @@ def _batch_shapes(agent: Agent, data: Episodes | tiers.Streamed, batch_size: int
   if isinstance(data, Episodes):
     batch = agent.view.take(data, np.asarray(data.rows[:1]))
   else:
-    batches = data.batches(agent.view, batch_size, 0)
-    try:
-      batch = feed.next_batch(batches)
-    finally:
-      if close := getattr(batches, "close", None):
-        close()
+    batch = feed.first_batch(data.batches(agent.view, batch_size, 0))
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), batch)
 
 

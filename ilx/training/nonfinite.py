@@ -11,7 +11,7 @@ import numpy as np
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
 from ilx.parallel import placement, replicas
-from ilx.training import logs
+from ilx.training import feed, logs
 from ilx.types import Agent, Tree, View
 
 SKIPPED = "skipped"
@@ -134,12 +134,7 @@ def save(
 def batch_of(view: View, data: Any, batch_size: int, seed: int, number: int) -> tuple[np.ndarray | None, Tree]:
   """Batch ``number`` of a run, numpy, and the rows of prepared episodes that it is of; None of a stream."""
   if not isinstance(data, Episodes):
-    batches = data.batches(view, batch_size, seed, start=number)
-    try:
-      return None, next(batches)
-    finally:
-      if close := getattr(batches, "close", None):
-        close()
+    return None, feed.first_batch(data.batches(view, batch_size, seed, start=number))
   key = jax.random.split(jax.random.key(seed))[1]
   rows = np.asarray(data.rows)[np.asarray(sampling.positions_many(key, data, number, 1, batch_size))[0]]
   return rows, view.take(data, rows)

@@ -53,7 +53,7 @@ def test_strategies_and_numbers_of_devices_change_rounding_only(name):
   first = jax.jit(lambda key: agent.init(key, agent.view.sample(key, data, BATCH)))(jax.random.key(1))
   expected = None
   for strategy in ("jit", "pmap"):
-    for devices in (1, 2, 8):
+    for devices in (1, 2, 4, 8):
       mesh = _mesh(devices)
       state, episodes = jax.device_put((jax.tree.map(jnp.copy, first), data), ilx.parallel.replicated(mesh))
       program = programs.make_program(agent, BATCH, mesh, strategy=strategy)
