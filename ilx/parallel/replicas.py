@@ -15,23 +15,23 @@ import numpy as np
 from ilx.parallel import placement
 from ilx.types import Tree
 
-_AXES: contextvars.ContextVar[tuple[str, ...] | None] = contextvars.ContextVar("replicas", default=None)
+_AXIS: contextvars.ContextVar[str | None] = contextvars.ContextVar("replicas", default=None)
 
 
 @contextlib.contextmanager
-def across(axes: Sequence[str]) -> Iterator[None]:
-  """What is traced within is for one replica; the mesh axes ``axes`` number them."""
-  token = _AXES.set(tuple(axes))
+def across(axis: str) -> Iterator[None]:
+  """What is traced within is for one replica; the mesh axis ``axis`` numbers them."""
+  token = _AXIS.set(axis)
   try:
     yield
   finally:
-    _AXES.reset(token)
+    _AXIS.reset(token)
 
 
 def mean(tree: Tree) -> Tree:
   """The mean over all replicas: of gradients, and of what is averaged over the batch or counted in it."""
-  axes = _AXES.get()
-  return tree if axes is None else jax.lax.pmean(tree, axes)
+  axis = _AXIS.get()
+  return tree if axis is None else jax.lax.pmean(tree, axis)
 
 
 def draw(sample: Callable[[jax.Array, tuple[int, ...]], jax.Array], key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -39,19 +39,19 @@ def draw(sample: Callable[[jax.Array, tuple[int, ...]], jax.Array], key: jax.Arr
 
   It is the noise that the items would get in a batch that is not divided.
   """
-  axes, shape = _AXES.get(), tuple(shape)
-  if axes is None:
+  axis, shape = _AXIS.get(), tuple(shape)
+  if axis is None:
     return sample(key, shape)
-  return part(sample(key, (shape[0] * jax.lax.axis_size(axes), *shape[1:])))
+  return part(sample(key, (shape[0] * jax.lax.axis_size(axis), *shape[1:])))
 
 
 def part(x: jax.Array) -> jax.Array:
   """This replica's part of an array whose leading axis is that of the whole batch."""
-  axes = _AXES.get()
-  if axes is None:
+  axis = _AXIS.get()
+  if axis is None:
     return x
-  size = x.shape[0] // jax.lax.axis_size(axes)
-  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axes) * size, size)
+  size = x.shape[0] // jax.lax.axis_size(axis)
+  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis) * size, size)
 
 
 def check_equal(state: Any) -> None:

@@ -15,6 +15,8 @@ from ilx.training import feed, logs
 from ilx.types import Agent, Tree, View
 
 SKIPPED = "skipped"
+# Beside the metrics in `Sums.first`.
+STATE = "the state"
 
 
 class Sums(NamedTuple):
@@ -22,27 +24,46 @@ class Sums(NamedTuple):
 
   Attributes:
     metrics: their sums, float32 ``[]``, of many seeds ``[S]``.
-    first: the number of the first update (from 1) in which it was not finite, int32 shaped alike; 0: none.
+    first: the number of the first update (from 1) in which it was not finite, int32 shaped alike; 0: none. Under
+      ``STATE`` the update after which the state was found not to be.
   """
 
   metrics: dict[str, jax.Array]
   first: dict[str, jax.Array]
 
 
-def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct]) -> Sums:
-  """Before the first update, given the shapes of the metrics."""
+def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct], shape: tuple[int, ...]) -> Sums:
+  """Before the first update, given the shapes of the metrics; ``shape``: ``()``, of many seeds ``(S,)``."""
   return Sums(
-    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics),
-    jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), metrics),
+    {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()},
+    {name: jnp.zeros(x.shape, jnp.int32) for name, x in metrics.items()} | {STATE: jnp.zeros(shape, jnp.int32)},
   )
 
 
 def add(sums: Sums, metrics: Mapping[str, jax.Array], step: jax.Array) -> Sums:
   """After an update, of which ``step`` is the number, from 1."""
-  return Sums(
-    jax.tree.map(jnp.add, sums.metrics, metrics),
-    jax.tree.map(lambda first, x: jnp.where((first == 0) & ~jnp.isfinite(x), step, first), sums.first, metrics),
-  )
+  first = {name: _first(sums.first[name], ~jnp.isfinite(x), step) for name, x in metrics.items()}
+  return Sums(jax.tree.map(jnp.add, sums.metrics, metrics), sums.first | first)
+
+
+def look(sums: Sums, before: jax.Array, after: jax.Array, step: jax.Array) -> Sums:
+  """After ``step`` updates: metrics are of before an update, so they do not tell what the last one did to the state.
+
+  ``before`` and ``after``: ``finite`` of the state before the updates and after them, of many seeds ``[S, leaves]``.
+  A part that never was finite, a best loss of infinity for example, is none of ours.
+  """
+  bad = (before & ~after).any(-1)
+  return sums._replace(first=sums.first | {STATE: _first(sums.first[STATE], bad, step)})
+
+
+def finite(state: Any) -> jax.Array:
+  """Of every leaf of floats, whether all its numbers are finite, bool ``[leaves]``."""
+  leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+  return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool)
+
+
+def _first(first: jax.Array, bad: jax.Array, step: jax.Array) -> jax.Array:
+  return jnp.where((first == 0) & bad, step, first)
 
 
 def skipping(update: Callable[[Any, Tree], tuple[Any, dict[str, jax.Array]]]) -> Callable:
@@ -72,7 +93,7 @@ class Found(NamedTuple):
 
   Attributes:
     step: its number, from 1: it used batch ``step - 1``.
-    names: of the metrics that were not finite in it.
+    names: of the metrics that were not finite in it, and ``STATE``, last, where that was found not to be after it.
     place: of many seeds, which; 0.
   """
 
@@ -88,7 +109,8 @@ def find(first: Mapping[str, np.ndarray]) -> Found | None:
   if not bad:
     return None
   step, place = min(bad)
-  return Found(step, [name for name, values in flat.items() if values[place] == step], place)
+  names = [name for name, values in flat.items() if values[place] == step]
+  return Found(step, sorted(names, key=lambda name: name == STATE), place)
 
 
 def save(

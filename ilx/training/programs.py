@@ -24,6 +24,10 @@ _Draw = Callable[[Any, Any, jax.Array, jax.Array], Tree]
 # device has all parameters and updates on its part of the batch; gradients are averaged by name (`replicas`).
 Strategy = Literal["jit", "pmap"]
 
+# The axis of "pmap". Not one of the mesh's: an update that is itself under jit is traced once for the same names of
+# axes, and seeds that are spread over the mesh would take over the means over replicas.
+_REPLICAS = "replicas"
+
 
 def make_program(
   agent: Agent, batch_size: int, mesh: Mesh, seeds: Seeds | None = None, strategy: Strategy = "jit", where: Any = None
@@ -64,7 +68,7 @@ def make_fed_program(
     del data, step
     return jax.tree.map(lambda x: x[i], stack)
 
-  stacks = PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES)
+  stacks = PartitionSpec(*(None,) * (2 if seeds else 1), _REPLICAS)
   run = _program(agent, draw, mesh, seeds, None, strategy, stacks)
 
   def program(state, sums, stack, length):
@@ -81,7 +85,8 @@ def make_sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | 
   shapes = jax.eval_shape(agent.update, state, batch)[1]
   if seeds:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds.count, *x.shape), x.dtype), shapes)
-  return jax.jit(lambda: nonfinite.zeros(shapes), out_shardings=NamedSharding(mesh, seeds_lib.partition(seeds)))
+  shape = (seeds.count,) if seeds else ()
+  return jax.jit(lambda: nonfinite.zeros(shapes, shape), out_shardings=NamedSharding(mesh, seeds_lib.partition(seeds)))
 
 
 def _program(
@@ -98,22 +103,24 @@ def _program(
   whole = PartitionSpec()
 
   def program(state, sums, data, source, length):
+    devices = mesh
     if seeds and seeds.spread:
-      parts, where, axes = seeds_lib.partition(seeds), seeds_lib.partitions(state, seeds), None
+      parts, where, axis = seeds_lib.partition(seeds), seeds_lib.partitions(state, seeds), None
       of_source = parts
     elif strategy == "pmap":
-      parts, where, axes, of_source = whole, whole, mesh_lib.BATCH_AXES, source_spec
+      parts, where, axis, of_source = whole, whole, _REPLICAS, source_spec
+      devices = Mesh(mesh.devices.reshape(-1), _REPLICAS)
     else:
       with activations.on(mesh):
         return run(agent, draw, divided, state, sums, data, source, length)
 
     def local(*args):
-      with replicas.across(axes) if axes else contextlib.nullcontext():
+      with replicas.across(axis) if axis else contextlib.nullcontext():
         return run(agent, draw, None, *args)  # a device has what it computes
 
     return jax.shard_map(
       local,
-      mesh=mesh,
+      mesh=devices,
       in_specs=(where, parts, whole, of_source, whole),
       out_specs=(where, parts),
       check_vma=False,  # agents know nothing of devices; `replicas.check_equal` looks
@@ -123,7 +130,7 @@ def _program(
 
 
 def _single(agent: Agent, *args) -> tuple[Any, Any]:
-  return _repeat(agent.update, *args)
+  return _repeat(agent.update, nonfinite.finite, *args)
 
 
 def _batched(agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args) -> tuple[Any, Any]:
@@ -132,7 +139,8 @@ def _batched(agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *a
   update = jax.vmap(agent.update, in_axes=(axes, 0), out_axes=(axes, 0))
   if divided is not None:
     divided = NamedSharding(divided.mesh, PartitionSpec(None, *divided.spec))
-  return _repeat(update, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
+  finite = jax.vmap(nonfinite.finite, in_axes=(axes,))
+  return _repeat(update, finite, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
 
 
 def _one_by_one(
@@ -143,14 +151,16 @@ def _one_by_one(
 
   def one_seed(_, own):
     state, sums, source = own
-    return None, _repeat(agent.update, draw, divided, state, sums, data, source, length)
+    return None, _repeat(agent.update, nonfinite.finite, draw, divided, state, sums, data, source, length)
 
   state = jax.tree.map(lambda s, x: jnp.broadcast_to(x, (count, *x.shape)) if s else x, shared, state)
   _, (state, sums) = jax.lax.scan(one_seed, None, (state, sums, source))
   return jax.tree.map(lambda s, x: x[0] if s else x, shared, state), sums
 
 
-def _repeat(update: Callable, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length) -> Any:
+def _repeat(
+  update: Callable, finite: Callable, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
+) -> Any:
   """``length`` updates; metrics are means over all replicas, where there are any."""
 
   def one_update(i, state):
@@ -163,9 +173,11 @@ def _repeat(update: Callable, draw: _Draw, divided: NamedSharding | None, state,
     state, metrics = one_update(i, state)
     return state, nonfinite.add(sums, metrics, state.step)
 
+  before = finite(state)
   if sums is None:
-    sums = nonfinite.zeros(jax.eval_shape(one_update, 0, state)[1])
-  return jax.lax.fori_loop(0, length, body, (state, sums))
+    sums = nonfinite.zeros(jax.eval_shape(one_update, 0, state)[1], before.shape[:-1])
+  state, sums = jax.lax.fori_loop(0, length, body, (state, sums))
+  return state, nonfinite.look(sums, before, finite(state), state.step)
 
 
 def _compiled(program: Callable, mesh: Mesh, seeds: Seeds | None, where: Any, donate: tuple[int, ...]) -> Callable:

@@ -215,7 +215,7 @@ def _fed(
         try:
           stack, count = next(stacks)
         except waiting.Stopped as stopped:
-          stopped.state = state
+          stopped.state, stopped.sums = state, sums
           raise
         state, sums = program(state, sums, stack, count)
       return state, sums

@@ -233,11 +233,13 @@ def train(
           state, sums = runner.advance(state, length)
         except waiting.Stopped as stopped:  # in the middle of an interval: the rest of it is going to be its row
           state, step = stopped.state, int(stopped.state.step)
+          metrics.check(stopped.sums, diverged)
           break
         if strategy == "pmap" and step == start and not (many and many.spread):
           replicas.check_equal(state)
         step += length
-        row = metrics.row(sums, length, step, diverged)
+        metrics.check(sums, diverged)
+        row = metrics.row(sums, length, step)
         write(step, {"updates_per_second": length / (time.perf_counter() - began)} | row)
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
         # and which no signal ends where there are several processes.

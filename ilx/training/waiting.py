@@ -15,9 +15,15 @@ _LOOK, _GRACE = 0.5, 5.0
 
 
 class Stopped(Exception):
-  """A signal came while data did not. ``state``: with all updates that were made; None where none was."""
+  """A signal came while data did not.
+
+  Attributes:
+    state: with all updates that were made; None where none was.
+    sums: of the metrics over those of its last interval.
+  """
 
   state: Any = None
+  sums: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ilx.data import sampling
 from ilx.data.views import Transitions
 from ilx.parallel import replicas
 from ilx.training import nonfinite
+from ilx.training import seeds as seeds_lib
 from ilx.types import Agent
 
 SPEC = testing.continuous_spec()
@@ -108,6 +109,46 @@ def test_gradients_show_in_the_next_update_and_both_batches_are_saved(agent, epi
   assert found["update_5"]["batch"] == 4 and found["update_6"]["batch"] == 5
 
 
+@pytest.mark.parametrize("seeds", [None, 2, 3])
+@pytest.mark.parametrize("tier", ["device", "host"])
+def test_what_the_last_update_breaks_is_not_saved(agent, episodes, tmp_path, tier, seeds):
+  """Metrics are of before an update: here they are finite at every checkpoint."""
+  broken = _broken(agent, [10], gradient=True, metric=False)
+  _train(broken, episodes, steps=8, keep=1, workdir=tmp_path, tier=tier, seeds=seeds)
+  which = " of seed 0" if seeds else ""
+  with pytest.raises(FloatingPointError, match=rf"the state{which} is not finite after update 10: .*diverged.json"):
+    _train(broken, episodes, keep=1, workdir=tmp_path, tier=tier, seeds=seeds)
+  assert [path.name for path in (tmp_path / "checkpoints").glob("*")] == ["8"]
+  found = json.loads((tmp_path / "diverged.json").read_text())
+  assert found["not_finite"] == ["the state"] and found["update_10"]["batch"] == 9
+  with pytest.raises(FloatingPointError, match="after update 10"):
+    _train(broken, episodes, steps=10, seeds=seeds, tier=tier)
+
+
+@pytest.mark.parametrize("seeds", [2, 8])
+def test_all_at_once_the_seed_that_breaks_is_named(agent, episodes, seeds, monkeypatch):
+  plan = seeds_lib.plan
+  monkeypatch.setattr(seeds_lib, "plan", lambda count, mesh: plan(count, mesh)._replace(batched=True))
+
+  def update(state, batch):
+    new, metrics = agent.update(state, batch)
+    bad = (jax.random.key_data(state.key) == second).all() & (new.step == 20)
+    return new._replace(params=jnp.where(bad, jnp.nan, new.params)), metrics
+
+  second = jax.random.key_data(jax.random.split(jax.random.key(1))[0])
+  with pytest.raises(FloatingPointError, match="the state of seed 1 is not finite after update 20"):
+    _train(agent._replace(update=update), episodes, seeds=seeds, mesh=None)
+
+
+def test_parts_of_a_state_that_never_were_finite_may_stay_so(agent, episodes):
+  """A best loss so far, for example."""
+
+  def init(key, batch):
+    return agent.init(key, batch)._replace(key=jnp.array([jnp.inf, 0.0]))
+
+  assert _train(agent._replace(init=init), episodes).step == 20
+
+
 def test_a_stream_saves_the_batch_it_gave(agent, episodes, tmp_path):
   class Stream:
     def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
@@ -145,6 +186,7 @@ def test_looking_changes_no_bit(episodes, monkeypatch):
   monkeypatch.setattr(
     nonfinite, "add", lambda sums, metrics, step: sums._replace(metrics=jax.tree.map(jnp.add, sums.metrics, metrics))
   )
+  monkeypatch.setattr(nonfinite, "look", lambda sums, before, after, step: sums)
   chex.assert_trees_all_equal(_plain(_train(agent, episodes)), whole)
 
 
@@ -223,6 +265,30 @@ def test_a_seed_skips_alone(agent, episodes):
   learnt = [ilx.training.one_seed(many, i).params for i in range(2)]
   np.testing.assert_array_equal(learnt[1], kernels[1])
   assert not np.array_equal(learnt[0], kernels[0])
+
+
+def test_a_seed_that_is_always_skipped_leaves_the_means_to_the_others_and_ends_the_run(agent, episodes):
+  second = jax.random.key_data(jax.random.split(jax.random.key(1))[0])
+
+  def update(state, batch):
+    new, metrics = agent.update(state, batch)
+    odd = (jax.random.key_data(state.key) == second).all()
+    return new, metrics | {"odd": jnp.where(odd, jnp.nan, 0.0)}
+
+  rows = []
+  with pytest.raises(FloatingPointError, match="the last 1000 updates of seed 1 up to step 1000 were skipped"):
+    _train(
+      agent._replace(update=update),
+      episodes,
+      steps=2000,
+      log_every=500,
+      checkpoint_every=500,
+      seeds=2,
+      on_nonfinite="skip",
+      on_progress=lambda step, row: rows.append(row),
+    )
+  assert len(rows) == 1 and rows[0]["train/skipped"] == 500
+  assert rows[0]["train/loss"] == rows[0]["train/loss/seed0"] and np.isnan(rows[0]["train/loss/seed1"])
 
 
 def test_nothing_but_skipped_updates_is_divergence(agent, episodes):

@@ -90,6 +90,15 @@ def test_an_agent_that_forgets_the_mean_is_refused():
     _train(agent, SPEC, 4, "pmap")
 
 
+def test_a_jitted_update_hears_of_no_replicas_after_pmap():
+  """jit keeps traces: what was traced on replicas is not to be used for seeds that have a device each."""
+  agent = ilx.agents.td3_bc(SPEC, **SMALL, **OPTIMIZER)
+  expected = _train(agent, SPEC, 2, "jit", seeds=2)
+  agent = agent._replace(update=jax.jit(agent.update))
+  _train(agent, SPEC, 2, "pmap", batch_size=2 * BATCH)  # a device's part is as large as a seed's batch
+  chex.assert_trees_all_close(_train(agent, SPEC, 2, "jit", seeds=2), expected, rtol=1e-4, atol=2e-6)
+
+
 def test_pmap_wants_a_mesh_of_replicas():
   mesh = ilx.parallel.make_mesh(data=4, fsdp=2)
   agent = ilx.agents.bc(SPEC, **SMALL)
@@ -115,8 +124,8 @@ def _train(agent, spec, devices, strategy, **kwargs):
   def log(step, row):
     rows[step] = {name: value for name, value in row.items() if name.startswith("train/")}
 
-  sizes = {"steps": STEPS, "batch_size": BATCH, "log_every": 2, "seed": 1}
+  sizes = {"steps": STEPS, "batch_size": BATCH, "log_every": 2, "seed": 1} | kwargs
   data = testing.fake_episodes(spec)
-  state = ilx.train(agent, data, mesh=_mesh(devices), strategy=strategy, on_progress=log, **sizes, **kwargs)
+  state = ilx.train(agent, data, mesh=_mesh(devices), strategy=strategy, on_progress=log, **sizes)
   assert sorted(rows) == [2, 4]
   return jax.tree.map(np.asarray, (state.params, rows))
