@@ -20,7 +20,7 @@ class Beside:
   updates.
   """
 
-  def __init__(self, evaluate: Callable[[Tree, int], Mapping[str, Any]], write: Callable[[int, dict[str, Any]], None]):
+  def __init__(self, evaluate: Callable[[Tree, int], Mapping[str, Any] | None], write: Callable[[int, dict[str, Any]], None]):
     """``write``: called, by ``collect``, with the step and what the evaluation has found."""
     self._evaluate, self._write = evaluate, write
     self._thread: threading.Thread | None = None
@@ -58,7 +58,8 @@ class Beside:
     self._thread = None
     if self._error is not None:
       raise self._error
-    self._write(self._step, self._found)
+    if self._found is not None:
+      self._write(self._step, self._found)
 
   def abandon(self) -> None:
     """On the way out of an error: writes what is ready, and waits a moment for what is not, which is then left."""

@@ -47,7 +47,14 @@ class Checkpoints:
   With several processes all of them make the same calls; the first one writes, removes and decides what is good.
   """
 
-  def __init__(self, directory: str | os.PathLike, keep: int = 3, keep_every: int = 0, reading: bool = False):
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    keep: int = 3,
+    keep_every: int = 0,
+    reading: bool = False,
+    seed: int | None = None,
+  ):
     """Nothing is written or removed yet.
 
     Args:
@@ -55,11 +62,12 @@ class Checkpoints:
       keep: how many of the newest checkpoints stay, at least 1.
       keep_every: those of steps that are multiples of it stay, too; 0: no others.
       reading: of a run that may be going on in another process: nothing is changed.
+      seed: of the run, by which those of another are told; None: any.
     """
     if keep < 1 or keep_every < 0:
       raise ValueError(f"keep={keep} must be at least 1 and keep_every={keep_every} at least 0")
     self.directory = pathlib.Path(directory).absolute()
-    self._keep, self._keep_every, self._reading = keep, keep_every, reading
+    self._keep, self._keep_every, self._reading, self._seed = keep, keep_every, reading, seed
     self._unusable: dict[int, str] = {}
     self._pool = ThreadPoolExecutor(1, thread_name_prefix="ilx-checkpoint")
     self._pending: Future | None = None
@@ -123,10 +131,13 @@ class Checkpoints:
     Raises:
       UnusableCheckpoint: where its arrays are not those of ``like``, or it cannot be read and has no manifest.
       CheckpointError: where it cannot be read for any other reason.
+      ValueError: where it was learnt with another seed.
     """
     from orbax.checkpoint import v1 as ocp
 
     folder = self.directory / str(step)
+    if self._seed is not None and (seed := manifest.seed_of(folder)) not in (None, self._seed):
+      raise ValueError(f"{folder} is of a run with seed={seed}; choose another workdir for seed={self._seed}")
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
       if wrong := differences(ocp.metadata(folder).metadata, abstract):
@@ -159,6 +170,8 @@ class Checkpoints:
     from orbax.checkpoint import v1 as ocp
 
     self.wait()
+    if jax.process_index() == 0:
+      self._try_folder(step)
     # On a CPU orbax may hold views of the very buffers that the next update is about to overwrite.
     if any(device.platform == "cpu" for x in jax.tree.leaves(state) for device in x.devices()):
       state = jax.tree.map(jnp.copy, state)
@@ -188,7 +201,7 @@ class Checkpoints:
     try:
       response.result()
       if jax.process_index() == 0:
-        manifest.write(folder)
+        manifest.write(folder, self._seed)
     except BaseException:
       if jax.process_index() == 0:  # what is there of it is of no use, and the disk may be full
         if not manifest.exists(folder):
@@ -199,6 +212,15 @@ class Checkpoints:
       for other in self._steps()[: -self._keep]:
         if not self._keep_every or other % self._keep_every:
           _remove(self.directory / str(other))
+
+  def _try_folder(self, step: int) -> None:
+    """Before orbax begins, whose threads keep a process for minutes when they can make no folder."""
+    attempt = self.directory / f"{step}{_UNFINISHED}"
+    try:
+      attempt.mkdir(parents=True, exist_ok=True)
+      attempt.rmdir()
+    except OSError as error:
+      raise self._failed("write", step, error) from error
 
   def _tidy(self) -> None:
     """Removes what a process that was killed, or failed, left unfinished."""

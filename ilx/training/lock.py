@@ -10,6 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
 import jax
 import numpy as np
@@ -19,6 +20,18 @@ _NAME = ".lock"
 # Folders that this process has locked, with the thread that did and how often it did.
 _held: dict[pathlib.Path, tuple[int, int]] = {}
 _guard = threading.Lock()
+# Through which they are locked.
+_files: set[TextIO] = set()
+
+
+def _forget() -> None:
+  """In a forked process, a worker of an evaluation for example: it may live on, and is not to hold what it inherits."""
+  _held.clear()
+  while _files:
+    _files.pop().close()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class FolderInUseError(RuntimeError):
@@ -83,7 +96,11 @@ def _flocked(path: pathlib.Path) -> Iterator[None]:
     with contextlib.suppress(OSError):  # on a full disk nobody learns who it is
       os.ftruncate(file.fileno(), 0)
       os.write(file.fileno(), (json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n").encode())
-    yield
+    _files.add(file)
+    try:
+      yield
+    finally:
+      _files.discard(file)
 
 
 def _holder(path: pathlib.Path) -> str:

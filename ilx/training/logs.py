@@ -29,24 +29,33 @@ class JsonlLog:
   """One JSON object a line, flushed line by line: ``step`` and ``seconds`` first.
 
   ``seconds`` is wall clock since the log was first opened, the time between a stop and its resumption left out.
-  Rows later than ``resume_step`` are dropped on opening, and evaluations at it: they belong to work that will be done
-  again. So is a last line that a crash cut short.
+  Rows later than ``resume_step`` are dropped on opening: they belong to work that will be done again. So is a last line
+  that a crash cut short. An evaluation at ``resume_step`` stays until one is written that was made again.
   """
 
   def __init__(self, path: str | os.PathLike, resume_step: int = 0):
     self._path = pathlib.Path(path)
     rows = read_jsonl(self._path) if self._path.exists() else []
-    kept = [row for row in rows if row["step"] < resume_step or (row["step"] == resume_step and not _evaluated(row))]
+    kept = [row for row in rows if row["step"] <= resume_step]
+    # The step of evaluations that the next one replaces.
+    self._again = resume_step if any(row["step"] == resume_step and _evaluated(row) for row in kept) else None
+    self._open(kept)
+    self._began = time.monotonic() - (kept[-1].get("seconds", 0.0) if kept else 0.0)
+
+  def _open(self, rows: list[dict[str, Any]]) -> None:
     temporary = self._path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(temporary, self._path)
     self._file = open(self._path, "a")  # noqa: SIM115 (closed by close)
-    self._began = time.monotonic() - (kept[-1].get("seconds", 0.0) if kept else 0.0)
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Appends one line; non-finite numbers become null, which JSON can express."""
     seconds = round(time.monotonic() - self._began, 3)
     with _naming(self._path):
+      if step == self._again and _evaluated(row):
+        self._again = None
+        self._file.close()
+        self._open([row for row in read_jsonl(self._path) if row["step"] < step or not _evaluated(row)])
       self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
       self._file.flush()
 
@@ -104,7 +113,7 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
       row = json.loads(line)
     except ValueError:
       row = None
-    if isinstance(row, dict) and "step" in row:  # as all rows
+    if isinstance(row, dict) and type(row.get("step")) is int and type(row.get("seconds", 0.0)) in (int, float):
       rows.append(row)
     else:
       warnings.warn(f"{path}: line {number} is damaged; it is left out", stacklevel=2)

@@ -1,4 +1,7 @@
-"""What a complete checkpoint consists of: the size and the CRC-32 of every file, written when all are on the disk."""
+"""What a complete checkpoint consists of: the size and the CRC-32 of every file, written when all are on the disk.
+
+And which seed it learnt with, where that is known.
+"""
 
 import json
 import os
@@ -17,14 +20,15 @@ def exists(folder: pathlib.Path) -> bool:
   return (folder / _NAME).exists()
 
 
-def write(folder: pathlib.Path) -> None:
+def write(folder: pathlib.Path, seed: int | None = None) -> None:
   """Waits until every file of ``folder`` is on the disk; then the manifest appears, whole."""
   paths = _files(folder)
   found = {name: {"bytes": path.stat().st_size, "crc32": _crc32(path, sync=True)} for name, path in paths.items()}
   for directory in {folder, *(path.parent for path in paths.values())}:
     files.sync_folder(directory)
   temporary = folder / f"{_NAME}.tmp"
-  files.write_text(temporary, json.dumps({"files": found, "crc32": _of_entries(found)}, indent=1) + "\n")
+  entries: dict[str, Any] = {"files": found} | ({} if seed is None else {"seed": seed})
+  files.write_text(temporary, json.dumps(entries | {"crc32": _of_entries(entries)}, indent=1) + "\n")
   temporary.rename(folder / _NAME)
   files.sync_folder(folder)
   files.sync_folder(folder.parent)
@@ -35,7 +39,7 @@ def check(folder: pathlib.Path) -> str | None:
   try:
     content = json.loads((folder / _NAME).read_text())
     expected = content["files"]
-    if content["crc32"] != _of_entries(expected):
+    if content["crc32"] != _of_entries(content):
       return f"{_NAME} is damaged"
     there = _files(folder)
     for name, facts in expected.items():
@@ -52,13 +56,20 @@ def check(folder: pathlib.Path) -> str | None:
   return next((f"{name} does not belong there" for name in there if name not in expected), None)
 
 
+def seed_of(folder: pathlib.Path) -> int | None:
+  """The seed of a checkpoint whose manifest is good; None where there is none, or it does not say."""
+  return json.loads((folder / _NAME).read_text()).get("seed") if exists(folder) else None
+
+
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """By their paths within ``folder``, without the manifest's own."""
   found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
   return {name: path for name, path in found.items() if name not in (_NAME, f"{_NAME}.tmp")}
 
 
-def _of_entries(entries: dict[str, Any]) -> int:
+def _of_entries(content: dict[str, Any]) -> int:
+  # Of files alone where there is no more to tell, as in manifests of old.
+  entries = [content["files"], content["seed"]] if "seed" in content else content["files"]
   return zlib.crc32(json.dumps(entries, sort_keys=True).encode())
 
 

@@ -46,24 +46,36 @@ class StopSignals:
   def unless_signalled(self, work: Callable[[], T]) -> T | None:
     """What long work returns, or None where a signal came before or in the middle of it: then it is dropped.
 
-    An error that comes after the signal is a warning. Of several processes a signal is heard only before: others wait
-    for this one's part of the work.
+    An error after the signal is as in `forgiving`. Of several processes a signal is heard only before: others wait for
+    this one's part of the work.
     """
     if self.agree():
       return None
-    try:
+
+    def interruptible() -> T:
       self._raising = not self._several
       result = work()
       self._raising = False
       return result
-    except (KeyboardInterrupt, Exception) as error:
+
+    try:
+      return self.forgiving(interruptible)
+    except KeyboardInterrupt:
       if not self.received:
         raise
-      if not isinstance(error, KeyboardInterrupt):  # workers that got the signal too, or could not be closed
-        warnings.warn(f"dropped because of {self.received.name}: {error!r}", stacklevel=2)
       return None
     finally:
       self._raising = False
+
+  def forgiving(self, work: Callable[[], T]) -> T | None:
+    """What work returns; an error after the signal, which its workers may have got too, is a warning, and None."""
+    try:
+      return work()
+    except Exception as error:
+      if not self.received:
+        raise
+      warnings.warn(f"dropped because of {self.received.name}: {error!r}", stacklevel=2)
+      return None
 
   def _handle(self, number: int, frame: object) -> None:
     del frame

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import os
 import pathlib
@@ -129,7 +128,9 @@ def free_memory() -> int:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   limit, used = (pathlib.Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
   if limit.exists() and (text := limit.read_text().strip()).isdigit():
-    free = min(free, int(text) - int(used.read_text()))
+    lines = (used.parent / "memory.stat").read_text().splitlines()
+    cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    free = min(free, int(text) - int(used.read_text()) + cached)
   return max(free, 0)
 
 
@@ -193,11 +194,13 @@ def _fed(
   else:
 
     def begin() -> list[Iterator[Tree]]:
-      first, *others = (data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served)
-      return [_Peeked(first), *others]
+      opened = (data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served)
+      sized = [_Sized(batches, batch_size // hosts[1], patience.source) for batches in opened]
+      sized[0].peek()
+      return sized
 
     batches = waiting.call(begin, patience)
-    item = batches[0].first
+    item = batches[0].peek()
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), item)
   placed = run.place(shapes)
   init = jax.jit(
@@ -231,18 +234,33 @@ def _source(data: Episodes | Streamed) -> str:
   return ", ".join(folders) or f"the {type(data).__name__} that was given"
 
 
-class _Peeked:
-  """Batches of which the first, ``first``, was looked at."""
+class _Sized:
+  """Batches of ``source``; raises ValueError for one that does not have ``size`` items."""
 
-  def __init__(self, batches: Iterator[Tree]):
-    self.first = feed.next_batch(batches)
-    self._batches, self._all = batches, itertools.chain([self.first], batches)
+  def __init__(self, batches: Iterator[Tree], size: int, source: str):
+    self._batches, self._size, self._source = batches, size, source
+    self._ahead: list[Tree] = []
+
+  def peek(self) -> Tree:
+    """The batch that is going to be next."""
+    if not self._ahead:
+      self._ahead.append(feed.next_batch(self))
+    return self._ahead[0]
 
   def __iter__(self) -> Iterator[Tree]:
     return self
 
   def __next__(self) -> Tree:
-    return next(self._all)
+    if self._ahead:
+      return self._ahead.pop()
+    batch = next(self._batches)
+    for path, leaf in jax.tree.leaves_with_path(batch):
+      if not np.ndim(leaf) or len(leaf) != self._size:
+        raise ValueError(
+          f"a batch of {self._source}: {placement.name_of(path)} has the shape {np.shape(leaf)} where {self._size} items "
+          "were asked for"
+        )
+    return batch
 
   def close(self) -> None:
     if close := getattr(self._batches, "close", None):

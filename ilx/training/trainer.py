@@ -120,10 +120,10 @@ def train(
     The agent's state after ``steps`` updates.
 
   Raises:
-    ValueError: for sizes that do not fit the mesh, a strategy that does not, a checkpoint beyond ``steps``, or
-      ``evaluate_beside`` of several processes.
-    FloatingPointError: when a metric (of any seed) is not finite; names the update. No checkpoint is made from then
-      on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
+    ValueError: for sizes that do not fit the mesh, a strategy that does not, a checkpoint beyond ``steps`` or of
+      another seed, or ``evaluate_beside`` of several processes.
+    FloatingPointError: when a metric (of any seed) is not finite, or numbers of the state no longer are; names the
+      update. No checkpoint is made from then on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
     Interrupted: on SIGINT or SIGTERM to any process, once the state is saved.
     CheckpointError: when a checkpoint cannot be written, or there are checkpoints and none can be read.
     FolderInUseError: where another process trains in ``workdir``.
@@ -161,7 +161,7 @@ def train(
     stop, checkpoints = stack.enter_context(StopSignals()), None
     if workdir is not None:
       stack.enter_context(locked(workdir))
-      checkpoints = stack.enter_context(Checkpoints(pathlib.Path(workdir) / "checkpoints", keep, keep_every))
+      checkpoints = stack.enter_context(Checkpoints(pathlib.Path(workdir) / "checkpoints", keep, keep_every, seed=seed))
     every = (log_every, checkpoint_every, evaluate_every or steps)
 
     def open_runner(start: int) -> contextlib.AbstractContextManager[tiers.Runner]:
@@ -212,13 +212,16 @@ def train(
       if evaluate_beside and is_due(step) and step < steps and not stop.received:
         beside.begin(state.params, step)
       elif is_due(step):
-        beside.collect(wait=True)
+        collect()
         found = stop.unless_signalled(lambda: evaluate(hosts.readable(state.params), step))
         if found is not None:
           write_evaluation(step, found)
 
+    def collect() -> None:
+      stop.forgiving(lambda: beside.collect(wait=True))
+
     def save(step: int) -> None:
-      beside.collect(wait=True)  # whoever resumes there has the evaluations before it
+      collect()  # whoever resumes there has the evaluations before it
       checkpoints.save(step, state)
 
     try:
@@ -243,12 +246,12 @@ def train(
         write(step, {"updates_per_second": length / (time.perf_counter() - began)} | row)
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
         # and which no signal ends where there are several processes.
-        beside.collect(wait=False)
+        stop.forgiving(lambda: beside.collect(wait=False))
         if checkpoints and (step % checkpoint_every == 0 or step == steps or (several and is_due(step))):
           save(step)
           saved = step
         evaluate_if_due(step)
-      beside.collect(wait=True)
+      collect()
       if stop.received and checkpoints and saved != step:
         save(step)
     except Exception:

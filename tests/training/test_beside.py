@@ -110,6 +110,24 @@ def test_a_signal_waits_for_the_evaluation_and_nothing_is_lost(agent, episodes, 
   assert [row["step"] for row in logs.read_jsonl(tmp_path / "beside" / "log.jsonl") if "eval/norm" in row] == [20]
 
 
+def test_an_evaluation_that_a_signal_breaks_loses_no_update(agent, episodes, tmp_path):
+  """Its workers may have got the signal too."""
+
+  def evaluate(params, step):
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(0.2)  # Python's main thread handles it
+    raise BrokenPipeError("a worker is gone")
+
+  with pytest.raises(training.Interrupted, match="are saved"), pytest.warns(UserWarning, match="SIGTERM.*a worker"):
+    _train(agent, episodes, tmp_path, evaluate=evaluate, evaluate_beside=True, steps=100_000, checkpoint_every=100_000)
+  assert len([path for path in (tmp_path / "checkpoints").glob("*") if path.name.isdigit()]) == 1
+
+
+def test_an_evaluation_that_finds_nothing_writes_nothing(agent, episodes, tmp_path):
+  _train(agent, episodes, tmp_path, evaluate=lambda params, step: None, evaluate_beside=True)
+  assert {row["step"] for row in logs.read_jsonl(tmp_path / "log.jsonl")} == {*range(10, 61, 10)}
+
+
 def test_it_needs_the_cpu(agent, episodes, tmp_path, monkeypatch):
   def none(backend=None):
     if backend == "cpu":

@@ -253,6 +253,32 @@ def test_a_manifest_lists_every_file(copy):
   assert manifest.check(copy / "30") == "state/more does not belong there"
 
 
+def test_another_seed_does_not_go_on(tmp_path):
+  with Checkpoints(tmp_path, seed=3) as checkpoints:
+    checkpoints.save(10, _state(10))
+  assert manifest.seed_of(tmp_path / "10") == 3
+  with Checkpoints(tmp_path, seed=4) as checkpoints, pytest.raises(ValueError, match=r"10 is of a run with seed=3; .*4"):
+    checkpoints.restore(10, _state(0))
+  for seed in (3, None):
+    with Checkpoints(tmp_path, seed=seed) as checkpoints:
+      assert checkpoints.newest() == 10 and checkpoints.restore(10, _state(0))
+  path = tmp_path / "10" / "manifest.json"
+  path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+  assert manifest.check(tmp_path / "10") == "manifest.json is damaged"
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/5.orbax-checkpoint-tmp"])
+def test_a_folder_that_cannot_be_made_is_an_error_before_orbax_begins(tmp_path, monkeypatch, place):
+  """Its threads keep the process for minutes."""
+  from orbax.checkpoint import v1 as ocp
+
+  monkeypatch.setattr(ocp, "save_async", lambda *args: pytest.fail("began"))
+  (tmp_path / place).parent.mkdir(exist_ok=True)
+  (tmp_path / place).write_text("in the way")
+  with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(CheckpointError, match=r"checkpoints/5: "):
+    checkpoints.save(5, _state(5))
+
+
 def test_numbers_that_cannot_be_are_named(tmp_path):
   with pytest.raises(ValueError, match="keep=0 must be at least 1"):
     Checkpoints(tmp_path, keep=0)

@@ -20,6 +20,16 @@ print("held", flush=True)
 time.sleep(60)
 """
 
+# Ends in the lock, and leaves a worker.
+FORKING = """
+import os, sys
+from ilx.training.lock import locked
+with locked(sys.argv[1]):
+  if not os.fork():
+    sys.stdin.read()
+  os._exit(0)
+"""
+
 
 @pytest.fixture
 def holder(tmp_path):
@@ -71,6 +81,14 @@ def test_another_thread_is_kept_out(tmp_path):
     in_thread()
   in_thread()
   assert "another thread" in found[0] and found[1] is None
+
+
+def test_a_forked_process_does_not_hold_what_it_inherits(tmp_path):
+  """A worker may live longer than the run."""
+  with subprocess.Popen([sys.executable, "-c", FORKING, str(tmp_path)], stdin=subprocess.PIPE) as process:
+    assert process.wait(60) == 0  # its worker lives until the input ends
+    with locked(tmp_path):
+      pass
 
 
 def test_an_error_within_releases(tmp_path):

@@ -19,21 +19,34 @@ def test_jsonl_resumes_at_a_step_and_drops_what_comes_after(tmp_path):
   log.write(30, {"train/loss": float("nan")})
   log.close()
   rows = [json.loads(line) for line in path.read_text().splitlines()]
-  # The evaluation at the step resumed from is made again.
+  # Evaluations at the step resumed from stay where they are not due again, as that after the last update of a run that
+  # is made longer.
   assert [(row["step"], [*row][-1]) for row in rows] == [
-    (10, "train/loss"), (10, "eval/return_ci95"), (20, "train/loss"), (30, "train/loss")
+    (10, "train/loss"), (10, "eval/return_ci95"), (20, "train/loss"), (20, "eval/return_ci95"), (30, "train/loss")
   ]  # fmt: skip
   assert rows[0]["train/loss"] == 10.0
   assert rows[1]["eval/return_ci95"] == [1.0, 2.0]
-  assert rows[3]["train/loss"] is None
+  assert rows[4]["train/loss"] is None
+
+
+def test_an_evaluation_that_is_made_again_takes_the_place_of_the_one_before(tmp_path):
+  path = tmp_path / "log.jsonl"
+  for again in (1.0, 2.0):
+    log = logs.JsonlLog(path, resume_step=20)
+    log.write(20, {"eval/return": again})
+    log.write(20, {"eval/other": again})
+    log.write(30, {"train/loss": again})
+    log.close()
+  rows = [(row["step"], *list(row.items())[2:]) for row in logs.read_jsonl(path)]
+  assert rows == [(20, ("eval/return", 2.0)), (20, ("eval/other", 2.0)), (30, ("train/loss", 2.0))]
 
 
 def test_damaged_lines_are_named_and_left_out(tmp_path):
   path = tmp_path / "log.jsonl"
-  path.write_bytes(b'{"step": 1, "a": 1}\n{"step": 2, "a"\n\x00\xff\n[3]\n{"step": 4, "a": 4}\n')
+  path.write_bytes(b'{"step": 1, "a": 1}\n{"step": 2, "a"\n\x00\xff\n[3]\n{"step": 4, "a": 4}\n{"step": null}\n')
   with pytest.warns(UserWarning, match=r"log\.jsonl: line \d is damaged") as told:
     log = logs.JsonlLog(path, resume_step=5)
-  assert [str(one.message).split()[2] for one in told] == ["2", "3", "4"]
+  assert [str(one.message).split()[2] for one in told] == ["2", "3", "4", "6"]
   log.write(6, {"a": 6})
   log.close()
   assert [row["step"] for row in logs.read_jsonl(path)] == [1, 4, 6]

@@ -152,11 +152,11 @@ def test_a_signal_while_the_program_is_compiled_saves_after_one_interval(agent, 
 def test_a_signal_while_a_checkpoint_is_written_waits_for_it(agent, episodes, tmp_path, monkeypatch):
   write, told = manifest.write, threading.Event()
 
-  def slow(folder):
+  def slow(folder, seed):
     if not told.is_set():
       told.set()
       os.kill(os.getpid(), signal.SIGTERM)
-    write(folder)
+    write(folder, seed)
 
   monkeypatch.setattr(checkpoint.manifest, "write", slow)
   with pytest.raises(training.Interrupted) as caught:

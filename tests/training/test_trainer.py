@@ -232,6 +232,21 @@ def test_data_that_ends_is_an_error(agent, episodes, batches):
     _train(agent, Short())
 
 
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_batches_of_another_size_are_refused(agent, episodes, wrong):
+  """Of the first one the shapes of all are taken."""
+
+  class Odd:
+    def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
+      data = view.prepare(episodes)
+      while True:
+        yield view.take(data, np.asarray(data.rows[: batch_size - (start == wrong)]))
+        start += 1
+
+  with pytest.raises(ValueError, match=r"a batch of the Odd that was given: observation has the shape \(7, .* 8 items"):
+    ilx.train(agent, Odd(), steps=5, batch_size=8)
+
+
 def test_a_feed_that_ended_does_not_block(episodes):
   batches = iter([{"x": np.zeros((8, 1))}])
   with feed.Feed([batches], [1], 1, ilx.parallel.make_mesh()) as stacks:
