@@ -95,7 +95,8 @@ def of_action(config: ml_collections.ConfigDict, metadata: Mapping[str, Any]) ->
   for field in ("action_low", "action_high", "num_actions"):
     for part in config.action.split("/")[1:]:
       if isinstance(found.get(field), Mapping):
-        found[field] = found[field].get(part)
+        whole = found.pop(field)
+        found |= {field: whole[part]} if part in whole else {}
   return found
 
 

@@ -183,17 +183,20 @@ def _checked(pictures: Images, name: str) -> Images:
 
 
 def _encode(pixels: np.ndarray, name: str, image_format: str) -> Images:
-  if image_format == "jpeg" and pixels.shape[-1] == 4:
-    raise ValueError(f"episode: field {name!r} has four channels, which JPEG has not; choose png")
+  def encode(picture: np.ndarray) -> bytes:
+    return encode_picture(picture, image_format, f"episode: field {name!r}")
+
   with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of Python's lock while it encodes
-    contents: Sequence[bytes] = list(pool.map(lambda picture: encode_picture(picture, image_format), pixels))
+    contents: Sequence[bytes] = list(pool.map(encode, pixels))
   return Images.of(contents, pixels.shape[1:])
 
 
-def encode_picture(pixels: np.ndarray, image_format: str) -> bytes:
-  """A PNG or JPEG file of uint8 ``[height, width, channels]``."""
+def encode_picture(pixels: np.ndarray, image_format: str, where: str = "a picture") -> bytes:
+  """A PNG or JPEG file of uint8 ``[height, width, channels]``; raises ValueError, of ``where``, for four in JPEG."""
   from PIL import Image
 
+  if image_format == "jpeg" and pixels.shape[-1] == 4:
+    raise ValueError(f"{where} has four channels, which JPEG has not; choose png")
   target = io.BytesIO()
   picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
   picture.save(target, image_format, **({"quality": _JPEG_QUALITY} if image_format == "jpeg" else {}))

@@ -207,12 +207,12 @@ def _read_program(folder: pathlib.Path, spec: Mapping[str, Any], name: str) -> A
 
 
 def _leaves(spec: Mapping[str, Any], observation: Any, tree: Any, as_array: Callable[..., Any]) -> dict[str, Any]:
-  """The leaves of a batch of observations by name, checked. ``tree``: ``jax.tree_util``; None for dicts alone."""
+  """The leaves of a batch of observations by name, checked. ``tree``: ``jax.tree_util``; None for dicts and tuples."""
   if tree:
     paths = tree.tree_leaves_with_path(observation)
     found = {tree.keystr(path, simple=True, separator="/") or "observation": x for path, x in paths}
   else:
-    found = _flat(observation) if isinstance(observation, Mapping) else {"observation": observation}
+    found = _flat(observation) if isinstance(observation, Mapping | tuple) else {"observation": observation}
   if set(found) != set(spec["observation"]):
     raise ValueError(f"the observation has {sorted(found)}; the policy's has {sorted(spec['observation'])}")
   found = {name: as_array(x) for name, x in found.items()}
@@ -225,10 +225,12 @@ def _leaves(spec: Mapping[str, Any], observation: Any, tree: Any, as_array: Call
   return {name: found[name].astype(leaf["dtype"]) for name, leaf in spec["observation"].items()}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any] | tuple[Any, ...], prefix: str = "") -> dict[str, Any]:
+  if isinstance(tree, tuple):
+    tree = dict(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
   found = {}
   for name, x in tree.items():
-    found |= _flat(x, f"{prefix}{name}/") if isinstance(x, Mapping) else {f"{prefix}{name}": x}
+    found |= _flat(x, f"{prefix}{name}/") if isinstance(x, Mapping | tuple) else {f"{prefix}{name}": x}
   return found
 
 

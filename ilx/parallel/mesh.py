@@ -34,6 +34,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
   return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def check_axes(mesh: Mesh) -> None:
+  """Raises ValueError unless the mesh has the axes of `make_mesh`."""
+  if set(mesh.axis_names) != set(AXES):
+    raise ValueError(f"mesh: its axes are {mesh.axis_names}; expected {AXES}, as of ilx.parallel.make_mesh")
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from ilx.types import Tree
 
+# (params, step) -> named numbers, or None.
+Evaluate = Callable[[Tree, int], Mapping[str, Any] | None]
+
 # Seconds.
 _MOMENT = 5.0
 
@@ -20,7 +23,7 @@ class Beside:
   updates.
   """
 
-  def __init__(self, evaluate: Callable[[Tree, int], Mapping[str, Any] | None], write: Callable[[int, dict[str, Any]], None]):
+  def __init__(self, evaluate: Evaluate, write: Callable[[int, Mapping[str, Any]], None]):
     """``write``: called, by ``collect``, with the step and what the evaluation has found."""
     self._evaluate, self._write = evaluate, write
     self._thread: threading.Thread | None = None

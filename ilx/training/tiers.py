@@ -257,8 +257,8 @@ class _Sized:
     for path, leaf in jax.tree.leaves_with_path(batch):
       if not np.ndim(leaf) or len(leaf) != self._size:
         raise ValueError(
-          f"a batch of {self._source}: {placement.name_of(path)} has the shape {np.shape(leaf)} where {self._size} items "
-          "were asked for"
+          f"a batch of {self._source}: {placement.name_of(path)} has the shape {np.shape(leaf)} where {self._size} "
+          "items were asked for"
         )
     return batch
 

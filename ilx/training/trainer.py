@@ -17,16 +17,13 @@ from ilx.parallel import hosts, placement, replicas
 from ilx.parallel import mesh as mesh_lib
 from ilx.training import nonfinite, programs, resume, tiers, waiting
 from ilx.training import seeds as seeds_lib
-from ilx.training.beside import Beside
+from ilx.training.beside import Beside, Evaluate
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.lock import locked
 from ilx.training.logs import Log
 from ilx.training.metrics import Metrics, where_to_look
 from ilx.training.signals import StopSignals
-from ilx.types import Agent, Tree
-
-# (params, step) -> named numbers.
-Evaluate = Callable[[Tree, int], Mapping[str, Any]]
+from ilx.types import Agent
 
 
 class Interrupted(Exception):
@@ -106,8 +103,8 @@ def train(
       metric not finite is left out and counted as ``train/skipped``, at the price of a look at the whole state.
     data_timeout: seconds without a batch from the host after which a warning names the source, repeatedly; 0: none.
     data_deadline: seconds after which that is an error; 0: never.
-    evaluate: called with params, of all seeds, and step; what it returns is logged under ``eval/``. The params are
-      valid during the call, the next update takes their memory: copy what is to be kept.
+    evaluate: called with params, of all seeds, and step; what it returns, if anything, is logged under ``eval/``. The
+      params are valid during the call, the next update takes their memory: copy what is to be kept.
     evaluate_every: updates between evaluations; one is also made at the end. 0: only at the end. An evaluation that is
       due at the step resumed from is made (again).
     evaluate_beside: training goes on during all evaluations but the last. They are made in a thread, on the host's
@@ -149,6 +146,7 @@ def train(
   if evaluate_beside and several:
     raise ValueError("evaluate_beside: several processes share the episodes of an evaluation, and wait for each other")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
+  mesh_lib.check_axes(mesh)
   _check_strategy(strategy, mesh)
   many = None if seeds is None else seeds_lib.plan(seeds, mesh)
   if not (many and many.spread):

@@ -1,5 +1,7 @@
 """Policies as folders: every agent plays on as it did, also where nothing but jax, numpy and safetensors is there."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,10 @@ _GOALS = continuous_spec()._replace(
   observation={name: jax.ShapeDtypeStruct((2,), np.float32) for name in _PARTS},
   statistics=Statistics(9, *({name: np.full(2, value) for name in _PARTS} for value in (5.0, 2.0, 0.0, 9.0))),
 )
+_PART = jax.ShapeDtypeStruct((2,), np.float32)
+_Pair = collections.namedtuple("_Pair", "right left")
+# More parts than one digit numbers, of which some are named.
+_TUPLES = continuous_spec()._replace(observation=(_Pair(_PART, _PART), *(_PART,) * 11), statistics=None)
 _LAYERS = policies.make(continuous_spec()).clone(torso=mlp.MLP((8, 8), layer_norm=True))
 MLPS = {
   **{name: AGENTS[name] for name in ("bc", "bc-discrete", "iql", "td3_bc", "rebrac")},
@@ -112,6 +118,7 @@ MLPS = {
   "ranks": (ilx.agents.bc, continuous_spec()._replace(action=_RANKED), {"hidden": (8,), "head": "tanh_gaussian"}),
   "number": (ilx.agents.bc, continuous_spec()._replace(action=Continuous(0.0, 9.0)), {"hidden": ()}),
   "tree": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "flat"}),
+  "tuples": (ilx.agents.bc, _TUPLES, {"hidden": (8,)}),
   "goals": (ilx.agents.bc, _GOALS, {"hidden": (8,)}),
 }
 

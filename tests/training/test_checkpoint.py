@@ -257,7 +257,7 @@ def test_another_seed_does_not_go_on(tmp_path):
   with Checkpoints(tmp_path, seed=3) as checkpoints:
     checkpoints.save(10, _state(10))
   assert manifest.seed_of(tmp_path / "10") == 3
-  with Checkpoints(tmp_path, seed=4) as checkpoints, pytest.raises(ValueError, match=r"10 is of a run with seed=3; .*4"):
+  with Checkpoints(tmp_path, seed=4) as checkpoints, pytest.raises(ValueError, match=r"10 is of a run with seed=3"):
     checkpoints.restore(10, _state(0))
   for seed in (3, None):
     with Checkpoints(tmp_path, seed=seed) as checkpoints:

@@ -177,6 +177,11 @@ def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
     _train(agent, episodes, **kwargs)
 
 
+def test_a_mesh_of_other_axes_is_refused(agent, episodes):
+  with pytest.raises(ValueError, match=r"mesh: its axes are \('x',\); expected \('data', 'fsdp', 'tensor'\)"):
+    _train(agent, episodes, mesh=jax.make_mesh((8,), ("x",)))
+
+
 def test_integers_of_numpy_are_integers(agent, episodes, tmp_path):
   sizes = {"steps": np.int64(20), "batch_size": np.int32(16), "log_every": np.int64(8), "seed": np.int64(0)}
   _train(agent, episodes, **sizes, workdir=tmp_path, logs=lambda step: [logs.JsonlLog(tmp_path / "log.jsonl", step)])

@@ -6,6 +6,7 @@ import warnings
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -116,26 +117,25 @@ def test_a_signal_ends_the_wait_and_saves_every_update(agent, blocking, whole, t
   chex.assert_trees_all_equal(_plain(state), whole)
 
 
-def test_what_broke_before_the_signal_is_not_saved(agent, blocking, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ("at", "metric", "message"),
+  [(50, True, "train/odd is not finite in update 50"), (72, False, "the state is not finite after update 72")],
+)
+def test_what_broke_before_the_signal_is_not_saved(agent, blocking, tmp_path, monkeypatch, at, metric, message):
   """In the interval that no row was written of, in a metric; or in the state after its last update."""
   monkeypatch.setattr(waiting, "_GRACE", 0.2)
 
-  def breaking(at, metric):
-    def update(state, batch):
-      new, metrics = agent.update(state, batch)
-      bad = new.step == at
-      if metric:
-        return new, metrics | {"odd": jax.numpy.where(bad, jax.numpy.nan, 0.0)}
-      return new._replace(params=jax.tree.map(lambda x: jax.numpy.where(bad, x / 0, x), new.params)), metrics
+  def update(state, batch):
+    new, metrics = agent.update(state, batch)
+    bad = new.step == at
+    if metric:
+      return new, metrics | {"odd": jnp.where(bad, jnp.nan, 0.0)}
+    return new._replace(params=jax.tree.map(lambda x: jnp.where(bad, x / 0, x), new.params)), metrics
 
-    return agent._replace(update=update)
-
-  for at, metric, message in ((50, True, "train/odd is not finite in update 50"), (72, False, "not finite after up.* 72")):
-    workdir = tmp_path / str(at)
-    with pytest.raises(FloatingPointError, match=message):
-      options = {"steps": 80, "workdir": workdir, "data_timeout": 0, "on_progress": _later(_terminate)}
-      _train(breaking(at, metric), blocking(75), **options)
-    assert [path.name for path in (workdir / "checkpoints").glob("*")] == ["40"]
+  options = {"steps": 80, "workdir": tmp_path, "data_timeout": 0, "on_progress": _later(_terminate)}
+  with pytest.raises(FloatingPointError, match=message):
+    _train(agent._replace(update=update), blocking(75), **options)
+  assert [path.name for path in (tmp_path / "checkpoints").glob("*")] == ["40"]
 
 
 def test_a_signal_ends_the_wait_for_the_first_batch(agent, blocking, tmp_path, monkeypatch):

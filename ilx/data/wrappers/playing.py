@@ -177,9 +177,7 @@ class Picture:
       raise ValueError(
         f"recording: a frame is {pixels.dtype} {list(pixels.shape)}; expected uint8 [height, width, 1, 3 or 4]"
       )
-    if image_format == "jpeg" and pixels.shape[-1] == 4:
-      raise ValueError("recording: a frame has four channels, which JPEG has not; choose png")
-    self.content = values.encode_picture(pixels, image_format)
+    self.content = values.encode_picture(pixels, image_format, "recording: a frame")
     self.shape = pixels.shape
 
 
