@@ -1,5 +1,7 @@
 """Attention: causal over whole sequences, over a cache, and rotary positions."""
 
+from typing import NamedTuple
+
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -45,30 +47,39 @@ def causal(
   return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=True, implementation=implementation)
 
 
-def cached(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-  """Attention of a few tokens ``[B, n, heads, size]`` over a cache ``[B, S, heads, size]``; mask ``[B, 1, n, S]``."""
-  return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="xla")
+class Cached(NamedTuple):
+  """Keys and values of S tokens, in the order in which matmuls read them: nothing is copied to attend to them.
+
+  Attributes:
+    key: ``[B, heads, size, S]``.
+    value: ``[B, heads, S, size]``.
+  """
+
+  key: jax.Array
+  value: jax.Array
 
 
-def write(buffer: jax.Array, new: jax.Array, slots: jax.Array, count: jax.Array) -> jax.Array:
-  """A buffer with new entries, in one pass over it.
+def write(cache: Cached, key: jax.Array, value: jax.Array, slots: jax.Array) -> Cached:
+  """The cache with new tokens, where XLA can in the same memory.
 
   Args:
-    buffer: ``[B, S, ...]``.
-    new: ``[B, n, ...]``.
-    slots: int ``[B, n]``, where they go; those at or beyond S are not written.
-    count: int ``[B]``, entries that the buffer holds: what lies behind is zeroed, so that equal memories are equal
-      arrays.
+    cache: of S tokens.
+    key, value: ``[B, n, heads, size]``.
+    slots: int ``[B, n]``, where they go, no two of a row to the same; those at or beyond S are not written.
   """
-  at = jnp.arange(buffer.shape[1])
+  rows = jnp.arange(len(slots))[:, None]
+  # What nobody attends to any more has the weight 0, and 0 times NaN would be NaN in the next episode.
+  key, value = (jnp.nan_to_num(x).astype(y.dtype) for x, y in zip((key, value), cache, strict=True))
+  how = {"mode": "drop", "unique_indices": True}
+  return Cached(cache.key.at[rows, :, :, slots].set(key, **how), cache.value.at[rows, :, slots].set(value, **how))
 
-  def where(condition, a, b):
-    return jnp.where(condition.reshape(*buffer.shape[:2], *(1,) * (buffer.ndim - 2)), a, b)
 
-  buffer = where(at < count[:, None], buffer, jnp.zeros((), buffer.dtype))
-  for i in range(new.shape[1]):
-    buffer = where(at == slots[:, i, None], new[:, i, None], buffer)
-  return buffer
+def cached(query: jax.Array, cache: Cached, mask: jax.Array) -> jax.Array:
+  """Attention of a few tokens ``[B, n, heads, size]`` over a cache, as of ``causal``; mask bool ``[B, 1, n, S]``."""
+  size = query.shape[-1]
+  logits = jnp.matmul(query.swapaxes(1, 2), cache.key, preferred_element_type=jnp.float32) * size**-0.5
+  weights = jax.nn.softmax(jnp.where(mask, logits, _UNSEEN), axis=-1).astype(cache.value.dtype)
+  return jnp.matmul(weights, cache.value).swapaxes(1, 2)
 
 
 def rotation(position: jax.Array, size: int, base: float = 10_000.0) -> tuple[jax.Array, jax.Array]:

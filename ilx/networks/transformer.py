@@ -26,13 +26,12 @@ class Cache(NamedTuple):
   """Keys and values of the tokens seen so far; rows fill independently of each other.
 
   Attributes:
-    key: ``[layers, B, length, heads, head_dim]`` in the compute dtype, rotated where positions are rotary.
-    value: ``[layers, B, length, heads, head_dim]``.
-    count: int32 ``[B]``, tokens held; slots from there on are zero once more tokens come. A count of 0 empties a row.
+    layers: of each layer, in the compute dtype, keys rotated where positions are rotary. One array of all layers would
+      be copied to be read and written.
+    count: int32 ``[B]``, tokens held; what slots from there on have does not count. A count of 0 empties a row.
   """
 
-  key: jax.Array
-  value: jax.Array
+  layers: tuple[attention_lib.Cached, ...]
   count: jax.Array
 
 
@@ -125,7 +124,7 @@ class Transformer(nn.Module):
       position, mask = jnp.arange(length)[None], None
     else:
       position, mask = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0), mask[:, None, None, :]
-    return self._apply(x, PerLayer(dropout=keys), Shared(mask=mask), position, length, read)[0]
+    return self._apply(x, PerLayer(dropout=keys), None, Shared(mask=mask), position, length, read)[0]
 
   def extend(self, x: jax.Array, cache: Cache, valid: jax.Array, read: slice = ALL) -> tuple[jax.Array, Cache]:
     """Appends a few tokens to what the cache holds: the outputs that ``__call__`` would give for them.
@@ -139,25 +138,34 @@ class Transformer(nn.Module):
     Returns:
       The outputs ``[B, n, D]``, of the tokens in ``read``, and the new cache. Never any dropout.
     """
-    length = cache.key.shape[2]
+    length = cache.layers[0].value.shape[2]
     last = cache.count[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
-    slots = jnp.where(valid, last, length)
+    slots = jnp.where(valid, last, length + jnp.arange(x.shape[1]))
     mask = (jnp.arange(length) <= last[..., None])[:, None]
-    own = PerLayer(key=cache.key, value=cache.value)
-    shared = Shared(mask=mask, slots=slots, count=cache.count)
-    y, (key, value) = self._apply(x, own, shared, jnp.maximum(last, 0), length, read)
-    return y, Cache(key, value, last[:, -1] + 1)
+    position = jnp.maximum(last, 0)
+    y, layers = self._apply(x, PerLayer(), cache.layers, Shared(mask=mask, slots=slots), position, length, read)
+    return y, Cache(layers, last[:, -1] + 1)
 
   @nn.nowrap
   def make_cache(self, batch_size: int, length: int) -> Cache:
     """An empty cache for ``length`` tokens a row."""
-    shape = (self.layers, batch_size, length, self.heads, self.width // self.heads)
-    return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype), jnp.zeros(batch_size, jnp.int32))
+    size = self.width // self.heads
+    shapes = attention_lib.Cached((batch_size, self.heads, size, length), (batch_size, self.heads, length, size))
+    layers = (attention_lib.Cached(*(jnp.zeros(shape, self.dtype) for shape in shapes)) for _ in range(self.layers))
+    return Cache(tuple(layers), jnp.zeros(batch_size, jnp.int32))
 
   @nn.compact
   def _apply(
-    self, x: jax.Array, own: PerLayer, shared: Shared, position: jax.Array, length: int, read: slice
-  ) -> tuple[jax.Array, tuple]:
+    self,
+    x: jax.Array,
+    own: PerLayer,
+    caches: tuple[attention_lib.Cached, ...] | None,
+    shared: Shared,
+    position: jax.Array,
+    length: int,
+    read: slice,
+  ) -> tuple[jax.Array, tuple[attention_lib.Cached, ...] | None]:
+    """``own``: leading axis ``[layers]``."""
     if x.shape[-1] != self.width:
       raise ValueError(f"tokens have size {x.shape[-1]}; the transformer's width is {self.width}")
     if self.positions == "learnt" and length > self.max_length:
@@ -176,11 +184,12 @@ class Transformer(nn.Module):
       plain, keys = layer.clone(attention="xla"), jax.random.split(key, self.layers)  # cuDNN's need not be batched
       return jax.vmap(lambda key: plain.init(key, x, PerLayer(), Shared())["params"])(keys)
 
-    # Outside of a loop the compiler would see that remat computes the same twice, and keep it after all.
-    unrolled = self.layers <= _UNROLLED and self.remat is None
+    # Outside of a loop the compiler would see that remat computes the same twice, and keep it after all. A loop would
+    # copy caches.
+    unrolled = caches is not None or (self.layers <= _UNROLLED and self.remat is None)
 
-    def step(read: slice) -> Callable[[jax.Array, Any], tuple[jax.Array, tuple]]:
-      def apply(x: jax.Array, given: Any) -> tuple[jax.Array, tuple]:
+    def step(read: slice) -> Callable[[jax.Array, Any], tuple[jax.Array, attention_lib.Cached | None]]:
+      def apply(x: jax.Array, given: Any) -> tuple[jax.Array, attention_lib.Cached | None]:
         params, own = given
         return layer.apply({"params": params}, x, own, shared, read)
 
@@ -190,12 +199,13 @@ class Transformer(nn.Module):
     if unrolled:
       written = []
       for i in range(self.layers):
-        wanted = read if i == self.layers - 1 else ALL
-        x, new = step(wanted)(x, jax.tree.map(lambda a, i=i: a[i], each))
+        params, mine = jax.tree.map(lambda a, i=i: a[i], each)
+        mine = mine._replace(cache=caches[i] if caches else None)
+        x, new = step(read if i == self.layers - 1 else ALL)(x, (params, mine))
         written.append(new)
-      written = jax.tree.map(lambda *a: jnp.stack(a), *written)
     else:
       # A last layer outside of the loop would have the parameters of all others copied.
       x, written = jax.lax.scan(step(ALL), x, each)
       x = x[:, read]
-    return nn.LayerNorm(epsilon=NORM_EPSILON, use_bias=self.bias, dtype=self.dtype, name="norm")(x), written
+    y = nn.LayerNorm(epsilon=NORM_EPSILON, use_bias=self.bias, dtype=self.dtype, name="norm")(x)
+    return y, tuple(written) if caches else None

@@ -27,26 +27,23 @@ class Shared(NamedTuple):
     mask: bool, the keys that may be attended to, or None for all: of a whole sequence ``[B, 1, 1, L]``, beside
       causality; of tokens that extend a cache of S ``[B, 1, n, S]``.
     slots: int32 ``[B, n]`` of the cache that the tokens are written to, beyond its end for none; None without a cache.
-    count: int32 ``[B]``, tokens that the cache holds; None without one.
   """
 
   rotation: tuple[jax.Array, jax.Array] | None = None
   mask: jax.Array | None = None
   slots: jax.Array | None = None
-  count: jax.Array | None = None
 
 
 class PerLayer(NamedTuple):
-  """What each layer has of its own beside parameters; leading axis ``[layers]`` outside the scan.
+  """What each layer has of its own beside parameters.
 
   Attributes:
     dropout: a key, or None for no dropout.
-    key, value: the cache ``[B, S, heads, head_dim]``, or None.
+    cache: of keys and values, or None.
   """
 
   dropout: jax.Array | None = None
-  key: jax.Array | None = None
-  value: jax.Array | None = None
+  cache: attention.Cached | None = None
 
 
 class Layer(nn.Module):
@@ -65,8 +62,8 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(
     self, x: jax.Array, own: PerLayer, shared: Shared, read: slice = ALL
-  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """``[B, L, D]`` to the same of the tokens in ``read``, and the keys and values to cache where there is a cache."""
+  ) -> tuple[jax.Array, attention.Cached | None]:
+    """``[B, L, D]`` to the same of the tokens in ``read``, and the new cache where there is one."""
     x = activations.batch(x)
     keys = (None,) * 3 if own.dropout is None else jax.random.split(own.dropout, 3)
     same = {"bias": self.bias, "dtype": self.dtype, "out_std": INIT_STD / math.sqrt(2 * self.layers)}
@@ -92,22 +89,20 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(
     self, x: jax.Array, own: PerLayer, shared: Shared, read: slice = ALL
-  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+  ) -> tuple[jax.Array, attention.Cached | None]:
     """``[B, L, width]`` to the same of the tokens in ``read``, and the cache with the keys and values of all."""
     width = x.shape[-1]
     qkv = Dense((self.heads, 3, width // self.heads), bias=self.bias, dtype=self.dtype, name="qkv")(x)
     query, key, value = (qkv[..., i, :] for i in range(3))
     if shared.rotation is not None:
       query, key = attention.rotate(query, *shared.rotation), attention.rotate(key, *shared.rotation)
-    if shared.slots is None:
-      written = ()
+    if own.cache is None:
+      written = None
       rate = 0.0 if own.dropout is None else self.dropout
       y = attention.causal(query, key, value, shared.mask, rate, own.dropout, implementation=self.implementation)
     else:
-      key = attention.write(own.key, key, shared.slots, shared.count)
-      value = attention.write(own.value, value, shared.slots, shared.count)
-      written = (key, value)
-      y = attention.cached(query, key, value, shared.mask)
+      written = attention.write(own.cache, key, value, shared.slots)
+      y = attention.cached(query, written, shared.mask)
     out = Dense((width,), inputs=2, bias=self.bias, dtype=self.dtype, std=self.out_std, name="out")
     return out(y[:, read]), written
 
