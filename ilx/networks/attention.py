@@ -67,7 +67,7 @@ def write(cache: Cached, key: jax.Array, value: jax.Array, slots: jax.Array) -> 
     key, value: ``[B, n, heads, size]``.
     slots: int ``[B, n]``, where they go, no two of a row to the same; those at or beyond S are not written.
   """
-  rows = jnp.arange(len(slots))[:, None]
+  rows = jnp.arange(slots.shape[0])[:, None]  # which an exported policy does not know
   # What nobody attends to any more has the weight 0, and 0 times NaN would be NaN in the next episode.
   key, value = (jnp.nan_to_num(x).astype(y.dtype) for x, y in zip((key, value), cache, strict=True))
   how = {"mode": "drop", "unique_indices": True}

@@ -338,7 +338,7 @@ def test_bfloat16_is_for_the_transformer_alone():
   after, metrics = jax.eval_shape(made.agent.update, made.state, made.windows)
   assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
   assert metrics["loss"].dtype == jnp.float32
-  assert made.agent.carry(2).context.cache.key.dtype == jnp.bfloat16
+  assert made.agent.carry(2).context.cache.layers[0].key.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
