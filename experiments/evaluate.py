@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -62,6 +63,8 @@ def main() -> None:
   try:
     output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
     found = _task(trained.load(workdir, FLAGS.step))
+    if FLAGS.sample and _is_a_point(found):
+      raise ValueError(f"--sample: the policy of {workdir} has no distribution; leave the flag out")
     targets = _targets(found)
     with Progress(console=console, disable=not console.is_terminal) as progress:
       bar = progress.add_task("playing", total=len(targets))
@@ -87,6 +90,21 @@ def main() -> None:
     print(json.dumps(logs.jsonable(content), indent=2))
   else:
     print("\n".join([*table(found, scores), *films]))
+
+
+def _is_a_point(found: trained.Trained) -> bool:
+  """Whether the policy chooses actions as points, by what it says of how likely they are."""
+  agent, observation = found.agent, found.task.data.spec.observation
+  if agent.log_prob is None:
+    return False
+
+  def likely(params: Any) -> Any:
+    zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), observation)
+    step = ilx.Step(zeros, jnp.zeros(1), jnp.ones(1, bool))
+    action, _ = agent.act(params, agent.carry(1), step, None)
+    return agent.log_prob(params, agent.carry(1), step, action)[0]
+
+  return not jax.tree.leaves(jax.eval_shape(likely, found.params[0]))
 
 
 def score(found: trained.Trained, target: float | None, progress: Callable[[float], None]) -> dict[str, Any]:

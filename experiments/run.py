@@ -70,9 +70,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
 def _run(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, task: Task, agent: ilx.Agent, mesh: jax.sharding.Mesh
 ) -> dict[str, Any] | None:
-  if hosts.is_first():
-    logs.write_json(workdir / "config.json", config.to_dict())
-
   learns = False
 
   def open_logs(step: int) -> tuple[logs.Log, ...]:
@@ -81,6 +78,8 @@ def _run(
     progress.resume(step)
     if not hosts.is_first():
       return ()
+    # Not before: what training refuses changes nothing.
+    logs.write_json(workdir / "config.json", config.to_dict())
     return logs.JsonlLog(workdir / "log.jsonl", step), logs.TensorBoardLog(workdir / "tensorboard", step)
 
   progress = TrainingProgress(config.steps)
@@ -113,15 +112,31 @@ def _run(
   params = hosts.readable(state.params)
   if not hosts.is_first():
     return None
-  result = summarise(config, task, scorer, params, workdir)
-  logs.write_json(workdir / "result.json", result)
-  if learns:
+  before = _result(workdir)
+  same = not learns and before.get("steps") == config.steps
+  result = summarise(config, task, scorer, params, workdir) | (_origin(before) if same else {})
+  if not same:
     (workdir / "episode.mp4").unlink(missing_ok=True)  # an earlier one is of fewer updates
+  logs.write_json(workdir / "result.json", result)
   if config.evaluation.video and task.env_id is not None:
     first_seed = scoring.each_seed(config, params)[0]
     scoring.record_video(config, task, agent, first_seed, workdir / "episode.mp4")
   write_report(workdir)
   return result
+
+
+def _result(workdir: pathlib.Path) -> dict[str, Any]:
+  """The result that is there; empty where there is none that can be read."""
+  try:
+    found = json.loads((workdir / "result.json").read_text())
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
+def _origin(before: Mapping[str, Any]) -> dict[str, Any]:
+  """What made a result, for a call that learns nothing more."""
+  return {name: before[name] for name in ("devices", "versions", "git_commit", "command") if name in before}
 
 
 def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -174,11 +189,11 @@ def summarise(
     "target_return": scoring.target_return(params) if scorer.played else None,
     "heldout": scoring.of_heldout(config.heldout, scorer.compared),
     **_each_seed(config, task, scorer, rows),
-    **task.data.facts,
+    **_facts(task),
     "loss": _last(rows, "train/loss"),
     "steps": config.steps,
-    "updates_per_second": float(np.median(speeds)),
-    "seconds": rows[-1]["seconds"],
+    "updates_per_second": float(np.median(speeds)) if speeds else None,
+    "seconds": rows[-1]["seconds"] if rows else None,
     "seed": config.seed,
     "seeds": config.seeds,
     "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
@@ -190,6 +205,18 @@ def summarise(
     "git_commit": git_commit(),
     "command": [sys.executable, "-m", "experiments.main", *sys.argv[1:]],
   }
+
+
+def _facts(task: Task) -> dict[str, Any]:
+  """Of the data; their returns say nothing of another environment than theirs."""
+  if task.as_recorded:
+    return task.data.facts
+
+  def without(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if name.startswith("data_return") else value for name, value in facts.items()}
+
+  datasets = task.data.facts["datasets"]
+  return without(task.data.facts) | {"datasets": [without(one) for one in datasets] if datasets else datasets}
 
 
 def _played_by(task: Task) -> tuple[str, ...]:
@@ -216,4 +243,4 @@ def _each_seed(
 
 
 def _last(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
-  return next(row[name] for row in reversed(rows) if name in row)
+  return next((row[name] for row in reversed(rows) if name in row), None)

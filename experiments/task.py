@@ -25,12 +25,14 @@ class Task(NamedTuple):
     env_id: EnvPool's task; None: nothing is played.
     env_kwargs: its options.
     metadata: what the datasets' own say alike.
+    as_recorded: False where the datasets name another environment, or other options of it.
   """
 
   data: loading.Data
   env_id: str | None
   env_kwargs: dict[str, Any]
   metadata: dict[str, Any]
+  as_recorded: bool = True
 
 
 def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = None) -> Task:
@@ -53,7 +55,9 @@ def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = 
   env_spec = environments.spec(env_id, **env_kwargs)
   if isinstance(env_spec.action, ilx.Discrete):
     options["num_actions"] = env_spec.action.num_actions
-  if metadata.get("env_id") and (env_id, env_kwargs) != (metadata["env_id"], metadata.get("env_kwargs") or {}):
+  recorded = metadata.get("env_id"), metadata.get("env_kwargs") or {}
+  as_recorded = not recorded[0] or (env_id, env_kwargs) == recorded
+  if not as_recorded:
     metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
   data = loading.load(config, parts, **options)
   try:
@@ -61,7 +65,8 @@ def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = 
   except ValueError as error:
     without = f"--config.env_id={NONE} trains without playing."
     raise ValueError(f"{error} {_hint(data.spec, env_spec)}{without}") from None
-  return Task(data._replace(spec=data.spec._replace(action=env_spec.action)), env_id, env_kwargs, metadata)
+  data = data._replace(spec=data.spec._replace(action=env_spec.action))
+  return Task(data, env_id, env_kwargs, metadata, as_recorded)
 
 
 def _no_environment(parts: Sequence[choosing.Part]) -> str:

@@ -13,7 +13,12 @@ import tempfile
 
 
 def main() -> None:
-  import atheris
+  if "--help" in sys.argv:
+    sys.exit(__doc__)
+  try:
+    import atheris
+  except ImportError:
+    sys.exit("error: this needs Atheris: pip install atheris")
 
   with atheris.instrument_imports(include=["ilx.data"]):
     from experiments.fuzz import targets

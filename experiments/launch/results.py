@@ -9,10 +9,9 @@ import numpy as np
 
 import ilx
 from experiments import run, scoring
+from experiments.report.compare import fields, groups, progress
 from ilx.training import logs
 
-# Fields of a config that say how a run is watched, not what it does.
-_ASIDE = ("evaluation.video", "evaluation.beside")
 _SEED = "seed"
 
 
@@ -91,9 +90,13 @@ def _differing(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
   configs = {path.parent.name: run.flat(_json(path)) for path in sorted(folder.glob("*/config.json"))}
   if not configs:
     raise ValueError(f"{folder} holds no runs; --workdir must name the folder of a sweep")
-  names = dict.fromkeys(name for config in configs.values() for name in config if name not in _ASIDE)
-  differ = [name for name in names if len({json.dumps(config.get(name)) for config in configs.values()}) > 1]
-  return {name: {field: config.get(field) for field in differ} for name, config in configs.items()}
+  # A run that is older than a field did as the field's default does.
+  configs = {name: fields.defaults(config.get("agent.name")) | config for name, config in configs.items()}
+  differ = [name for name in fields.differing([*configs.values()]) if name == _SEED or name not in groups.ASIDE]
+  found = {name: {field: config.get(field) for field in differ} for name, config in configs.items()}
+  # Those that ended before they had a config have a log alone.
+  others = sorted(path.stem for path in folder.glob("*.log") if path.stem not in found)
+  return found | {name: {} for name in others}
 
 
 def _come_to(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
@@ -104,7 +107,12 @@ def _come_to(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     if result.get("steps") == config.get("steps"):
       return "finished", result
   rows = logs.read_jsonl(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
-  return (f"{rows[-1]['step']:,} of {config['steps']:,} updates" if rows and config else "not started"), {}
+  if not rows or not config:
+    ended = (folder.parent / f"{folder.name}.log").exists() and not (folder / "config.json").exists()
+    return ("failed, or not begun" if ended else "not started"), {}
+  if (step := progress.diverged(folder, rows[-1]["step"])) is not None:
+    return f"diverged at update {step:,} of {config['steps']:,}", {}
+  return f"{rows[-1]['step']:,} of {config['steps']:,} updates", {}
 
 
 def _json(path: pathlib.Path) -> Any:

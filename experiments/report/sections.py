@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from experiments.report import axes, charts, facts, heldout, parts, text
+from experiments.report.compare import progress
 from experiments.report.run import Run, number
 
 NAMES = {"policy": "Policy", "expert": "Expert", "data": "Data", "random": "Random"}
@@ -25,7 +26,11 @@ def header(run: Run) -> str:
   out = [f"<h1>{escape(facts.heading(result, run.config))}</h1>"]
   out.append(f'<p class="sub">{escape(" · ".join(filter(None, parts)))}</p>')
   if not result:
-    out.append('<p class="note">This run has no result yet: it is still going, or it was stopped before its end.</p>')
+    step = progress.diverged(run.folder, progress.last_step(run))
+    state = "it is still going, or it was stopped before its end"
+    if step is not None:
+      state = f"training diverged at update {step:,}; diverged.json in its folder says more"
+    out.append(f'<p class="note">This run has no result yet: {state}.</p>')
     return "".join(out)
   out.append(f'<p class="lede">{escape(facts.verdict(result))}</p>')
   planned = number(run.config.get("steps"))
@@ -128,7 +133,7 @@ def _tiles(result: dict[str, Any]) -> str:
   tiles.append(("", "Time", text.duration(seconds) if seconds is not None else "n/a", pace))
   cells = "".join(
     f'<div class="{kind}"><dt>{title}</dt><dd class="big">{value}</dd><dd class="soft">{detail}</dd></div>'
-    for kind, title, value, detail in tiles
+    for kind, title, value, detail in (map(escape, tile) for tile in tiles)
   )
   return f'<dl class="tiles">{cells}</dl>'
 

@@ -23,22 +23,26 @@ def path(folder: pathlib.Path, agent: str, dataset: str) -> pathlib.Path:
 
 
 def read(folder: pathlib.Path, agent: str, dataset: str) -> list[dict[str, Any]]:
-  """Its entries by rising seed; an empty list where there are none."""
+  """Its entries by rising seed and number of updates; an empty list where there are none."""
   file = path(folder, agent, dataset)
   return json.loads(file.read_text()) if file.exists() else []
 
 
 def add(folder: pathlib.Path, agent: str, dataset: str, entries: Sequence[Mapping[str, Any]]) -> None:
-  """Adds entries; those of the same seeds are replaced. Others who add at the same time wait."""
+  """Adds entries, in place of those of the same seed and config. Others who add at the same time wait."""
   file = path(folder, agent, dataset)
   file.parent.mkdir(parents=True, exist_ok=True)
   lock = os.open(file.parent, os.O_RDONLY)
   try:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    by_seed = {entry["seed"]: entry for entry in [*read(folder, agent, dataset), *entries]}
-    logs.write_json(file, [by_seed[seed] for seed in sorted(by_seed)])
+    kept = [old for old in read(folder, agent, dataset) if not any(_same(old, new) for new in entries)]
+    logs.write_json(file, sorted([*kept, *entries], key=lambda entry: (entry["seed"], entry["steps"])))
   finally:
     os.close(lock)
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+  return old["seed"] == new["seed"] and agree(old["config"], new["config"])
 
 
 def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -16,10 +16,12 @@ import numpy as np
 from absl import flags
 
 import ilx
-from experiments import cli, markdown
+from experiments import cli, markdown, run
+from experiments.configs import bc as configs
 from experiments.demos import datasets
 from experiments.report import text
 from experiments.results import bc
+from ilx.training import logs
 
 FLAGS = flags.FLAGS
 
@@ -62,18 +64,27 @@ def main() -> None:
       rows[name] = [finish(name, seed, workdir / f"{name}-seed{seed}") for seed in range(FLAGS.seeds)]
   except subprocess.CalledProcessError as error:
     sys.exit(f"error: exit status {error.returncode} from {bc.shell(error.cmd[1:])}")
+  except (OSError, ValueError) as error:
+    sys.exit(f"error: {error}")
   command = bc.shell(["-m", "experiments.results.builtin", *sys.argv[1:]])
   pathlib.Path(FLAGS.output).write_text(page(rows, command))
   print(f"written to {FLAGS.output}")
 
 
 def finish(name: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
-  """Runs one experiment unless it is finished; what its result.json, config.json and where.json hold."""
+  """Runs one experiment unless it is finished; what its result.json, config.json and where.json hold.
+
+  Raises:
+    ValueError: where the folder holds a run of another config.
+  """
+  fields = {"dataset": name, "split": SPLIT, "seed": seed, "evaluation.video": False}
+  config = configs.get_config()
+  config.update_from_flattened_dict(fields)
+  run.check_config(config, folder)
   if not (folder / "where.json").exists():
-    fields = [f"--config.dataset={name}", f"--config.split={SPLIT}", f"--config.seed={seed}"]
-    fields.append("--config.evaluation.video=False")
-    bc.execute(["-m", "experiments.main", "--config=experiments/configs/bc.py", *fields, f"--workdir={folder}"], {})
-    (folder / "where.json").write_text(json.dumps(bc.where()))
+    flags = [f"--config.{field}={value}" for field, value in fields.items()]
+    bc.execute(["-m", "experiments.main", "--config=experiments/configs/bc.py", *flags, f"--workdir={folder}"], {})
+    logs.write_json(folder / "where.json", bc.where())
   read = lambda file: json.loads((folder / file).read_text())  # noqa: E731
   return {**read("result.json"), "config": read("config.json"), "where": read("where.json")}
 

@@ -1,5 +1,6 @@
 """The page of results, from the archive alone."""
 
+import collections
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -156,24 +157,26 @@ def _cost(cell: Cell) -> str:
 
 
 def _aggregates(cells: Sequence[Cell], agents: Sequence[str]) -> str:
-  """For every group of tasks: mean and IQM over the tasks that all its agents have, with all seeds.
+  """For every group of tasks: mean and IQM over the tasks that all its agents have, with as many seeds as most.
 
-  An agent that has fewer than two tasks yet is left out, as it would leave the others with as few.
+  An agent that has less than half as many tasks as another is left out, as it would leave the others with as few.
   """
   parts = []
   for group in dict.fromkeys(cell.task.group for cell in cells):
     mine = [cell for cell in cells if cell.task.group == group]
-    seeds = max(len(cell.entries) for cell in mine)
-    mine = [cell for cell in mine if len(cell.entries) == seeds]
+    counts = collections.Counter(len(cell.entries) for cell in mine)
+    seeds = max(counts, key=lambda count: (counts[count], count))
+    mine = [cell for cell in mine if len(cell.entries) >= seeds]
     tasks = {agent: {cell.task.dataset for cell in mine if cell.agent == agent} for agent in agents}
-    several = [agent for agent in agents if len(tasks[agent]) > 1]
+    least = max(2, max(map(len, tasks.values())) / 2)
+    several = [agent for agent in agents if len(tasks[agent]) >= least]
     common = set.intersection(*(tasks[agent] for agent in several)) if several else set()
     if len(common) < 2 or seeds < 2:  # intervals are over seeds
       continue
     rows, scores = [], {}
     for agent in several:
       chosen = [cell for cell in mine if cell.agent == agent and cell.task.dataset in common]
-      found = scores[agent] = [cell.normalized(cell.returns.mean(axis=1)) for cell in chosen]
+      found = scores[agent] = [cell.normalized(cell.returns[:seeds].mean(axis=1)) for cell in chosen]
       gap = aggregates.optimality_gap(found)
       rows.append([agent, _with(aggregates.interquartile_mean(found)), _with(aggregates.mean(found)), _with(gap)])
     for row, agent in zip(rows, several, strict=True):

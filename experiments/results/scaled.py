@@ -54,4 +54,6 @@ def model_flops() -> float:
 
 
 if __name__ == "__main__":
+  if len(sys.argv) != 4 or not all(word.isdigit() for word in sys.argv[1:]):
+    sys.exit(__doc__)
   print(json.dumps(measure(*map(int, sys.argv[1:]))))

@@ -98,8 +98,11 @@ def _registered(env_id: str, env_kwargs: Mapping[str, Any]) -> Any:
     found = _gymnasium().spec(name)
   except _gymnasium().error.Error as error:
     raise ValueError(f"Unknown environment id {env_id!r}: {error}") from error
-  if _limit(found, env_kwargs) is None:
+  limit = _limit(found, env_kwargs)
+  if limit is None:
     raise ValueError(f"{env_id} has no time limit; set one: env_kwargs={{'max_episode_steps': 1000}}")
+  if limit < 1:  # to gymnasium -1 is none
+    raise ValueError(f"{env_id}: max_episode_steps={limit} must be at least 1")
   return found
 
 

@@ -154,6 +154,8 @@ def test_a_wrong_choice_is_named():
   [
     ("gymnasium:CartPol-v1", {}, "Unknown environment id 'gymnasium:CartPol-v1': .*CartPole"),
     ("gymnasium:os:CartPole-v1", {}, "names a module"),
+    ("gymnasium:CartPole-v1", {"max_episode_steps": -1}, "max_episode_steps=-1 must be at least 1"),
+    ("gymnasium:CartPole-v1", {"max_episode_steps": 0}, "max_episode_steps=0 must be at least 1"),
     ("gymnasium:Endless-v0", {}, "has no time limit; set one: env_kwargs={'max_episode_steps': 1000}"),
     ("gymnasium:Arcade-v0", {"colour": 1}, "could not be made with {'colour': 1}.*colour"),
     ("gymnasium:Arcade-v0", {"unbounded": True}, r"actions are Box\(-inf, inf.*ilx plays bounded"),

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 from importlib import metadata
 
 import av
@@ -14,7 +15,7 @@ import pytest
 
 from experiments import evaluate, run, task, trained
 from experiments.configs import bc, dt
-from ilx import training
+from ilx import agents, testing, training
 from ilx.training import logs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -141,6 +142,16 @@ def test_what_cannot_be_is_one_line(cloned, flags, problem):
   assert ended.returncode == 1 and problem in ended.stderr and "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(("head", "is_point"), [("deterministic", True), ("gaussian", False)])
+def test_points_are_not_sampled(head, is_point):
+  spec = testing.continuous_spec()
+  agent = agents.bc(spec, hidden=(4,), head=head)
+  batch = agent.view.take(testing.fake_episodes(spec), np.arange(2))
+  params = jax.eval_shape(agent.init, jax.random.key(0), batch).params
+  of_spec = types.SimpleNamespace(data=types.SimpleNamespace(spec=spec))
+  assert evaluate._is_a_point(trained.Trained(None, of_spec, agent, [params], 0)) == is_point
+
+
 def test_several_target_returns(dataset, tmp_path):
   sizes = {"agent.width": 8, "agent.layers": 1, "agent.length": 4, "agent.return_scale": 1.0, "agent.warmup": 0}
   _run(dt, dataset, tmp_path / "dt", **sizes)
@@ -176,11 +187,19 @@ def test_references_are_of_the_environment_as_recorded(dataset):
   """Scores between another task's mean nothing."""
   config = bc.get_config()
   config.update(dataset=str(dataset), split="train")
-  assert task.load(config).metadata["expert_return"] == 500.0
+  recorded = task.load(config)
+  assert recorded.metadata["expert_return"] == 500.0 and recorded.as_recorded
   config.env_kwargs = '{"max_episode_steps": 7}'
   other = task.load(config)
   assert other.env_kwargs == {"max_episode_steps": 7}
-  assert not {"expert_return", "random_return"} & set(other.metadata)
+  assert not {"expert_return", "random_return"} & set(other.metadata) and not other.as_recorded
+
+
+def test_the_datas_return_is_no_reference_elsewhere(dataset, tmp_path):
+  limit = '{"max_episode_steps": 7}'
+  _run(bc, dataset, tmp_path / "short", env_kwargs=limit)
+  result = json.loads((tmp_path / "short" / "result.json").read_text())
+  assert result["return_mean"] <= 7 and result["data_episodes"] and result["data_return"] is None
 
 
 def test_a_folder_without_a_run(tmp_path):

@@ -322,6 +322,35 @@ def test_tiers_with_the_same_batches_end_alike(robot, finished):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), params[tier], params["device"])
 
 
+def test_the_same_command_again_changes_nothing_but_what_it_looks_at(robot, tmp_path, monkeypatch):
+  config = _config(robot, heldout="val", **{"agent.schedule": "constant"})
+  run.run(config, tmp_path)
+  written = (tmp_path / "config.json").read_text()
+  for change in ({"steps": 30}, {"strategy": "none"}):  # what training refuses
+    with pytest.raises(ValueError, match=r"beyond steps=30|strategy='none'"):
+      run.run(_config(robot, heldout="val", **{"agent.schedule": "constant"}, **change), tmp_path)
+  assert (tmp_path / "config.json").read_text() == written
+
+  before = json.loads((tmp_path / "result.json").read_text())
+  (tmp_path / "episode.mp4").write_text("drawn before")
+  (tmp_path / "log.jsonl").unlink()
+  monkeypatch.setattr(run, "git_commit", lambda: "another")
+  run.run(config, tmp_path)
+  again = json.loads((tmp_path / "result.json").read_text())
+  assert {name: again[name] for name in ("git_commit", "heldout", "steps")} == {
+    name: before[name] for name in ("git_commit", "heldout", "steps")
+  }
+  assert before["loss"] is not None and again["loss"] is None  # it is not known any more
+  assert (tmp_path / "episode.mp4").exists()
+
+  # Killed in its last evaluation after more updates: the result is still that of fewer.
+  more = _config(robot, heldout="val", steps=80, **{"agent.schedule": "constant"})
+  run.run(more, tmp_path)
+  logs.write_json(tmp_path / "result.json", before)
+  (tmp_path / "episode.mp4").write_text("of 60 updates")
+  assert run.run(more, tmp_path)["steps"] == 80 and not (tmp_path / "episode.mp4").exists()
+
+
 class Killed(Exception):
   pass
 

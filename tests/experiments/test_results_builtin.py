@@ -1,4 +1,10 @@
+import json
+
+import pytest
+
+from experiments.configs import bc
 from experiments.results import builtin
+from ilx.training import logs
 
 
 def _result(seed, returns):
@@ -36,7 +42,13 @@ def test_page_has_the_mean_over_seeds_and_every_seed():
 
 def test_finished_runs_are_read_and_not_run_again(tmp_path, monkeypatch):
   monkeypatch.setattr(builtin.bc, "execute", lambda *_: (_ for _ in ()).throw(AssertionError("ran again")))
-  for name, content in (("result.json", '{"steps": 1}'), ("config.json", '{"a": 2}'), ("where.json", '{"cores": 3}')):
-    (tmp_path / name).write_text(content)
+  config = bc.get_config()
+  config.update(dataset="hopper-expert", split="train[:25]")
+  config.evaluation.video = False
+  for name, content in (("result", {"steps": 1}), ("config", config.to_dict()), ("where", {"cores": 3})):
+    logs.write_json(tmp_path / f"{name}.json", content)
   found = builtin.finish("hopper-expert", 0, tmp_path)
-  assert found == {"steps": 1, "config": {"a": 2}, "where": {"cores": 3}}
+  assert found["steps"] == 1 and found["where"] == {"cores": 3}
+  assert found["config"] == json.loads((tmp_path / "config.json").read_text())
+  with pytest.raises(ValueError, match=r"another config \(config.dataset: 'hopper-expert' there"):
+    builtin.finish("walker2d-expert", 0, tmp_path)

@@ -85,7 +85,7 @@ def test_what_is_finished_is_kept_and_not_missing(tmp_path, trainings):
 
 def test_runs_that_end_together_are_all_kept(tmp_path):
   def add(seed):
-    archive.add(tmp_path, "bc", "hopper-medium", [{"seed": seed}])
+    archive.add(tmp_path, "bc", "hopper-medium", [{"seed": seed, "steps": 1, "config": {}}])
 
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     list(pool.map(add, range(64)))
@@ -123,10 +123,11 @@ def test_a_cell_is_of_one_config(tmp_path, trainings):
   def seeds():
     return [(entry["seed"], entry["steps"]) for entry in archive.alike(archive.read(folder, "bc", "hopper-medium"))]
 
-  assert seeds() == [(1, 40), (2, 40)]
-  assert "(2 seeds)" in page.page(folder, "x")
-  runs.finish([run(seeds=(1,), steps=80)], tmp_path / "runs", folder, jobs=1)
-  assert seeds() == [(0, 80), (1, 80)]
+  # A trial takes nothing from what was there.
+  assert seeds() == [(0, 40), (1, 40), (2, 40)] and len(archive.read(folder, "bc", "hopper-medium")) == 4
+  assert "(3 seeds)" in page.page(folder, "x")
+  runs.finish([run(seeds=(1, 2), steps=80)], tmp_path / "runs", folder, jobs=1)
+  assert seeds() == [(0, 80), (1, 80), (2, 80)]
   older = {"seed": 0, "steps": 1, "config": {"a": 1}}
   newer = {"seed": 1, "steps": 1, "config": {"a": 1, "b": 2}}
   assert archive.alike([older, newer]) == [older, newer] and archive.alike([]) == []
@@ -168,6 +169,17 @@ def test_means_over_tasks_are_of_what_the_agents_share(tmp_path, trainings):
   text = page.page(folder, "python -m this").partition("## Normalised scores")[0]
   assert "Over the 2 tasks that all these agents have with 2 seeds (halfcheetah-medium, hopper-medium)" in text
   assert "| bc |" in text and "| iql |" in text and "rebrac" not in text
+  runs.finish([runs.Run("bc", tasks[0], (2,), 40)], tmp_path / "runs", folder, jobs=1)  # a seed more of one
+  assert page.page(folder, "python -m this").partition("## Normalised scores")[0] == text
+
+
+def test_an_agent_with_few_tasks_takes_none_from_the_others(tmp_path, trainings):
+  names = [f"{env}-{quality}" for quality in ("medium", "expert") for env in suite.ENVIRONMENTS]
+  every = [runs.Run("bc", suite.TASKS[name], (seed,), 40) for name in names for seed in (0, 1)]
+  few = [runs.Run("dt", suite.TASKS[name], (seed,), 40) for name in names[:2] for seed in (0, 1)]
+  assert runs.finish(every + few, tmp_path / "runs", tmp_path / "archive", jobs=1) == []
+  text = page.page(tmp_path / "archive", "x").partition("## Normalised scores")[0]
+  assert "Over the 6 tasks" in text and "| dt |" not in text
 
 
 def test_agents_that_cannot_act_there_are_left_out():

@@ -1,5 +1,6 @@
 """How far runs are, and the results of those that are finished."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,11 +36,15 @@ def state(run: Run) -> str:
     return "finished"
   step, planned = last_step(run), number(run.config.get("steps"))
   whole = f" of {planned:,.0f}" if planned is not None else ""
-  diverged = number(read_object(run.folder / "diverged.json").get("step"))
-  # A run that went on behind that update has got over it.
-  if diverged is not None and diverged >= step:
-    return f"diverged at update {diverged:,.0f}{whole}"
+  if (found := diverged(run.folder, step)) is not None:
+    return f"diverged at update {found:,}{whole}"
   return f"at update {step:,}{whole}" if run.series else "not begun"
+
+
+def diverged(folder: pathlib.Path, step: int) -> int | None:
+  """The update at which a run diverged whose last logged one is ``step``; one that went on behind has got over it."""
+  found = number(read_object(folder / "diverged.json").get("step"))
+  return int(found) if found is not None and found >= step else None
 
 
 def parts(run: Run) -> list[Mapping[str, Any]]:

@@ -94,6 +94,26 @@ def test_a_result_of_fewer_updates_than_asked_for_is_not_finished(tmp_path):
   assert (row.state, row.result) == ("not started", {})
 
 
+def test_runs_that_differ_in_how_they_were_kept_go_together(tmp_path):
+  """Or in a field that is younger than one of them."""
+  for seed, keeps in enumerate(({}, {"keep_every": 0}, {"keep_every": 50, "keep": 9, "data_timeout": 1.0})):
+    made_up(tmp_path, str(seed), {"seed": seed, "agent": {"name": "bc"}, **keeps}, [10.0 * seed, 10.0 * seed])
+  (both,) = results.over_seeds(results.read(tmp_path))
+  assert both.result["runs"] == 3 and both.result["return_mean"] == 10.0 and both.fields == {}
+
+
+def test_failures_are_rows(tmp_path):
+  path = made_up(tmp_path, "a", {})
+  (path / "log.jsonl").write_text('{"step": 4}\n')
+  logs.write_json(path / "diverged.json", {"step": 5})
+  (tmp_path / "a.log").write_text("FloatingPointError")
+  (tmp_path / "b.log").write_text("error: no dataset")
+  assert [(row.name, row.state) for row in results.read(tmp_path)] == [
+    ("a", "diverged at update 5 of 10"),
+    ("b", "failed, or not begun"),
+  ]
+
+
 def test_runs_without_play_show_their_loss_and_likeness():
   rows = [
     Row("a", {"seed": 0}, "finished", {"return_mean": None, "loss": 0.25, "seconds": 6.0}),
