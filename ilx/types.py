@@ -96,6 +96,10 @@ class Chunk(NamedTuple):
   mask: Array
 
 
+# Between the bounds of actions; quotients of float32 are exact enough up to there.
+_WIDEST = 1e30
+
+
 @dataclasses.dataclass(frozen=True)
 class Continuous:
   """Bounded real-valued actions.
@@ -119,6 +123,11 @@ class Continuous:
       raise ValueError(f"Continuous: low {low.shape} and high {high.shape} must both be [A]")
     if not np.all(np.isfinite(low) & np.isfinite(high) & (low < high)):
       raise ValueError(f"Continuous: bounds must be finite with low < high, got {low} and {high}")
+    if np.any(high.astype(np.float64) - low > _WIDEST):
+      raise ValueError(
+        f"Continuous: bounds {low} and {high} are so far apart that float32 cannot scale by them, as some that stand "
+        "for none; take the smallest and largest action of the data"
+      )
     object.__setattr__(self, "low", low)
     object.__setattr__(self, "high", high)
     if self.quantiles is not None:
@@ -139,9 +148,14 @@ class Continuous:
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
-  """One choice out of ``num_actions``, an integer in ``[0, num_actions)``."""
+  """One choice out of ``num_actions``, at least 1: an integer in ``[0, num_actions)``."""
 
   num_actions: int
+
+  def __post_init__(self):
+    if int(self.num_actions) != self.num_actions or self.num_actions < 1:
+      raise ValueError(f"Discrete: num_actions is {self.num_actions!r}; expected an integer of at least 1")
+    object.__setattr__(self, "num_actions", int(self.num_actions))
 
 
 @dataclasses.dataclass(frozen=True)

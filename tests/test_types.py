@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ilx.types import Continuous
+from ilx.types import Continuous, Discrete
 
 RISING = np.array([[-1.0, -1.0], [0.0, 1.0]])
 
@@ -14,6 +14,7 @@ RISING = np.array([[-1.0, -1.0], [0.0, 1.0]])
     ([[-1.0]], [[1.0]], None, r"must both be \[A\]"),
     ([-np.inf], [1.0], None, "bounds must be finite"),
     ([-1e300], [1e300], None, "bounds must be finite"),  # not so in float32
+    ([-3.4e38], [3.4e38], None, "so far apart"),  # as some spaces say that there are none
     ([0.0, 1.0], [1.0, 1.0], None, "low < high"),
     ([-1.0, -1.0], [1.0, 1.0], RISING[:1], r"expected \[Q, A\], Q >= 2"),
     ([-1.0, -1.0], [1.0, 1.0], RISING[::-1], "must rise"),
@@ -23,6 +24,12 @@ RISING = np.array([[-1.0, -1.0], [0.0, 1.0]])
 def test_bounds_that_make_no_sense_are_refused(low, high, quantiles, message):
   with pytest.raises(ValueError, match=message):
     Continuous(np.array(low), np.array(high), quantiles)
+
+
+@pytest.mark.parametrize("num_actions", [0, -1, 2.5])
+def test_choices_of_none_are_refused(num_actions):
+  with pytest.raises(ValueError, match=f"num_actions is {num_actions}"):
+    Discrete(num_actions)
 
 
 def test_bounds_are_float32():

@@ -48,8 +48,8 @@ def bc(
     An agent that learns from `Transitions`; only their observations and actions are used.
 
   Raises:
-    ValueError: for a head or an option that is unknown or does not fit the spec's actions, and for observations that
-      are no numbers.
+    ValueError: for a head or an option that is unknown or does not fit the spec's actions or stands beside a network,
+      and for observations that are no numbers.
 
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
@@ -67,6 +67,8 @@ def bc(
     >>> action.tolist()
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
+  if network is not None and (head is not None or head_options or encoder != "auto"):
+    raise ValueError("bc: network stands instead of head, head_options and encoder; leave these out")
   if network is None:
     network = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
   policies.check_observation(spec)

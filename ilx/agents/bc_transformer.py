@@ -11,7 +11,7 @@ from ilx.agents import policies
 from ilx.agents.policies import Params, State
 from ilx.data.windows import Windows
 from ilx.networks import actions as actions_lib
-from ilx.networks import compound, context, encoders, scaling
+from ilx.networks import compound, context, scaling
 from ilx.networks import heads as heads_lib
 from ilx.networks.distributions import Distribution
 from ilx.networks.history import HistoryPolicy
@@ -84,7 +84,6 @@ def bc_transformer(
     ValueError: for hyper-parameters out of range, a head that is unknown or does not fit the spec's actions, and
       observations that are no numbers.
   """
-  policies.check_observation(spec)
   tokens_per_step = 2 if actions else 1
   transformer = Transformer(
     layers=layers,
@@ -98,7 +97,7 @@ def bc_transformer(
     remat=remat,
   )
   head_module = heads_lib.make(spec.action, head, **(head_options or {}))
-  network = HistoryPolicy(transformer, head_module, encoders.make(spec.observation, encoder), actions, dropout)
+  network = HistoryPolicy(transformer, head_module, policies.make_encoder(spec, encoder), actions, dropout)
   optimizer = _default_optimizer() if optimizer is None else optimizer
 
   def inputs(params: Params, batch: Window) -> tuple[Tree, jax.Array, Tree]:
@@ -108,6 +107,7 @@ def bc_transformer(
     return observation, actions_lib.features(spec.action, action), action
 
   def init(key: jax.Array, batch: Window) -> State:
+    policies.check_batch(spec, batch.observation, axes=2)
     key, network_key = jax.random.split(key)
     params = Params(None, scaling.observation_scale(spec), scaling.action_scale(spec.action))
     one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), batch)

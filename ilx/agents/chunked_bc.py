@@ -4,6 +4,7 @@
 and its variational encoder: any observation, any head.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from ilx.networks.chunks import Plan, Votes
 from ilx.networks.distributions import Distribution
 from ilx.parallel import replicas
 from ilx.types import Agent, Chunk, Spec, Step, Tree
+
+# Of the logarithm of a prediction's weight, so that sums and quotients of weights are float32.
+_MOST = 80
 
 
 def chunked_bc(
@@ -66,6 +70,11 @@ def chunked_bc(
   if length < 1 or not 0 <= execute <= length:
     raise ValueError(
       f"chunked_bc: length is {length} and execute {execute}; expected 1 <= length, 0 <= execute <= length"
+    )
+  if not (math.isfinite(ensemble) and abs(ensemble) * (length - 1) <= _MOST):
+    raise ValueError(
+      f"chunked_bc: ensemble={ensemble} with length={length}: weights would reach exp({_MOST}) or its inverse; choose "
+      "one nearer to 0, or execute=1, which plays the newest alone"
     )
   policy = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
   network = chunks.ChunkPolicy(policy.torso, policy.head, policy.encoder, length)

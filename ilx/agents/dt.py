@@ -12,7 +12,7 @@ import optax
 from ilx.agents import policies
 from ilx.agents.policies import State
 from ilx.data.windows import Windows
-from ilx.networks import actions, compound, context, encoders, scaling
+from ilx.networks import actions, compound, context, scaling
 from ilx.networks import heads as heads_lib
 from ilx.networks.decision_transformer import DecisionTransformer
 from ilx.networks.distributions import Deterministic, Distribution
@@ -137,9 +137,8 @@ def dt(
     >>> action.shape
     (3,)
   """
-  policies.check_observation(spec)
   _check(target_return=(target_return, math.isfinite(target_return), "a number"))
-  _check(return_scale=(return_scale, return_scale > 0, "above 0"))
+  _check(return_scale=(return_scale, 0 < return_scale < math.inf, "above 0, and finite"))
   for name, value in {"length": length, "layers": layers, "max_episode_steps": max_episode_steps}.items():
     _check(**{name: (value, value >= 1, "at least 1")})
   for name, value in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
@@ -157,7 +156,7 @@ def dt(
     remat=remat,
   )
   head_module = heads_lib.make(spec.action, head, **(head_options or {}))
-  encoder_module = encoders.make(spec.observation, encoder)
+  encoder_module = policies.make_encoder(spec, encoder)
   network = DecisionTransformer(transformer, head_module, encoder_module, max_episode_steps, dropout)
   optimizer = _default_optimizer() if optimizer is None else optimizer
 
@@ -169,6 +168,7 @@ def dt(
     return (observation, features, window.returns_to_go / return_scale, window.time_step, window.mask), action
 
   def init(key: jax.Array, batch: Window) -> State:
+    policies.check_batch(spec, batch.observation, axes=2)
     key, network_key = jax.random.split(key)
     scales = scaling.observation_scale(spec), scaling.action_scale(spec.action)
     params = Params(None, *scales, jnp.full((), target_return, jnp.float32))

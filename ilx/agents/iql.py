@@ -1,5 +1,6 @@
 """Implicit Q-learning (Kostrikov, Nair and Levine 2021, "Offline Reinforcement Learning with Implicit Q-Learning")."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from ilx.data.views import Transitions
 from ilx.networks import actions, critics, encoders, mlp, scaling
 from ilx.parallel import replicas
 from ilx.types import Agent, Continuous, Discrete, Spec, Transition
+
+_HEADS = (None, "gaussian", "tanh_gaussian", "deterministic", "categorical")
 
 
 class State(NamedTuple):
@@ -115,11 +118,15 @@ def iql(
   _check(expectile=(expectile, 0 < expectile < 1, "between 0 and 1"))
   _check(temperature=(temperature, temperature >= 0, "at least 0"), max_weight=(max_weight, max_weight > 0, "above 0"))
   _check(tau=(tau, 0 < tau <= 1, "above 0 and at most 1"), dropout=(dropout, 0 <= dropout < 1, "from 0 to below 1"))
+  for name, value in {"reward_scale": reward_scale, "reward_shift": reward_shift}.items():
+    _check(**{name: (value, math.isfinite(value), "finite")})
   if n_step > 1 and reward_shift:
     raise ValueError(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "
       "choose n_step=1 or shift the data's rewards"
     )
+  if head not in _HEADS:
+    raise ValueError(f"iql: head={head!r}; choose one of {', '.join(filter(None, _HEADS))}")
   if head is None and any(isinstance(part, Continuous) for part in jax.tree.leaves(spec.action)):
     head = "gaussian"
   policy = policies.make(spec, head=head, hidden=hidden, encoder=encoder)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,32 +73,62 @@ def make(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
   """
-  numbers = check_observation(spec)
-  if encoder == "flat" and numbers > _MANY:
-    warnings.warn(
-      f"an observation has {numbers:,} numbers, which the MLP sees as one flat row: it will learn slowly and "
-      "generalise badly; choose fewer or smaller pictures, or an encoder",
-      stacklevel=4,
-    )
+  if isinstance(hidden, str) or not all(isinstance(width, int | np.integer) and width > 0 for width in hidden):
+    raise ValueError(f"hidden={hidden!r} must be widths of layers, such as (256, 256)")
+  encoder_module = make_encoder(spec, encoder)
   head_module = heads.make(spec.action, head, **(head_options or {}))
-  return heads.Policy(mlp.MLP(tuple(hidden)), head_module, encoders.make(spec.observation, encoder))
+  return heads.Policy(mlp.MLP(tuple(hidden)), head_module, encoder_module)
 
 
-def check_observation(spec: Spec) -> int:
-  """How many numbers an observation has; raises ValueError where it has none, or leaves that are no numbers."""
+def make_encoder(spec: Spec, encoder: str) -> nn.Module:
+  """The encoder of a spec's observations, see ``encoders.make``; raises and warns as ``make``."""
+  check_observation(spec)
+  made = encoders.make(spec.observation, encoder)
+  numbers = sum(math.prod(leaf.shape) for leaf in made.leaves if leaf.encoder is None)
+  if numbers > _MANY:
+    warnings.warn(
+      f"an observation has {numbers:,} numbers, which the network sees as one flat row: it will learn slowly and "
+      "generalise badly; choose fewer or smaller pictures, or an encoder (pictures are uint8)",
+      stacklevel=5,
+    )
+  return made
+
+
+def check_observation(spec: Spec) -> None:
+  """Raises ValueError where an observation has no numbers, or leaves that are none."""
   numbers = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
-    name = "/".join(["observation", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
+    name = "/".join(["observation", *_names(path)])
     if np.dtype(leaf.dtype).kind not in "fiub":
       raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
     numbers += math.prod(leaf.shape)
   if not numbers:
     raise ValueError("the observation has no numbers")
-  return numbers
+
+
+def check_batch(spec: Spec, observation: Tree, axes: int = 1) -> None:
+  """Raises ValueError where observations are not the spec's behind ``axes`` leading axes.
+
+  They would be broadcast: learnt from, item against item, or refused by something that knows of neither.
+  """
+
+  def shapes(tree: Tree, axes: int) -> dict[str, tuple[int, ...]]:
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(["observation", *_names(path)]): tuple(leaf.shape[axes:]) for path, leaf in paths}
+
+  expected, found = shapes(spec.observation, 0), shapes(observation, axes)
+  for name in expected | found:
+    if expected.get(name) != found.get(name):
+      has, wants = (str(list(of[name])) if name in of else "none" for of in (found, expected))
+      raise ValueError(
+        f"{name}: an item of the batch has {has}, the spec {wants}; are frames stacked in both alike "
+        "(ilx.data.spec(..., frame_stack=k) and the agent's frame_stack=k)?"
+      )
 
 
 def init(network: Any, spec: Spec, key: jax.Array, observation: Tree) -> Params:
   """Fresh params; of the batch of observations ``[B, O]`` only shapes and dtypes are used."""
+  check_batch(spec, observation)
   scale = scaling.observation_scale(spec)
   one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), observation)
   return Params(
@@ -123,6 +154,10 @@ def step(
   """The optimizer's step against a gradient: the variables and the optimizer's state after it."""
   updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables)
   return optax.apply_updates(variables, updates), optimizer_state
+
+
+def _names(path: Any) -> list[str]:
+  return list(filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")]))
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:

@@ -62,7 +62,8 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
       of at least 36 x 36, "impala" for smaller ones.
 
   Raises:
-    ValueError: for an unknown encoder, for pictures that it cannot encode, naming the leaf, and for two of one name.
+    ValueError: for an unknown encoder, one for pictures where there are none, pictures that it cannot encode, naming
+      the leaf, and two of one name.
   """
   if isinstance(picture, str) and picture not in PICTURES:
     raise ValueError(f"encoder is {picture!r}; choose one of {', '.join(PICTURES)}")
@@ -77,6 +78,11 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
 
   leaves = tuple(describe(*found) for found in jax.tree_util.tree_leaves_with_path(observation))
   names = [leaf.name for leaf in leaves if leaf.encoder]
+  if not names and picture not in ("auto", "flat"):
+    raise ValueError(
+      f"encoder={picture!r}: the observation has no pictures, which are uint8 of at least {_SIDE} x {_SIDE} pixels; "
+      "store them as such, or choose 'flat'"
+    )
   if twice := sorted({name for name in names if names.count(name) > 1}):
     raise ValueError(f"two pictures of the observation would be encoded as {twice[0]!r}; rename one of them")
   return Encoder(leaves)

@@ -96,17 +96,17 @@ class Policy(nn.Module):
     return self.head(self.torso(features))
 
 
-def _discretised(action: Continuous, bins: int = 256, binning: str = "uniform") -> DiscretisedHead:
+def _discretised(action: Continuous, bins: int = 256, binning: str | None = None) -> DiscretisedHead:
   if bins < 2:
     raise ValueError(f"bins is {bins}; at least 2")
-  if binning not in BINNINGS:
+  if binning not in (None, *BINNINGS):
     raise ValueError(f"binning is {binning!r}; choose one of {', '.join(BINNINGS)}")
   if binning == "quantile" and action.quantiles is None:
     raise ValueError(
       "binning is 'quantile', but the spec has no quantiles of the actions: pass ilx.data.rank_actions(spec, episodes)"
     )
-  if binning == "mu_law" and action.quantiles is not None:
-    raise ValueError("binning is 'mu_law', but the spec's actions are scaled by rank, which leaves no sense to it")
+  if binning in ("uniform", "mu_law") and action.quantiles is not None:
+    raise ValueError(f"binning is {binning!r}, but the spec's actions are scaled by rank: its bins are quantiles")
   return DiscretisedHead(action.size, bins, _MU if binning == "mu_law" else 0.0)
 
 
@@ -146,9 +146,9 @@ def make(action: Action, head: str | None = None, **given: Any) -> nn.Module:
     head: one of ``HEADS``; by default "deterministic" for continuous actions. Discrete ones, and the discrete ones
       among several parts, have "categorical".
     **given: options of the head. "gaussian_mixture": ``modes`` (5), ``min_std`` (1e-4), ``low_noise`` (False), see
-      ``GaussianMixtureHead``. "discretised": ``bins`` (256) and ``binning``: "uniform" (of equal widths between the
-      bounds), "mu_law" (finest about the middle, see ``compound.Discretised``) or "quantile" (with as much data in
-      each; the spec has to be one of ``ilx.data.rank_actions``).
+      ``GaussianMixtureHead``. "discretised": ``bins`` (256) and ``binning``: "quantile" (with as much data in each; the
+      default where the spec is one of ``ilx.data.rank_actions``, which it has to be), "uniform" (of equal widths
+      between the bounds; the default elsewhere) or "mu_law" (finest about the middle, see ``compound.Discretised``).
 
   Raises:
     ValueError: for a head or an option that is unknown or does not fit the actions.
@@ -167,6 +167,8 @@ def make(action: Action, head: str | None = None, **given: Any) -> nn.Module:
 
 
 def _make(action: Action, head: str, given: Mapping[str, Any]) -> nn.Module:
+  if isinstance(action, list | tuple):
+    raise ValueError(f"the spec's action is a {type(action).__name__}; name its parts in a dict")
   if isinstance(action, Mapping):
     return FactoredHead({name: _make(part, head, given) for name, part in action.items()})
   if isinstance(action, Discrete):

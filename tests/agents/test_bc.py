@@ -228,6 +228,31 @@ def test_a_head_that_does_not_fit_is_refused(spec, head, message):
     bc(spec, head=head)
 
 
+@pytest.mark.parametrize("option", [{"head": "gaussian"}, {"head_options": {"bins": 4}}, {"encoder": "vit"}])
+def test_a_network_stands_instead_of_its_parts(option):
+  with pytest.raises(ValueError, match="network stands instead of head"):
+    bc(testing.continuous_spec(), network=heads.Policy(None, None), **option)
+
+
+@pytest.mark.parametrize("hidden", [(0,), "256", (8, -1), (2.5,)])
+def test_widths_that_are_none_are_refused(hidden):
+  with pytest.raises(ValueError, match="must be widths of layers"):
+    bc(testing.continuous_spec(), hidden=hidden)
+
+
+@pytest.mark.parametrize("name", ["bc", "iql", "bc_transformer", "dt"])
+def test_frames_stacked_on_one_side_alone_are_named(name):
+  """They would be broadcast against the actions of others."""
+  spec, more = testing.continuous_spec(), {"target_return": 1.0} if name == "dt" else {}
+  episodes = testing.fake_episodes(spec)
+  stacked = spec._replace(observation=jax.ShapeDtypeStruct((4, 5), jnp.float32), statistics=None)
+  for has, frames, message in ((spec, 4, r"\[4, 5\], the spec \[5\]"), (stacked, 0, r"\[5\], the spec \[4, 5\]")):
+    agent = getattr(ilx.agents, name)(has, frame_stack=frames, **more)
+    data = agent.view.prepare(episodes)
+    with pytest.raises(ValueError, match=rf"observation: an item of the batch has {message}.*frame_stack=k"):
+      agent.init(jax.random.key(0), agent.view.take(data, data.rows[:4]))
+
+
 def test_observations_that_are_no_numbers_are_refused():
   words = {"state": jax.ShapeDtypeStruct((2,), jnp.float32), "said": type("Text", (), {"shape": (), "dtype": object})()}
   with pytest.raises(ValueError, match="observation/said is object; expected numbers"):
@@ -240,6 +265,8 @@ def test_large_pictures_are_warned_of():
   picture = Spec(jax.ShapeDtypeStruct((128, 128, 3), jnp.uint8), Discrete(2))
   with pytest.warns(UserWarning, match="98,304 numbers"):
     bc(picture._replace(observation={"left": picture.observation, "right": picture.observation}), encoder="flat")
+  with pytest.warns(UserWarning, match=r"150,528 numbers.*pictures are uint8"):  # of floats there is no encoder
+    bc(Spec(jax.ShapeDtypeStruct((224, 224, 3), jnp.float32), Discrete(2)))
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     bc(picture)

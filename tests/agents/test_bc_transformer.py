@@ -93,8 +93,10 @@ def test_padding_does_not_count():
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_every_update_drops_others():
-  agent, batch, state = _case(testing.continuous_spec(), dropout=0.5, optimizer=optax.sgd(0.0))
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_every_update_drops_others(rate):
+  rates = {"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5}
+  agent, batch, state = _case(testing.continuous_spec(), **rates, optimizer=optax.sgd(0.0))
   update = jax.jit(agent.update)
   after, first = update(state, batch)
   assert update(state, batch)[1]["loss"] == first["loss"]

@@ -103,6 +103,24 @@ def test_plays_what_it_has_learnt(execute):
     np.testing.assert_allclose(action[0], episodes.action[t], atol=0.1)
 
 
+def test_choices_are_drawn_where_a_key_is_given():
+  spec = testing.discrete_spec()
+  agent = chunked_bc(spec, length=3, hidden=(8,))
+  data = agent.view.prepare(testing.fake_episodes(spec))
+  state = agent.init(jax.random.key(0), agent.view.take(data, data.rows[:4]))
+  slots = 200
+  step = Step(jnp.ones((slots, *spec.observation.shape)), jnp.zeros(slots), jnp.ones(slots, bool))
+  for key in (None, jax.random.key(1)):
+    action, _ = agent.act(state.params, agent.carry(slots), step, key)
+    assert (len(np.unique(action)) > 1) == (key is not None)
+
+
+@pytest.mark.parametrize("ensemble", [-15.0, 20.0, float("nan"), float("inf")])
+def test_weights_beyond_float32_are_refused(ensemble):
+  with pytest.raises(ValueError, match="choose one nearer to 0, or execute=1"):
+    chunked_bc(testing.continuous_spec(), length=8, ensemble=ensemble)
+
+
 @pytest.mark.parametrize(("length", "execute"), [(0, 0), (4, 5), (4, -1)])
 def test_lengths_that_do_not_fit_are_refused(length, execute):
   with pytest.raises(ValueError, match="length is"):

@@ -9,7 +9,7 @@ import pytest
 
 from ilx import testing
 from ilx.agents import dt
-from ilx.agents.dt import Params, State, action_loss, with_target_return
+from ilx.agents.dt import Params, State, _default_optimizer, action_loss, with_target_return
 from ilx.data.episodes import from_columns
 from ilx.networks import distributions, encoders, heads, scaling
 from ilx.networks.decision_transformer import DecisionTransformer
@@ -331,6 +331,47 @@ def test_dropout_is_drawn_anew_at_every_update():
   made = _Made(testing.continuous_spec(), dropout=0.5)
   losses = [made.update(made.state._replace(step=jnp.int32(i)), made.windows)[1]["loss"] for i in range(3)]
   assert len({float(loss) for loss in losses}) == 3
+
+
+def test_tokens_are_dropped_beside_what_the_transformer_drops():
+  made = _continuous()
+  network = made.network.clone(dropout=0.5)
+
+  def play(seed, deterministic):
+    given, rngs = made.inputs(made.windows), {"dropout": jax.random.key(seed)}
+    return np.asarray(network.apply(made.params.network, *given, deterministic=deterministic, rngs=rngs).mode())
+
+  assert np.all(play(0, True) == play(1, True)) and np.any(play(0, False) != play(1, False))
+
+
+def test_the_activation_is_the_one_asked_for():
+  relu, gelu = (_Made(testing.continuous_spec(), activation=name) for name in ("relu", "gelu"))
+  assert relu.update(relu.state, relu.windows)[1]["loss"] != gelu.update(gelu.state, gelu.windows)[1]["loss"]
+
+
+def test_it_begins_as_the_authors_does():
+  """Tokens as PyTorch's layers, uniform within 1 / sqrt(inputs); times of a standard normal."""
+  agent = dt(testing.continuous_spec(), target_return=1.0, width=64, layers=1, heads=1)
+  data = agent.view.prepare(testing.fake_episodes(testing.continuous_spec()))
+  params = agent.init(jax.random.key(0), agent.view.take(data, data.rows[:1])).params.network["params"]
+  for name, inputs in (("embed_return", 1), ("embed_observation", 5), ("embed_action", 3)):
+    for leaf in jax.tree.leaves(params[name]):
+      assert 0.85 < np.abs(leaf).max() * inputs**0.5 <= 1.0, name
+  np.testing.assert_allclose(np.std(params["embed_time"]["embedding"]), 1.0, atol=0.05)
+
+
+def test_the_default_optimizer_is_the_papers():
+  """AdamW with a decay of 1e-4, at a rate that rises to 1e-4 in 10,000 updates, of gradients clipped to 0.25."""
+  weight, gradients = np.array([2.0, -1.0]), np.array([[3.0, 4.0], [0.03, -0.04], [0.0, 0.2]])
+  optimizer, m, v = _default_optimizer(), 0.0, 0.0
+  state = optimizer.init(jnp.asarray(weight))
+  for i, gradient in enumerate(gradients):
+    updates, state = optimizer.update(jnp.asarray(gradient), state, jnp.asarray(weight))
+    clipped = gradient * min(1.0, 0.25 / np.linalg.norm(gradient))
+    m, v = 0.9 * m + 0.1 * clipped, 0.999 * v + 0.001 * clipped**2
+    step = m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8) + 1e-4 * weight
+    rate = 1e-8 + (1e-4 - 1e-8) * i / 9_999
+    np.testing.assert_allclose(updates, -rate * step, rtol=1e-4)
 
 
 def test_bfloat16_is_for_the_transformer_alone():

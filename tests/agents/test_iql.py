@@ -90,11 +90,35 @@ def test_gradients_stop_where_the_paper_stops_them():
     ({"dropout": 1.0}, "dropout=1.0 must be"),
     ({"n_step": 3, "reward_shift": -1.0}, "reward_shift=-1.0 with n_step=3"),
     ({"head": "categorical"}, "does not fit"),
+    ({"head": "gaussian_mixture"}, "head='gaussian_mixture'; choose one of gaussian, tanh_gaussian, deterministic"),
+    ({"reward_scale": float("nan")}, "reward_scale=nan must be finite"),
   ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
     iql(testing.continuous_spec(), **arguments)
+
+
+def test_layer_norm_is_of_the_values_alone():
+  spec = testing.continuous_spec()
+  batch = transitions(testing.fake_episodes(spec), np.arange(8))
+  for layer_norm in (False, True):
+    state = jax.eval_shape(iql(spec, hidden=(8,), layer_norm=layer_norm).init, jax.random.key(0), batch)
+    names = {tree: "LayerNorm_0" in str(jax.tree.structure(getattr(state, tree))) for tree in ("value", "critic")}
+    assert names == {"value": layer_norm, "critic": layer_norm}
+    assert "LayerNorm_0" not in str(jax.tree.structure(state.params.network))
+
+
+def test_several_steps_are_discounted_by_each():
+  """Targets are r + gamma r' + gamma^2 r'' + gamma^3 V."""
+  spec = testing.continuous_spec()
+  agent = iql(spec, n_step=3, discount=0.5, hidden=(8,))
+  episodes = testing.fake_episodes(spec)
+  row = int(episodes.rows[0])
+  batch = agent.view.take(agent.view.prepare(episodes), np.array([row]))
+  np.testing.assert_allclose(batch.reward[0], np.asarray(episodes.reward)[row : row + 3] @ [1, 0.5, 0.25], rtol=1e-6)
+  assert float(batch.discount[0]) == 0.25  # times gamma, in the loss
+  np.testing.assert_array_equal(batch.next_observation[0], np.asarray(episodes.observation)[row + 3])
 
 
 def test_dropout_is_of_training_alone():

@@ -121,6 +121,17 @@ def test_whatever_an_agent_can_be_told_is_a_field_of_its_config(name):
   assert fields <= set(section)
 
 
+@pytest.mark.parametrize("name", agents.AGENTS)
+def test_defaults_of_configs_are_those_of_the_agents(name):
+  """But for what the data give, and ReBRAC's coefficients, which the paper sets by dataset."""
+  section = importlib.import_module(f"experiments.configs.{name}").get_config().agent
+  for parameter in inspect.signature(getattr(ilx.agents, name)).parameters.values():
+    field, default = parameter.name, parameter.default
+    if section.get(field) in (None, "") or default is inspect.Parameter.empty or field.endswith("_bc_coef"):
+      continue
+    assert section[field] == (default if field != "dtype" else np.dtype(default).name), field
+
+
 def test_accumulated_gradients_are_one_step_of_their_mean(given):
   agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 4, "accumulate": 2}, SPEC, 12)
   # Of 12 updates 6 are steps, the first 2 of which warm up; the others wait.

@@ -78,6 +78,19 @@ def test_axes_that_are_unclear_are_refused(shape, why):
   encoders.make({"cameras": {"left": _picture(*shape)}}, "flat")
 
 
+@pytest.mark.parametrize(
+  ("shape", "dtype"), [((84, 84, 3), jnp.float32), ((12, 12, 3), jnp.uint8), ((5,), jnp.float32)]
+)
+def test_an_encoder_for_nothing_is_refused(shape, dtype):
+  leaf = jax.ShapeDtypeStruct(shape, dtype)
+  for picture in ("nature", "impala", "vit"):
+    with pytest.raises(ValueError, match=f"encoder='{picture}': the observation has no pictures, which are uint8"):
+      encoders.make({"a": leaf}, picture)
+  for picture in ("auto", "flat"):
+    encoders.make({"a": leaf}, picture)
+  encoders.make({"a": leaf, "b": jax.ShapeDtypeStruct((48, 48, 3), jnp.uint8)}, "nature")
+
+
 def test_any_layout_of_the_same_picture_has_the_same_features():
   stack = _random(2, 3, 16, 20, 4)  # batch, frames, height, width, channels
   side_by_side = jnp.concatenate([stack[:, i] for i in range(3)], axis=-1)

@@ -39,6 +39,25 @@ def test_play_is_the_window(actions):
   assert not np.allclose(expected[:, 0], expected[:, 1], atol=1e-2)
 
 
+def test_tokens_are_dropped_beside_what_the_transformer_drops():
+  rng = np.random.default_rng(0)
+  network = HistoryPolicy(
+    Transformer(layers=1, heads=1, width=8),
+    heads.make(Continuous(-np.ones(2), np.ones(2))),
+    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
+    actions=True,
+    dropout=0.5,
+  )
+  inputs = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
+  variables = network.init(jax.random.key(0), *inputs)
+
+  def play(seed, deterministic):
+    rngs = {"dropout": jax.random.key(seed)}
+    return np.asarray(network.apply(variables, *inputs, deterministic=deterministic, rngs=rngs).mode())
+
+  assert np.all(play(0, True) == play(1, True)) and np.any(play(0, False) != play(1, False))
+
+
 def test_an_action_is_seen_by_later_steps_alone():
   rng = np.random.default_rng(0)
   network = HistoryPolicy(
