@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from experiments.report import heldout
+
 # Between two lines where there is no terminal.
 _LINE_SECONDS = 15.0
 
@@ -106,8 +108,10 @@ def _score(row: Mapping[str, Any]) -> str:
   if "eval/return_mean" in row:
     low, high = row["eval/return_ci95"]
     words.append(f"return {row['eval/return_mean']:,.1f} [{low:,.1f}, {high:,.1f}]")
-  if "eval/heldout_accuracy" in row:
-    words.append(f"held-out accuracy {row['eval/heldout_accuracy']:.1%}")
-  elif "eval/heldout_mean_absolute_error" in row:
-    words.append(f"held-out error {row['eval/heldout_mean_absolute_error']:.4g}")
+  for path in heldout.paths(row):
+    accuracy, error = (row.get(f"eval/heldout_{path}{key}") for key in ("accuracy", "mean_absolute_error"))
+    if accuracy is not None:
+      words.append(heldout.titled(path, f"held-out accuracy {accuracy:.1%}"))
+    elif error is not None:
+      words.append(heldout.titled(path, f"held-out error {error:.4g}"))
   return ", ".join(words)

@@ -1,7 +1,8 @@
 """Likeness to held-out actions: what result.json says of it, as sentences and as sections of the report."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
@@ -44,15 +45,31 @@ def found(result: Mapping[str, Any]) -> Mapping[str, Any]:
   return about if isinstance(about, Mapping) else {}
 
 
+def of_parts(about: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  """What is said of every part of the action, by its path and a slash; of an action of one part by the empty string."""
+  parts = about.get("parts")
+  if not isinstance(parts, Mapping):
+    return {"": about} if about else {}
+  return {f"{path}/": part for path, part in parts.items() if isinstance(part, Mapping)}
+
+
+def paths(metrics: Iterable[str]) -> list[str]:
+  """The paths of the parts that logged metrics are of, as of ``of_parts``."""
+  keys = "|".join(measure.key for measure in MEASURES)
+  found = (re.fullmatch(rf"eval/heldout_((?:.+/)?)(?:{keys})", name) for name in metrics)
+  return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def titled(path: str, title: str) -> str:
+  """``stick: mean absolute error``."""
+  return f"{path[:-1]}: {title[0].lower()}{title[1:]}" if path else title
+
+
 def measures(result: Mapping[str, Any], minus: str = text.MINUS) -> list[tuple[str, str]]:
   """(name, value) of what was measured."""
-  about = found(result)
-  parts = about.get("parts")
-  if isinstance(parts, Mapping):
-    each = {path: measures({"heldout": part}, minus) for path, part in parts.items()}
-    return [(f"{path}: {title[0].lower()}{title[1:]}", value) for path, pairs in each.items() for title, value in pairs]
   return [
-    (measure.title, shown(value, measure.share, minus))
+    (titled(path, measure.title), shown(value, measure.share, minus))
+    for path, about in of_parts(found(result)).items()
     for measure in MEASURES
     if (value := number(about.get(measure.key))) is not None
   ]
@@ -74,8 +91,12 @@ def counts(result: Mapping[str, Any]) -> str:
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-  """One sentence; empty where nothing was held out."""
-  about, where = found(result), counts(result)
+  """A sentence, of several parts of the action one each; empty where nothing was held out."""
+  said = {path: _sentence(about, counts(result)) for path, about in of_parts(found(result)).items()}
+  return " ".join(f"{path[:-1]}: {sentence}" if path else sentence for path, sentence in said.items() if sentence)
+
+
+def _sentence(about: Mapping[str, Any], where: str) -> str:
   explained, accuracy = number(about.get("explained")), number(about.get("accuracy"))
   error, common = number(about.get("mean_absolute_error")), number(about.get("commonest_share"))
   if accuracy is not None:
@@ -94,8 +115,9 @@ def section(run: Run) -> str:
   about = found(run.result)
   plots = [
     plot
+    for path in paths(run.series)
     for measure in MEASURES
-    if (series := run.series.get(f"eval/heldout_{measure.key}")) and (plot := _curve(measure, series, run))
+    if (series := run.series.get(f"eval/heldout_{path}{measure.key}")) and (plot := _curve(path, measure, series, run))
   ]
   if not about and not plots:
     return ""
@@ -106,29 +128,31 @@ def section(run: Run) -> str:
   table = f'<table class="facts"><tbody>{rows}</tbody></table>' if rows else ""
   where = counts(run.result)
   note = f'<p class="note">{escape(where[:1].upper() + where[1:])}, none of them played.</p>' if where else ""
-  return f"<section><h2>Held-out actions</h2>{note}{''.join(plots)}{table}{_each(about)}</section>"
+  each = "".join(_each(part, f" of {path[:-1]}" if path else "") for path, part in of_parts(about).items())
+  return f"<section><h2>Held-out actions</h2>{note}{''.join(plots)}{table}{each}</section>"
 
 
-def _curve(measure: Measure, series: Series, run: Run) -> str:
+def _curve(path: str, measure: Measure, series: Series, run: Run) -> str:
   points = [(s, v) for s, v in zip(series.steps, map(number, series.values), strict=True) if v is not None]
   if len(points) < 2 or measure.key not in ("mean_absolute_error", "explained", "accuracy"):
     return ""
   steps, values = [s for s, _ in points], [100 * v if measure.share else v for _, v in points]
   first, last = shown(points[0][1], measure.share), shown(points[-1][1], measure.share)
   titles = [f"update {s:,}: {shown(v, measure.share)}" for s, v in points]
-  label = f"{measure.title} {first} at {steps[0]:,} updates, {last} at {steps[-1]:,}"
+  title = titled(path, measure.title)
+  label = f"{title} {first} at {steps[0]:,} updates, {last} at {steps[-1]:,}"
   each = [
     (own.steps, [math.nan if (x := number(v)) is None else 100 * x if measure.share else x for v in own.values])
-    for own in by_seed(run.series, f"eval/heldout_{measure.key}")
+    for own in by_seed(run.series, f"eval/heldout_{path}{measure.key}")
   ]
   chart = charts.lines(steps, values, [], [], label, titles, height=200, each=each)
-  caption = f"{measure.title}{', per cent' if measure.share else ''}, over updates"
+  caption = f"{title}{', per cent' if measure.share else ''}, over updates"
   caption += "; thin lines: every seed" if each else ""
   return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _each(about: Mapping[str, Any]) -> str:
-  """A row for every dimension of the action, or every action."""
+def _each(about: Mapping[str, Any], of: str) -> str:
+  """A row for every dimension of the action, or every action; ``of``: which part's."""
   for key, name in (("dimensions", "Dimension"), ("actions", "Action")):
     columns = about.get(key)
     if not isinstance(columns, Mapping):
@@ -146,7 +170,8 @@ def _each(about: Mapping[str, Any]) -> str:
       for place in range(length)
     )
     return (
-      f'<details class="soft"><summary>Every {name.lower()}</summary><table><thead><tr><th scope="col">{name}</th>'
+      f'<details class="soft"><summary>Every {name.lower()}{escape(of)}</summary>'
+      f'<table><thead><tr><th scope="col">{name}</th>'
       f"{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
     )
   return ""

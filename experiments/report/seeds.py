@@ -35,10 +35,13 @@ def _columns(result: Mapping[str, Any], seeds: list[Mapping[str, Any]]) -> dict[
     columns["Mean return"] = ["" if s.value is None else text.fixed(s.value, decimals) for s in scores]
     columns["95 % interval over its episodes"] = [parts.band(s.band, decimals) if s.band else "" for s in scores]
     columns["Normalised"] = ["" if s.normalized is None else text.fixed(s.normalized, 1) for s in scores]
-  for measure in heldout.MEASURES:
-    if measure.key != "commonest_share":  # the data's own
-      found = [number(heldout.found(seed).get(measure.key)) for seed in seeds]
-      columns[measure.title] = ["" if x is None else heldout.shown(x, measure.share) for x in found]
+  held = [heldout.of_parts(heldout.found(seed)) for seed in seeds]
+  for path in dict.fromkeys(path for parts_of_seed in held for path in parts_of_seed):
+    for measure in heldout.MEASURES:
+      if measure.key != "commonest_share":  # the data's own
+        found = [number(parts_of_seed.get(path, {}).get(measure.key)) for parts_of_seed in held]
+        shown = ["" if x is None else heldout.shown(x, measure.share) for x in found]
+        columns[heldout.titled(path, measure.title)] = shown
   losses = [number(seed.get("loss")) for seed in seeds]
   columns["Last loss"] = ["" if loss is None else text.significant(loss) for loss in losses]
   return {name: cells for name, cells in columns.items() if any(cells)}

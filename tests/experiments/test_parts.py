@@ -10,6 +10,7 @@ import ilx
 from experiments import agents, run
 from experiments.configs import bc
 from experiments.report import heldout
+from experiments.report.compare.page import write_comparison
 from ilx import testing
 
 
@@ -29,13 +30,13 @@ def _record(root, metadata):
   return recorder.path
 
 
-def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path):
+def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path, capsys):
   path = _record(tmp_path, {"num_actions": {"hand": {"buttons": [2, 5]}}})
   config = bc.get_config()
   config.update(dataset=f"{path}", split="train", heldout="val", env_id="none", batch_size=64)
   config.update(steps=400, log_every=200, checkpoint_every=400)
   config.agent.update(hidden=(32,), learning_rate=1e-2)
-  config.evaluation.update(every=400)
+  config.evaluation.update(every=200)
   result = json.loads(json.dumps(run.run(config, tmp_path / "run"), default=np.ndarray.tolist))
   parts = result["heldout"]["parts"]
   assert set(parts) == {"stick", "hand/buttons", "fire"}
@@ -46,7 +47,16 @@ def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path):
     "hand/buttons: all choices right",
     heldout.shown(parts["hand/buttons"]["all_right"], True),
   ) in heldout.measures(result)
-  assert "fire: accuracy" in (tmp_path / "run" / "report.html").read_text()
+  report = (tmp_path / "run" / "report.html").read_text()
+  assert "fire: accuracy" in report and "Nothing was scored" not in report
+  assert "stick: The policy&#x27;s actions are off by" in report
+  assert report.count("<figcaption>stick: mean absolute error, over updates") == 1
+  assert "Every dimension of stick" in report
+  told = " ".join(capsys.readouterr().out.split())
+  assert "fire: held-out accuracy" in told and "stick: held-out error" in told
+  page = write_comparison([tmp_path / "run"], tmp_path / "page.html")[0].read_text()
+  assert "Nothing was evaluated" not in page and "stick: mean absolute error on held-out actions" in page
+  assert page.count("fire: accuracy</th>") == 1
 
 
 def test_options_of_heads():

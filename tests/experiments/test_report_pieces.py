@@ -81,8 +81,20 @@ def test_damaged_and_repeated_log_lines(tmp_path):
 
 def test_unfinished_run(tmp_path):
   content = page(make(tmp_path, result=None))
-  assert "This run has no result yet" in content.text
+  assert "This run has no result yet: it is still going" in content.text
   assert content.count("path", "curve") == 2
+
+
+def test_a_run_that_diverged_says_so(tmp_path):
+  folder = make(tmp_path, result=None)
+  (folder / "diverged.json").write_text('{"step": 450}')
+  assert "training diverged at update 450; diverged.json" in page(folder).text
+
+
+def test_names_of_the_data_are_text(tmp_path):
+  parts = {"<img src=x>": {"accuracy": 0.5}}
+  content = page(make(tmp_path, result={"env_id": None, "steps": 1, "heldout": {"parts": parts}}))
+  assert content.count("img") == 0 and "<img src=x>: accuracy" in content.text
 
 
 def test_result_alone(tmp_path):

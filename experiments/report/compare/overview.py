@@ -118,7 +118,8 @@ def _versions(run: Run) -> dict[str, Any]:
 def _columns(groups: Sequence[Group]) -> list[tuple[str, bool, list[str]]]:
   """(heading, whether of numbers, a cell for every group)."""
   measured = [
-    (measure.title, True, lambda group, m=measure: _measure(group, m))
+    (heldout.titled(path, measure.title), True, lambda group, p=path, m=measure: _measure(group, p, m))
+    for path in dict.fromkeys(path for group in groups for held in scores.held(group) for path in held)
     for measure in heldout.MEASURES
     if measure.key != "commonest_share"
   ]
@@ -142,8 +143,8 @@ def _where(group: Group) -> str:
   return f"{escape(group.task)}<small>{escape(environment(group))}</small>"
 
 
-def _measure(group: Group, measure: heldout.Measure) -> str:
-  found = scores.heldout(group, measure.key)
+def _measure(group: Group, path: str, measure: heldout.Measure) -> str:
+  found = scores.heldout(group, path, measure.key)
   if found is None:
     return words.NOTHING
   ends = " to ".join(heldout.shown(edge, measure.share) for edge in found.band) if found.band else ""

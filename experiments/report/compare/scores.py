@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.report import facts
+from experiments.report import heldout as likeness
 from experiments.report.compare import progress
 from experiments.report.compare.groups import Group
 from experiments.report.run import Run, Series, by_seed, interval, number, numbers
@@ -76,13 +77,20 @@ def mean_of(group: Group, key: str) -> float | None:
   return None if not found or None in found else float(np.mean(found))
 
 
-def heldout(group: Group, key: str) -> Score | None:
-  """The mean over finished seeds of a measure of likeness to held-out actions; None where one does not know it."""
-  held = [part.get("heldout") for part in parts(group)]
-  found = [number(one.get(key)) if isinstance(one, Mapping) else None for one in held]
+def heldout(group: Group, path: str, key: str) -> Score | None:
+  """The mean over finished seeds of a measure of likeness to held-out actions; None where one does not know it.
+
+  ``path``: of which part of the action, see ``report.heldout.of_parts``.
+  """
+  found = [number(one.get(path, {}).get(key)) for one in held(group)]
   if not found or None in found:
     return None
   return _score(np.array(found)) if len(found) > 1 else Score(found[0], None)
+
+
+def held(group: Group) -> list[dict[str, Mapping[str, Any]]]:
+  """What finished seeds say of held-out actions, by the part of the action."""
+  return [likeness.of_parts(likeness.found(part)) for part in parts(group)]
 
 
 def curve(group: Group, metric: str) -> list[Point]:

@@ -11,12 +11,8 @@ from experiments.report.compare.scores import Point
 from experiments.report.run import number
 from experiments.report.sections import NAMES
 
-# What is drawn over the updates: (metric, heading, whether a share).
-_METRICS = (
-  (scores.RETURN, "Mean return", False),
-  *((f"eval/heldout_{m.key}", f"{m.title} on held-out actions", m.share) for m in heldout.MEASURES),
-)
-_DRAWN = (scores.RETURN, "eval/heldout_mean_absolute_error", "eval/heldout_explained", "eval/heldout_accuracy")
+# Of the measures of held-out actions, those that are drawn over the updates.
+_DRAWN = ("mean_absolute_error", "explained", "accuracy")
 
 
 def section(groups: Sequence[Group]) -> str:
@@ -38,13 +34,25 @@ def references(groups: Sequence[Group]) -> list[Reference]:
 
 def _task(every: Sequence[Group], groups: Sequence[Group]) -> str:
   decimals = overview.decimals_of(every, groups[0].task)
-  figures = [_chart(groups, *metric) for metric in _METRICS if metric[0] in _DRAWN]
+  figures = [_chart(groups, *metric) for metric in _metrics(groups)]
   figures.append(_scores(groups, decimals))
   shown = [chart for chart in figures if chart] or [words.note("Nothing was evaluated (yet).")]
   places = sorted({overview.environment(group) for group in groups})
   head = f'<h3>{escape(groups[0].task)}</h3><p class="soft">{escape("; ".join(places))}</p>'
   columns = "".join(f"<div>{chart}</div>" for chart in shown)
   return f'<div class="task">{head}<div class="pair">{columns}</div></div>'
+
+
+def _metrics(groups: Sequence[Group]) -> list[tuple[str, str, bool]]:
+  """What is drawn over the updates: (metric, heading, whether a share)."""
+  logged = dict.fromkeys(name for group in groups for run in group.runs for name in run.series)
+  held = [
+    (f"eval/heldout_{path}{m.key}", heldout.titled(path, f"{m.title} on held-out actions"), m.share)
+    for path in heldout.paths(logged)
+    for m in heldout.MEASURES
+    if m.key in _DRAWN
+  ]
+  return [(scores.RETURN, "Mean return", False), *held]
 
 
 def _chart(groups: Sequence[Group], metric: str, title: str, share: bool) -> str:
