@@ -89,7 +89,7 @@ def make_encoder(spec: Spec, encoder: str) -> nn.Module:
     warnings.warn(
       f"an observation has {numbers:,} numbers, which the network sees as one flat row: it will learn slowly and "
       "generalise badly; choose fewer or smaller pictures, or an encoder (pictures are uint8)",
-      stacklevel=5,
+      stacklevel=4,
     )
   return made
 

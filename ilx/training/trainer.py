@@ -92,7 +92,8 @@ def train(
       divides large ones over ``fsdp`` and transformers over ``tensor``. Not for seeds that are spread: a device has all
       of each.
     tier: where episodes are: "device", a copy on every one; "host", in memory or memory-mapped, with the very same
-      batches; "auto": on the devices if they take at most half of the free memory.
+      batches; "auto": on the devices if they take at most half of the free memory. That is asked anew by a call that
+      resumes, and tiers differ in rounding: name one where memory is scarce and bits count.
     workdir: checkpoints go to ``workdir/checkpoints`` and the newest good one is resumed from; what is damaged is named
       in a warning and set aside. No other process can train there meanwhile. None: no checkpoints.
     log_every: updates between logs.
