@@ -29,6 +29,8 @@ MEASURES = (
   Measure("log_likelihood", "Log-likelihood, in nats", False),
   Measure("commonest_share", "Commonest action alone", True),
 )
+# Those that are drawn over the updates.
+DRAWN = ("mean_absolute_error", "explained", "accuracy")
 _COLUMNS = {
   "mean_absolute_error": "Mean absolute error",
   "root_mean_squared_error": "Root mean squared error",
@@ -134,7 +136,7 @@ def section(run: Run) -> str:
 
 def _curve(path: str, measure: Measure, series: Series, run: Run) -> str:
   points = [(s, v) for s, v in zip(series.steps, map(number, series.values), strict=True) if v is not None]
-  if len(points) < 2 or measure.key not in ("mean_absolute_error", "explained", "accuracy"):
+  if len(points) < 2 or measure.key not in DRAWN:
     return ""
   steps, values = [s for s, _ in points], [100 * v if measure.share else v for _, v in points]
   first, last = shown(points[0][1], measure.share), shown(points[-1][1], measure.share)

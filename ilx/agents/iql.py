@@ -118,8 +118,8 @@ def iql(
   _check(expectile=(expectile, 0 < expectile < 1, "between 0 and 1"))
   _check(temperature=(temperature, temperature >= 0, "at least 0"), max_weight=(max_weight, max_weight > 0, "above 0"))
   _check(tau=(tau, 0 < tau <= 1, "above 0 and at most 1"), dropout=(dropout, 0 <= dropout < 1, "from 0 to below 1"))
-  for name, value in {"reward_scale": reward_scale, "reward_shift": reward_shift}.items():
-    _check(**{name: (value, math.isfinite(value), "finite")})
+  _check(reward_scale=(reward_scale, math.isfinite(reward_scale), "finite"))
+  _check(reward_shift=(reward_shift, math.isfinite(reward_shift), "finite"))
   if n_step > 1 and reward_shift:
     raise ValueError(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "

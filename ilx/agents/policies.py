@@ -13,7 +13,7 @@ import optax
 
 from ilx.networks import compound, encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
-from ilx.parallel import replicas
+from ilx.parallel import placement, replicas
 from ilx.types import Spec, Step, Tree
 
 # Numbers in one observation, from which on flattening pictures is warned of.
@@ -98,7 +98,7 @@ def check_observation(spec: Spec) -> None:
   """Raises ValueError where an observation has no numbers, or leaves that are none."""
   numbers = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
-    name = "/".join(["observation", *_names(path)])
+    name = _name(path)
     if np.dtype(leaf.dtype).kind not in "fiub":
       raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
     numbers += math.prod(leaf.shape)
@@ -114,7 +114,7 @@ def check_batch(spec: Spec, observation: Tree, axes: int = 1) -> None:
 
   def shapes(tree: Tree, axes: int) -> dict[str, tuple[int, ...]]:
     paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(["observation", *_names(path)]): tuple(leaf.shape[axes:]) for path, leaf in paths}
+    return {_name(path): tuple(leaf.shape[axes:]) for path, leaf in paths}
 
   expected, found = shapes(spec.observation, 0), shapes(observation, axes)
   for name in expected | found:
@@ -156,8 +156,9 @@ def step(
   return optax.apply_updates(variables, updates), optimizer_state
 
 
-def _names(path: Any) -> list[str]:
-  return list(filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")]))
+def _name(path: tuple[Any, ...]) -> str:
+  """``observation/image``; an observation of one part is ``observation``."""
+  return "/".join(filter(None, ["observation", placement.name_of(path)]))
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:

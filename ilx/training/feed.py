@@ -134,7 +134,7 @@ class Feed:
     if self._thread.is_alive():
       return  # stuck, too: whatever ended the loop is not to wait for data that nobody wants
     for batches in self._batches:
-      _close(batches)
+      close(batches)
 
 
 def first_batch(batches: Iterator[Tree]) -> Tree:
@@ -142,12 +142,13 @@ def first_batch(batches: Iterator[Tree]) -> Tree:
   try:
     return next_batch(batches)
   finally:
-    _close(batches)
+    close(batches)
 
 
-def _close(batches: Iterator[Tree]) -> None:
-  if close := getattr(batches, "close", None):  # an iterator need not have it
-    close()
+def close(batches: Iterator[Tree]) -> None:
+  """Closes batches that can be closed; an iterator need not have it."""
+  if end := getattr(batches, "close", None):
+    end()
 
 
 def next_batch(batches: Iterator[Tree]) -> Tree:

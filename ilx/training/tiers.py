@@ -263,5 +263,4 @@ class _Sized:
     return batch
 
   def close(self) -> None:
-    if close := getattr(self._batches, "close", None):
-      close()
+    feed.close(self._batches)

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.networks import context, encoders, heads
+from ilx.networks import context, encoders
+from ilx.networks import heads as heads_lib
 from ilx.networks.history import HistoryPolicy
 from ilx.networks.transformer import Transformer
 from ilx.types import Continuous
@@ -11,16 +12,21 @@ from ilx.types import Continuous
 B, T = 3, 5
 
 
+def _network(actions=True, *, layers=1, heads=1, dropout=0.0):
+  return HistoryPolicy(
+    Transformer(layers=layers, heads=heads, width=8),
+    heads_lib.make(Continuous(-np.ones(2), np.ones(2))),
+    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
+    actions,
+    dropout,
+  )
+
+
 @pytest.mark.parametrize("actions", [True, False])
 def test_play_is_the_window(actions):
   """Step by step, with the action before as a token of its own, the network sees what it sees in a window."""
   rng = np.random.default_rng(0)
-  network = HistoryPolicy(
-    Transformer(layers=2, heads=2, width=8),
-    heads.make(Continuous(-np.ones(2), np.ones(2))),
-    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
-    actions,
-  )
+  network = _network(actions, layers=2, heads=2)
   observation, action = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
   shapes = jax.eval_shape(network.init, jax.random.key(0), observation, action)
   variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)
@@ -41,13 +47,7 @@ def test_play_is_the_window(actions):
 
 def test_tokens_are_dropped_beside_what_the_transformer_drops():
   rng = np.random.default_rng(0)
-  network = HistoryPolicy(
-    Transformer(layers=1, heads=1, width=8),
-    heads.make(Continuous(-np.ones(2), np.ones(2))),
-    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
-    actions=True,
-    dropout=0.5,
-  )
+  network = _network(dropout=0.5)
   inputs = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
   variables = network.init(jax.random.key(0), *inputs)
 
@@ -60,12 +60,7 @@ def test_tokens_are_dropped_beside_what_the_transformer_drops():
 
 def test_an_action_is_seen_by_later_steps_alone():
   rng = np.random.default_rng(0)
-  network = HistoryPolicy(
-    Transformer(layers=1, heads=1, width=8),
-    heads.make(Continuous(-np.ones(2), np.ones(2))),
-    encoders.make(jax.ShapeDtypeStruct((3,), jnp.float32)),
-    actions=True,
-  )
+  network = _network()
   observation, action = rng.normal(size=(B, T, 3)), rng.normal(size=(B, T, 2))
   shapes = jax.eval_shape(network.init, jax.random.key(0), observation, action)
   variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.5, x.dtype), shapes)

@@ -11,9 +11,6 @@ from experiments.report.compare.scores import Point
 from experiments.report.run import number
 from experiments.report.sections import NAMES
 
-# Of the measures of held-out actions, those that are drawn over the updates.
-_DRAWN = ("mean_absolute_error", "explained", "accuracy")
-
 
 def section(groups: Sequence[Group]) -> str:
   """For every task its curves and scores."""
@@ -50,7 +47,7 @@ def _metrics(groups: Sequence[Group]) -> list[tuple[str, str, bool]]:
     (f"eval/heldout_{path}{m.key}", heldout.titled(path, f"{m.title} on held-out actions"), m.share)
     for path in heldout.paths(logged)
     for m in heldout.MEASURES
-    if m.key in _DRAWN
+    if m.key in heldout.DRAWN
   ]
   return [(scores.RETURN, "Mean return", False), *held]
 
