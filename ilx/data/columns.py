@@ -183,9 +183,10 @@ class Column:
     if self.dtype == bool:
       return values.astype(bool)
     if not self._real and values.size:
-      limits = np.iinfo(self.dtype)
-      if values.min() < limits.min or values.max() > limits.max:
-        raise ValueError(f"field {self.name!r} has integers outside {self.dtype}")
+      for dtype in (self.leaf.feature.dtype, self.dtype):  # a uint64 of 2^63 or more is stored as an int64 below 0
+        limits = np.iinfo(dtype)
+        if values.min() < limits.min or values.max() > limits.max:
+          raise ValueError(f"field {self.name!r} has integers outside {dtype}")
     return values
 
   def _make_room(self, rows: int) -> None:

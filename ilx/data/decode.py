@@ -147,7 +147,7 @@ def _ragged(leaf: Leaf, stored: Stored, length: int) -> np.ndarray:
     # As Python integers: what is stored may be anything.
     expected = sum(lengths.tolist())
   value = stored[f"{leaf.name}{part}/ragged_flat_values"]
-  if expected > len(value) and math.prod(size or 1 for size in leaf.feature.shape):
+  if expected > len(value) and math.prod(1 if size is None else size for size in leaf.feature.shape):
     raise ValueError(f"field {leaf.name!r} has {len(value)} values where its row lengths say {expected}")
   found = batch(leaf, stored, "/ragged_flat_values", expected)
   for lengths, fixed in zip(reversed(rows), reversed(leaf.lengths[1:]), strict=True):

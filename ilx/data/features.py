@@ -6,6 +6,7 @@ are recognised by name here and nothing is imported.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def _names_file(key: tuple[str, ...]) -> str:
 
 def _names(folder: Path | None, key: tuple[str, ...]) -> tuple[str, ...]:
   path = folder and folder / _names_file(key)
-  if not path or not path.is_file():
+  if not path or not os.path.isfile(path):  # also of a name that is too long
     return ()
   try:
     return tuple(line.strip() for line in path.read_text().split("\n") if line.strip())

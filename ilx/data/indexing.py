@@ -18,6 +18,8 @@ def rows_at(index: int | slice | np.ndarray, length: int, what: tuple[str, str])
     index = np.arange(*index.indices(length))
   rows = np.asarray(index)
   if rows.dtype == bool:
+    if rows.shape != (length,):
+      raise IndexError(f"{what[0]}: bools {list(rows.shape)} for {length} {what[1]}")
     rows = np.flatnonzero(rows)
   if rows.size and (rows.min() < -length or rows.max() >= length):
     raise IndexError(f"{what[0]}: index {rows.min()} to {rows.max()} in {length} {what[1]}")

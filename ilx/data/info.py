@@ -56,7 +56,7 @@ def resolve(directory_or_name: str | os.PathLike) -> Path:
   """
   given = Path(directory_or_name).expanduser()
   for folder in (given, root() / given):
-    if (folder / "dataset_info.json").is_file():
+    if os.path.isfile(folder / "dataset_info.json"):  # Path's own raises where the name is too long
       return folder
     if versions := _versions(folder):
       return versions[-1]
@@ -70,7 +70,7 @@ def resolve(directory_or_name: str | os.PathLike) -> Path:
 
 
 def _versions(folder: Path) -> list[Path]:
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     return []
   try:
     inside = list(folder.iterdir())

@@ -1,5 +1,6 @@
 """An append-only file that survives kills and full disks, held by one process at a time."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -7,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ilx.data import shards
+from ilx.data import files, shards, tfrecord
+
+_BLOCK = 1 << 20
 
 
 class Journal:
@@ -29,10 +32,14 @@ class Journal:
     """
     self.path = path
     self._fsync = fsync
+    if fsync:
+      _make_lasting(path.parent)
     self._file = _locked(path)
     while not _is_at(self._file, path):
       self._file.close()  # removed by the process that held it until now
       self._file = _locked(path)
+    if fsync:
+      files.sync_folder(path.parent)
 
   @property
   def empty(self) -> bool:
@@ -62,7 +69,9 @@ class Journal:
         head, payload = self._split(record)
         yield offset, head, payload
         offset = behind
-    except shards.CutShortError:
+    except ValueError as error:
+      if not isinstance(error, shards.CutShortError) and not self._is_unwritten(offset, size):
+        raise
       self._file.truncate(offset)
 
   def payload(self, offset: int) -> bytes:
@@ -96,6 +105,17 @@ class Journal:
     """Lets go of the file, which stays."""
     self._file.close()
 
+  def _is_unwritten(self, offset: int, size: int) -> bool:
+    """Whether the entry at ``offset`` ends in zeros, as does all behind it: a power cut left the length alone."""
+    self._file.seek(offset)
+    with contextlib.suppress(ValueError):  # zeros from its very start
+      offset += tfrecord.HEAD + tfrecord.read_length(self._file.read(tfrecord.HEAD), size, offset, "")
+    self._file.seek(offset)
+    while block := self._file.read(_BLOCK):
+      if block.count(0) < len(block):
+        return False
+    return True
+
   def _split(self, record: bytes) -> tuple[dict[str, Any], bytes]:
     head, newline, payload = record.partition(b"\n")
     try:
@@ -105,6 +125,14 @@ class Journal:
     if not newline or not isinstance(parsed, dict):
       raise ValueError(f"{self.path} is no journal of this version of ilx; finish it with the older one, or remove it")
     return parsed, payload
+
+
+def _make_lasting(folder: Path) -> None:
+  """Makes a folder and those above it, so that a power cut leaves their names."""
+  if not folder.is_dir():
+    _make_lasting(folder.parent)
+    folder.mkdir(exist_ok=True)
+    files.sync_folder(folder.parent)
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -86,7 +86,8 @@ def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
   Args:
     episodes: numpy columns.
     weights: ``[E]``, at least 0; or what makes them of lengths and returns, such as ``top_return(0.1)``. Each
-      transition of an episode has the episode's weight, so that equal weights draw as none do.
+      transition of an episode has the episode's weight, so that equal weights draw as none do. What an earlier call
+      gave the weight 0 is gone.
 
   Raises:
     ValueError: where weights are not ``[E]``, negative, not finite, or all zero.
@@ -212,7 +213,8 @@ def top_return(fraction: float) -> Weigh:
     order = np.argsort(-episode_return, kind="stable")
     before = np.cumsum(length[order]) - length[order]
     weights = np.zeros(len(length))
-    weights[order] = before < fraction * length.sum()
+    # 0.07 * 100 is more than 7, and one more episode would count in.
+    weights[order] = before < fraction * length.sum() * (1 - 1e-12)
     return weights
 
   return weigh

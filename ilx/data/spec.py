@@ -104,7 +104,9 @@ def _discrete(
 ) -> Discrete | MultiDiscrete:
   low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
   least = np.ones_like(high) if leaf.dtype == bool else high
-  num_actions = np.asarray(bounds.get("num_actions", least + 1), np.int64)
+  num_actions = np.asarray(bounds.get("num_actions", least + 1))
+  if num_actions.dtype.kind not in "iu":
+    raise ValueError(f"spec: the metadata's num_actions of {name} are {num_actions.tolist()!r}; expected integers")
   if num_actions.shape != leaf.shape:
     raise ValueError(
       f"spec: {name} has shape {list(leaf.shape)} a step, the metadata's num_actions {num_actions.tolist()}"
@@ -123,7 +125,10 @@ def _continuous(
   if ("action_low" in bounds) != ("action_high" in bounds):
     raise ValueError(f"spec: the metadata have one of action_low and action_high of {name}; both or neither")
   if "action_low" in bounds:
-    found = Continuous(np.array(bounds["action_low"]), np.array(bounds["action_high"]))
+    ends = [np.array(bounds[end]) for end in ("action_low", "action_high")]
+    if any(end.dtype.kind not in "iuf" for end in ends):
+      raise ValueError(f"spec: the metadata's action_low and action_high of {name} are not numbers")
+    found = Continuous(*ends)
     if found.low.shape != leaf.shape:
       raise ValueError(f"spec: the metadata bound {found.size} dimensions of {name}, the data have {list(leaf.shape)}")
     return found

@@ -48,7 +48,8 @@ def parse(text: str, splits: Mapping[str, Split]) -> list[Part]:
   Source: https://www.tensorflow.org/datasets/splits
 
   Raises:
-    ValueError: where ``text`` is no such thing, names an unknown split, reaches beyond one, or a part is empty.
+    ValueError: where ``text`` is no such thing, names an unknown split, reaches beyond one (in shards that
+      is the end, as for TFDS), or a part is empty.
   """
   if text in splits and text != "all":  # also where its name is one that the syntax has no place for
     return _parts_of_all(text, {text: splits[text]})

@@ -1,6 +1,7 @@
 """The episodes of a dataset as a table that SQL can query: an Arrow table, and DuckDB over it."""
 
 import importlib
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
     index: int64, the record's number in the file.
     episode: int64, the episode's number in ``split``: in ``ilx.data.load(..., split=split)``, from 0.
     length: int64, transitions: steps but the last.
-    episode_return: float64, undiscounted, without the last step's reward; null where the dataset has no rewards.
+    episode_return: float64, undiscounted, without the last step's reward; null where the dataset has no rewards, or
+      they are not finite.
     return_rank: int64, 1 for the highest return; equal returns have one rank.
     is_terminal: bool, of the last step; null where the dataset does not say.
 
@@ -149,9 +151,14 @@ def subset(episodes: Episodes, numbers: np.ndarray) -> Episodes:
     numbers: integers ``[n]``, such as from ``select``.
 
   Raises:
-    ValueError: where there are none, a number is not in the data, or ``episodes`` have been narrowed or weighted.
+    ValueError: where there are none, they are no integers, one is not in the data, or ``episodes`` have been
+      narrowed or weighted.
   """
-  numbers = np.asarray(numbers, np.int64)
+  numbers = np.asarray(numbers)
+  if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+    raise ValueError(
+      f"subset: numbers are {numbers.dtype} {list(numbers.shape)}; expected integers [n] (of a mask: np.flatnonzero)"
+    )
   if not len(numbers):
     raise ValueError("subset: no episode is chosen")
   if not 0 <= numbers.min() <= numbers.max() < episodes.num_episodes:
@@ -209,7 +216,10 @@ def _get(tree: dict[str, Any], name: str) -> Any:
 
 
 def _return(reward: np.ndarray | None) -> float | None:
-  return None if reward is None else float(reward.reshape(len(reward), -1)[:-1].sum(dtype=np.float64))
+  if reward is None:
+    return None
+  found = float(reward.reshape(len(reward), -1)[:-1].sum(dtype=np.float64))
+  return found if math.isfinite(found) else None  # to SQL NaN is more than any number
 
 
 def _last(is_terminal: np.ndarray | None) -> bool | None:
@@ -217,10 +227,8 @@ def _last(is_terminal: np.ndarray | None) -> bool | None:
 
 
 def _rank(returns: list[float | None]) -> list[int | None]:
-  if None in returns:
-    return [None] * len(returns)
-  falling = -np.asarray(returns, np.float64)
-  return (1 + np.searchsorted(np.sort(falling), falling)).tolist()
+  falling = np.sort([-value for value in returns if value is not None])
+  return [None if value is None else 1 + int(np.searchsorted(falling, -value)) for value in returns]
 
 
 def _scalar(value: Any, feature: Feature) -> Any:

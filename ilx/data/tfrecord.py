@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-_HEAD, _TAIL = 12, 4
+HEAD, _TAIL = 12, 4
 _BLOCK = 1 << 18
 
 
@@ -41,10 +41,10 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
 
   offset = 0
   while size is None or offset < size:
-    head = file.read(_HEAD)
+    head = file.read(HEAD)
     if not head and size is None:
       return
-    length = _length(head, size, offset, name)
+    length = read_length(head, size, offset, name)
     if start:
       start -= 1
       file.seek(length + _TAIL, os.SEEK_CUR)
@@ -55,8 +55,8 @@ def scan(file: BinaryIO, size: int | None, name: str, start: int = 0) -> Iterato
       record = body[:length]
       if _mask(google_crc32c.value(record)) != int.from_bytes(body[length:], "little"):
         raise ValueError(f"{name} is damaged: wrong checksum of the record at byte {offset}")
-      yield offset + length + _HEAD + _TAIL, record
-    offset += length + _HEAD + _TAIL
+      yield offset + length + HEAD + _TAIL, record
+    offset += length + HEAD + _TAIL
 
 
 def _whole(read: Callable[[int, int], bytes], size: int) -> bytes:
@@ -67,16 +67,20 @@ def _whole(read: Callable[[int, int], bytes], size: int) -> bytes:
   return content
 
 
-def _length(head: bytes, size: int | None, offset: int, name: str) -> int:
-  """Of the record whose first bytes are ``head``."""
+def read_length(head: bytes, size: int | None, offset: int, name: str) -> int:
+  """Of the record at ``offset``, whose first bytes are ``head``.
+
+  Raises:
+    CutShortError, ValueError: as ``scan``.
+  """
   import google_crc32c
 
-  if len(head) < _HEAD:
+  if len(head) < HEAD:
     raise CutShortError(f"{name} is cut short at byte {offset}")
   length, checksum = struct.unpack("<QI", head)
   if _mask(google_crc32c.value(head[:8])) != checksum:
     raise ValueError(f"{name} is damaged: wrong checksum of the record's length at byte {offset}")
-  if size is not None and length > size - offset - _HEAD - _TAIL:
+  if size is not None and length > size - offset - HEAD - _TAIL:
     raise CutShortError(f"{name} is cut short at byte {offset}: a record of {length} bytes in {size - offset}")
   return length
 
@@ -104,9 +108,9 @@ def is_compressed(file: BinaryIO) -> bool:
   """Whether an open file is compressed as a whole; the position stays at its beginning."""
   import google_crc32c
 
-  head = file.read(_HEAD)
+  head = file.read(HEAD)
   file.seek(0)
-  if len(head) == _HEAD and _mask(google_crc32c.value(head[:8])) == int.from_bytes(head[8:], "little"):
+  if len(head) == HEAD and _mask(google_crc32c.value(head[:8])) == int.from_bytes(head[8:], "little"):
     return False
   return head[:2] == b"\x1f\x8b" or (len(head) > 1 and head[0] == 0x78 and int.from_bytes(head[:2], "big") % 31 == 0)
 
@@ -207,7 +211,7 @@ class Reader:
     size = self._file.seek(0, os.SEEK_END)
     descriptor, offset, offsets = self._file.fileno(), 0, [0]
     while offset < size:
-      offset += _length(os.pread(descriptor, _HEAD, offset), size, offset, self._name) + _HEAD + _TAIL
+      offset += read_length(os.pread(descriptor, HEAD, offset), size, offset, self._name) + HEAD + _TAIL
       offsets.append(offset)
     return np.array(offsets, np.int64)
 
@@ -224,8 +228,8 @@ class Reader:
     content = _whole(lambda size, behind: os.pread(descriptor, size, begin + behind), end - begin)
     if len(content) < end - begin:
       raise CutShortError(f"{self._name} is cut short at byte {begin}: it shrank while it was open")
-    _length(content[:_HEAD], None, begin, self._name)
-    record = content[_HEAD:-_TAIL]
+    read_length(content[:HEAD], None, begin, self._name)
+    record = content[HEAD:-_TAIL]
     if _mask(google_crc32c.value(record)) != int.from_bytes(content[-_TAIL:], "little"):
       raise ValueError(f"{self._name} is damaged: wrong checksum of the record at byte {begin}")
     return record

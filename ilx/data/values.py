@@ -50,7 +50,7 @@ def number(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
   """Numbers in the type that is stored, checked: ``dtype``, or the one that fits theirs.
 
   Raises:
-    ValueError: names the field that is not a number, not finite, or beyond int32.
+    ValueError: names the field that is not a number, not finite, beyond int32, or for bools neither 0 nor 1.
   """
   value = np.asarray(value)
   if value.dtype.kind not in "fiub":
@@ -62,6 +62,8 @@ def number(value: Any, name: str, dtype: np.dtype | None = None) -> np.ndarray:
     limits = np.iinfo(dtype)
     if value.min() < limits.min or value.max() > limits.max:
       raise ValueError(f"episode: field {name!r} has integers outside int32")
+  if dtype.kind == "b" and not np.isin(value, (0, 1)).all():
+    raise ValueError(f"episode: field {name!r} has values that are neither true nor false")
   with np.errstate(over="ignore"):
     value = value.astype(dtype, copy=False)
   if dtype.kind == "f" and not np.isfinite(value).all():

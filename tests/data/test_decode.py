@@ -225,6 +225,12 @@ def test_the_forms_of_what_varies():
   assert found["binary"].tolist() == [b"\xff", "\u00e9"]
 
 
+def test_sequences_of_what_has_no_numbers():
+  stored = {"steps/x/ragged_flat_values": np.zeros(0, np.float32), "steps/x/ragged_row_lengths_0": np.array([2, 1])}
+  found = decode.decode(_steps(x=Sequence(Feature("tensor", (0,), FLOAT))), stored)["steps"]["x"]
+  assert [value.shape for value in found] == [(2, 0), (1, 0)]
+
+
 def test_pictures_stay_encoded_where_they_have_one_size():
   feature = Feature("image", (None, None, 1), np.dtype(np.uint8), "png")
 

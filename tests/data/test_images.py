@@ -146,6 +146,8 @@ def test_is_like_an_array():
   assert (COLUMN.shape, len(COLUMN), COLUMN.ndim, COLUMN.dtype) == (PIXELS.shape, 9, 4, np.uint8)
   np.testing.assert_array_equal(np.asarray(COLUMN), PIXELS)
   np.testing.assert_array_equal(np.asarray(COLUMN, np.float32), PIXELS.astype(np.float32))
+  with pytest.raises(IndexError, match=r"bools \[2\] for 9 pictures"):
+    COLUMN[[True, False]]
   for index in (9, -10, [0, 9]):
     with pytest.raises(IndexError, match="in 9 pictures"):
       COLUMN[index]

@@ -221,6 +221,38 @@ def test_a_torn_tail_is_dropped(tmp_path, cut):
   assert_holds(recorder.path, episodes)
 
 
+@pytest.mark.parametrize(("zeroed", "more", "left"), [(1, 0, 2), (60, 0, 2), (0, 5000, 3), (60, 5000, 2)])
+def test_a_tail_that_never_reached_the_disk_is_dropped(tmp_path, zeroed, more, left):
+  recorder = Recorder(tmp_path, name="test")
+  for i in range(3):
+    recorder.add(make(seed=i))
+  recorder.suspend()
+  journal = tmp_path / "test" / "1.0.0.incomplete" / "journal.tfrecord"
+  content = journal.read_bytes()
+  journal.write_bytes(content[: len(content) - zeroed] + bytes(zeroed + more))
+  if zeroed == 1:  # that is damage: the rest of the checksum is there
+    with pytest.raises(ValueError, match=r"journal\.tfrecord is damaged"):
+      Recorder(tmp_path, name="test")
+    return
+  with Recorder(tmp_path, name="test") as recorder:
+    assert recorder.num_episodes == left
+    recorder.add(make(seed=9))
+  assert_holds(recorder.path, [*(make(seed=i) for i in range(left)), make(seed=9)])
+
+
+def test_what_was_added_is_on_the_disk_where_asked(tmp_path, monkeypatch):
+  synced = []
+  sync = os.fsync
+  monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), sync(file)))
+  recorder = Recorder(tmp_path / "new", name="test", fsync=True)
+  folder = tmp_path / "new" / "test" / "1.0.0.incomplete"
+  assert {str(tmp_path), str(tmp_path / "new"), str(folder.parent), str(folder)} <= set(synced)
+  synced.clear()
+  recorder.add(make())
+  assert set(synced) == {str(folder / "journal.tfrecord")}
+  recorder.suspend()
+
+
 def test_a_damaged_journal_is_refused_and_kept(tmp_path):
   recorder = Recorder(tmp_path, name="test")
   recorder.add(make())
@@ -514,6 +546,8 @@ def _changed(**fields):
     (_changed(is_first=np.array([0, 1, 0, 0], bool)), "'is_first' must be true at step 0 of 4 alone"),
     (_changed(is_last=np.zeros(4, bool)), "'is_last' must be true at step 3 of 4 alone"),
     (_changed(is_terminal=np.array([1, 0, 0, 1], bool)), "'is_terminal' is true before"),
+    (_changed(is_terminal=np.array([0, 0, 0, np.nan])), "'is_terminal' has values that are neither true nor false"),
+    (_changed(is_last=np.array([0.3, 0, 0, 1])), "'is_last' has values that are neither true nor false"),
     (make(discrete=True), r"field 'action' is int32 \[\] a step, but float32 \[2\]"),
     (_changed(observation={"state": np.zeros((4, 4))}), "field 'observation/inner/count' is absent"),
   ],

@@ -275,6 +275,24 @@ def test_integers_beyond_32_bits_are_refused(tmp_path):
     ilx.data.load(tmp_path)
 
 
+@pytest.mark.parametrize(("declared", "stored"), [("uint64", -5), ("int8", 200), ("uint16", -1), ("int16", 2**20)])
+def test_integers_beyond_what_features_json_says_are_refused(tmp_path, declared, stored):
+  record = make()
+  record["steps/action"] = np.array([0, stored, 0, 0])
+  write(tmp_path, [record], {**TREE, "action": Feature("tensor", (), np.dtype(declared))})
+  with pytest.raises(ValueError, match=f"'steps/action' has integers outside {declared}"):
+    ilx.data.load(tmp_path)
+
+
+def test_names_longer_than_files_can_have(tmp_path, monkeypatch):
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path))
+  with pytest.raises(FileNotFoundError, match="no dataset 'aaaa"):
+    ilx.data.load("a" * 300)
+  record = make() | {f"steps/{'b' * 300}": np.zeros(4, np.float32)}
+  write(tmp_path / "long" / "1.0.0", [record], {**TREE, "b" * 300: Feature("tensor", (), FLOAT)})
+  assert ilx.data.load("long").num_episodes == 1
+
+
 @pytest.mark.parametrize(
   ("changed", "problem"),
   [

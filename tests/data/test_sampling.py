@@ -77,6 +77,9 @@ def test_the_best_tenth_of_all_transitions():
   assert sampling.top_return(0.21)(length, total).tolist() == [0, 1, 1, 0]
   assert sampling.top_return(0.26)(length, total).tolist() == [1, 1, 1, 0]
   assert sampling.top_return(1)(length, total).tolist() == [1, 1, 1, 1]
+  # 0.07 * 100 and 0.55 * 100 are rounded up.
+  assert sampling.top_return(0.07)(np.array([7, 93]), np.array([1.0, 0.0])).tolist() == [1, 0]
+  assert sampling.top_return(0.55)(np.full(20, 5), -np.arange(20.0)).sum() == 11
   with pytest.raises(ValueError, match="fraction is 0"):
     sampling.top_return(0)
 

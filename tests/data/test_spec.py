@@ -164,6 +164,10 @@ def test_a_still_dimension_of_large_numbers_has_an_interval():
     ({"num_actions": {"buttons": 5}}, r"action/buttons has shape \[3\] a step, the metadata's num_actions 5"),
     ({"action_low": {"gas": 0}}, "one of action_low and action_high of action/gas; both or neither"),
     ({"action_low": {"arm": [1, 2]}}, "action/arm has several parts; the metadata's action_low must be"),
+    ({"num_actions": {"weapon": 4.9}}, r"num_actions of action/weapon are 4.9; expected integers"),
+    ({"num_actions": {"weapon": "4"}}, r"num_actions of action/weapon are '4'; expected integers"),
+    ({"num_actions": {"weapon": 10**20}}, r"num_actions of action/weapon are 10+; expected integers"),
+    ({"action_low": {"gas": "a"}, "action_high": {"gas": "b"}}, "action_low and action_high of action/gas are not"),
     ({"num_actions": {"weapon": {"a": 2}}}, r"action/weapon is one part; the metadata's num_actions has several \(a\)"),
   ],
 )

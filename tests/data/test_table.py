@@ -8,7 +8,7 @@ import pytest
 import ilx
 from ilx.data import images, rlds
 from ilx.data.features import Feature
-from ilx.data.table import query, select, subset, table
+from ilx.data.table import _rank, _return, query, select, subset, table
 
 # By its name, which a function of the same name may hide in the package.
 table_lib = importlib.import_module("ilx.data.table")
@@ -169,6 +169,12 @@ def test_select_and_subset(tmp_path):
   np.testing.assert_array_equal(backwards.action[:3], data.action[6:9])
 
 
+def test_a_return_that_is_no_number_is_null_and_has_no_rank():
+  returns = [_return(np.array([reward, 1.0, 0.0])) for reward in (np.nan, 3.0, np.inf, 1.0, 3.0)]
+  assert returns == [None, 4.0, None, 2.0, 4.0]
+  assert _rank(returns) == [None, 1, None, 3, 1]
+
+
 def test_a_subset_keeps_pictures_encoded(tmp_path):
   data = ilx.data.load(_record(tmp_path).directory)
   pictures = images.Images.of([bytes([i]) * (i + 1) for i in range(9)], (4, 4, 3))
@@ -184,6 +190,9 @@ def test_subsets_that_cannot_be(tmp_path):
   data = ilx.data.load(_record(tmp_path).directory)
   with pytest.raises(ValueError, match="no episode is chosen"):
     subset(data, [])
+  for numbers in (np.array([False, True, True]), np.array([1.9]), np.array([[1]])):
+    with pytest.raises(ValueError, match=r"numbers are .*; expected integers \[n\]"):
+      subset(data, numbers)
   for number in (-1, 3):
     with pytest.raises(ValueError, match=r"chosen are (-1 to 0|0 to 3) of 3"):
       subset(data, [0, number])

@@ -208,4 +208,4 @@ def _end(
         "cut the recording, or set clock.after_end to 'cut'"
       )
     size = first + 2
-  return size, True, first == size - 1
+  return size, True, first == size - 1 and not final

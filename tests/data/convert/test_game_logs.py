@@ -121,6 +121,20 @@ def test_an_end_in_the_last_step_repeats_the_last_frame(one):
   assert steps["discount"].tolist() == [1, 1, 1, 1, 0, 0]
 
 
+def test_an_end_that_the_last_frame_tells_after_the_last_action_repeats_nothing(tmp_path):
+  write_frames(tmp_path / "s1.mp4", 5)
+  write_lines(tmp_path / "s1.pad.jsonl", [record(i) for i in range(4)])
+  write_lines(tmp_path / "s1.game.jsonl", [{"done": i == 4, "hp": i} for i in range(5)])
+  events = {name: {"path": f"{{episode}}.{name}.jsonl"} for name in ("pad", "game")}
+  fields = {"action": {"from": "pad", "column": "a"}, "reward": {"from": "pad", "column": "r"}}
+  fields |= {"observation": {"hp": {"from": "game", "column": "hp"}}, "terminal": {"from": "game", "column": "done"}}
+  steps = logs.open(tmp_path, mapping(events=events, **fields))[0].steps
+  assert shown(steps) == steps["observation"]["hp"].tolist() == [0, 1, 2, 3, 4]
+  assert steps["reward"].tolist() == [1, 2, 4, 8, 0]
+  assert steps["is_terminal"].tolist() == [False] * 4 + [True]
+  assert steps["discount"].tolist() == [1, 1, 1, 0, 0]
+
+
 def test_an_end_in_the_step_before_has_its_last_frame(one):
   steps = one([record(i, done=i >= 3) for i in range(5)], terminal={"column": "done"})[0].steps
   assert shown(steps) == [0, 1, 2, 3, 4]
