@@ -17,6 +17,9 @@ from ilx.training import lowering, manifest
 from ilx.training import seeds as seeds_lib
 from ilx.training.checkpoint import CheckpointError, Checkpoints
 
+# A run that goes on may remove the checkpoint that is being read.
+_TRIES = 5
+
 
 class Trained(NamedTuple):
   """A run, as far as it has come.
@@ -57,15 +60,25 @@ def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progr
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), ilx.parallel.mesh.AXES)
   seeds = None if config.seeds == 1 else seeds_lib.plan(config.seeds, mesh)
   shapes = lowering.state_shapes(agent, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
-  with Checkpoints(workdir / "checkpoints", reading=True) as checkpoints:
-    if step is None:
-      step = checkpoints.newest()  # which looks at the manifest
-    elif manifest.exists(folder := workdir / "checkpoints" / str(step)) and (wrong := manifest.check(folder)):
-      raise CheckpointError(f"{folder} cannot be read: {wrong}; choose another step, or none for the newest good one")
-    if step is None or not (workdir / "checkpoints" / str(step)).is_dir():
-      raise ValueError(f"{workdir}/checkpoints has no checkpoint{'' if step is None else f' of step {step}'}")
-    state = checkpoints.restore(step, shapes)
+  step, state = _restored(workdir / "checkpoints", step, shapes)
   return Trained(config, found, agent, scoring.each_seed(config, state.params), step)
+
+
+def _restored(folder: pathlib.Path, step: int | None, shapes: Any, tries: int = _TRIES) -> tuple[int, Any]:
+  """A state and its step, given the one that is wanted."""
+  with Checkpoints(folder, reading=True) as checkpoints:
+    chosen = checkpoints.newest() if step is None else step  # which looks at the manifest
+    own = folder / str(chosen)
+    if step is not None and manifest.exists(own) and (wrong := manifest.check(own)):
+      raise CheckpointError(f"{own} cannot be read: {wrong}; choose another step, or none for the newest good one")
+    if chosen is None or (step is not None and not own.is_dir()):
+      raise ValueError(f"{folder} has no checkpoint{'' if step is None else f' of step {step}'}")
+    try:
+      return chosen, checkpoints.restore(chosen, shapes)
+    except CheckpointError:
+      if step is not None or own.is_dir() or tries == 1:
+        raise
+  return _restored(folder, None, shapes, tries - 1)  # the run has gone on
 
 
 def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -35,9 +35,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
 
 
 def check_axes(mesh: Mesh) -> None:
-  """Raises ValueError unless the mesh has the axes of `make_mesh`."""
+  """Raises ValueError unless it is a mesh with the axes of `make_mesh`."""
+  if not isinstance(mesh, Mesh):
+    raise ValueError(f"mesh is a {type(mesh).__name__}; expected a jax.sharding.Mesh, as of ilx.parallel.make_mesh")
   if set(mesh.axis_names) != set(AXES):
     raise ValueError(f"mesh: its axes are {mesh.axis_names}; expected {AXES}, as of ilx.parallel.make_mesh")
+  if set(mesh.axis_types) != {AxisType.Auto}:
+    raise ValueError(f"mesh: its axes are {mesh.axis_types}; expected all Auto, as of ilx.parallel.make_mesh")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -48,6 +52,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """The leading axis is divided among the devices of ``data`` and ``fsdp``."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def share(mesh: Mesh) -> tuple[int, int]:
+  """``(h, H)``: the devices of this process hold part h, from 0, of H equal parts of every batch.
+
+  H is the number of processes, or less: those whose devices differ in ``tensor`` alone hold the same part.
+
+  Raises:
+    ValueError: where they hold items that do not lie together, or processes hold different numbers of them.
+  """
+  count = mesh.shape["data"] * mesh.shape["fsdp"]
+  where = batch_sharding(mesh).addressable_devices_indices_map((count,))
+  mine = sorted({part.indices(count)[0] for (part,) in where.values()})
+  if mine != list(range(mine[0], mine[0] + len(mine))) or mine[0] % len(mine) or count % len(mine):
+    raise ValueError(
+      f"mesh: the devices of process {jax.process_index()} hold parts {mine} of {count} of a batch; order the devices "
+      "such that each process holds as many, side by side, as in ilx.parallel.make_mesh"
+    )
+  return mine[0] // len(mine), count // len(mine)
 
 
 def check_batch_size(mesh: Mesh, batch_size: int) -> None:

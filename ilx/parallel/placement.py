@@ -133,8 +133,9 @@ def shardings(tree: Tree, mesh: Mesh, rules: Rules = DEFAULT) -> Tree:
     The tree with a ``NamedSharding`` for every leaf.
 
   Raises:
-    ValueError: naming path, shape and rule: where no rule matches, and where a ``PartitionSpec`` has more axes than the
-      leaf, names an axis that the mesh does not have or names one twice, or does not divide the leaf evenly.
+    ValueError: naming path, shape and rule: where no rule matches, and where a ``PartitionSpec``, also one that a
+      function gives, has more axes than the leaf, names an axis that the mesh does not have or names one twice, or does
+      not divide the leaf evenly.
   """
 
   def leaf(path: tuple[Any, ...], x: Any) -> NamedSharding:
@@ -164,7 +165,7 @@ def _spec(name: str, x: Any, mesh: Mesh, rules: Rules) -> PartitionSpec:
   for pattern, place in rules:
     if re.search(pattern, name):
       if not isinstance(place, PartitionSpec):
-        return place(tuple(x.shape), mesh.shape)
+        place = place(tuple(x.shape), mesh.shape)
       if problem := _problem(place, x.shape, mesh):
         raise ValueError(f"placement of {name} {tuple(x.shape)}: the rule ({pattern!r}, {place}) {problem}")
       return place

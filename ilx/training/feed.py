@@ -35,6 +35,13 @@ def pieces(lengths: Iterable[int], capacity: int) -> Iterator[int]:
       yield min(capacity, length - done)
 
 
+def sharding(mesh: Mesh, seeds: Seeds | None) -> NamedSharding:
+  """Where stacks of batches are: divided among the devices along B, of seeds that are spread along S."""
+  if seeds and seeds.spread:
+    return NamedSharding(mesh, seeds_lib.partition(seeds))
+  return NamedSharding(mesh, PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES))
+
+
 class Feed:
   """Stacks of batches on the devices, in order; a thread is up to two stacks ahead. A context manager.
 
@@ -64,11 +71,11 @@ class Feed:
       patience: with which stacks are waited for.
     """
     self._batches, self._counts, self._capacity, self._seeds = batches, counts, capacity, seeds
-    if seeds and seeds.spread:
-      where = seeds_lib.partition(seeds)
-    else:
-      where = PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES)
-    self._sharding = NamedSharding(mesh, where)
+    self._sharding = sharding(mesh, seeds)
+    # A seed that is spread is another host's as a whole, else each host has its part of every batch.
+    spread = bool(seeds and seeds.spread)
+    self._seed_count = seeds.count if spread else None
+    self._hosts = 1 if spread else mesh_lib.share(mesh)[1]
     self._queue: queue.Queue = queue.Queue(_AHEAD)
     self._stopped = threading.Event()
     self._ended = self._left = False
@@ -94,7 +101,10 @@ class Feed:
       for seed, own in enumerate(stack):
         np.stack(leaves[seed * count : (seed + 1) * count], out=own[:count])
         own[count:] = 0  # never looked at, but the same bits in every run
-      return jax.make_array_from_process_local_data(self._sharding, stack if self._seeds else stack[0])
+      stack = stack if self._seeds else stack[0]
+      axis = 2 if self._seeds else 1  # of the batch
+      shape = (*stack.shape[:axis], stack.shape[axis] * self._hosts, *stack.shape[axis + 1 :])
+      return jax.make_array_from_process_local_data(self._sharding, stack, (self._seed_count or shape[0], *shape[1:]))
 
     return jax.tree.map(place, *itertools.chain.from_iterable(batches))
 

@@ -43,9 +43,7 @@ class JsonlLog:
     self._began = time.monotonic() - (kept[-1].get("seconds", 0.0) if kept else 0.0)
 
   def _open(self, rows: list[dict[str, Any]]) -> None:
-    temporary = self._path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, self._path)
+    _write(self._path, "".join(json.dumps(row) + "\n" for row in rows))
     self._file = open(self._path, "a")  # noqa: SIM115 (closed by close)
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
@@ -69,17 +67,30 @@ class TensorBoardLog:
   """Scalars for TensorBoard; what an earlier process wrote beyond the step that is resumed from is hidden."""
 
   def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    self._path = pathlib.Path(directory)
-    self._writer = SummaryWriter(os.fspath(directory), purge_step=resume_step + 1)
+    # Not its SummaryWriter, whose thread has the last rows for seconds, in which a process may be killed.
+    self._path, self._event = pathlib.Path(directory), Event
+    with _naming(self._path):
+      self._path.mkdir(parents=True, exist_ok=True)
+      # Files are called by the second: another process' of the same one is not written over.
+      self._writer = EventsWriter(str(self._path / "events"), f".{os.getpid()}.{time.time_ns()}")
+      start = SessionLog(status=SessionLog.START)
+      self._writer.write_event(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
 
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Writes the entries that are single numbers."""
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    numbers = {
+      name: float(value)
+      for name, value in row.items()
+      if np.ndim(value) == 0 and value is not None and not isinstance(value, str)
+    }
+    summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()])
     with _naming(self._path):
-      for name, value in row.items():
-        if np.ndim(value) == 0 and value is not None and not isinstance(value, str):
-          self._writer.add_scalar(name, float(value), step)
+      self._writer.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
       self._writer.flush()
 
   def close(self) -> None:
@@ -135,11 +146,16 @@ def jsonable(value: Any) -> Any:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes ``value`` as indented JSON, atomically."""
-  path = pathlib.Path(path)
+  _write(pathlib.Path(path), json.dumps(jsonable(value), indent=2) + "\n")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  """A whole file, or none."""
   temporary = path.with_name(path.name + ".tmp")
-  try:
-    temporary.write_text(json.dumps(jsonable(value), indent=2) + "\n")
-    os.replace(temporary, path)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise
+  with _naming(path):
+    try:
+      temporary.write_text(text)
+      os.replace(temporary, path)
+    except OSError:
+      temporary.unlink(missing_ok=True)
+      raise

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
@@ -41,11 +41,10 @@ def lower(
   """The program that ``ilx.train`` would run with these arguments; of streamed data one batch is read.
 
   Raises:
-    ValueError: where the batch does not divide among the mesh, or the rules do not fit the state.
+    ValueError: as ``ilx.train``, for what would not run.
   """
-  many = None if seeds is None else seeds_lib.plan(seeds, mesh)
-  if not (many and many.spread):
-    mesh_lib.check_batch_size(mesh, batch_size)
+  many = programs.fit(mesh, strategy, seeds, batch_size)
+  tiers.check(tier, data)
   if isinstance(data, Episodes):
     data = agent.view.prepare(data)
     if tier == "device" or (tier == "auto" and tiers.fits(data)):
@@ -84,11 +83,7 @@ def lower_fed(
   """The program for batches from the host, given the shapes of one: it needs no data at all."""
   placed = states.place(agent, batch, mesh, rules, seeds)
   capacity = feed.capacity(batch, seeds.count if seeds else 1)
-  parts = NamedSharding(mesh, seeds_lib.partition(seeds))
-  if seeds and seeds.spread:
-    where = parts
-  else:
-    where = NamedSharding(mesh, PartitionSpec(*(None,) * (2 if seeds else 1), mesh_lib.BATCH_AXES))
+  parts, where = NamedSharding(mesh, seeds_lib.partition(seeds)), feed.sharding(mesh, seeds)
   sums = jax.eval_shape(programs.make_sums(agent, mesh, placed.one, batch, seeds))
   sums = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parts), sums)
   leading = (seeds.count,) if seeds else ()

@@ -32,6 +32,23 @@ class Sums(NamedTuple):
   first: dict[str, jax.Array]
 
 
+def scalars(agent: Agent) -> Agent:
+  """The agent with metrics of float32: sums of other types would be others' means.
+
+  Raises:
+    ValueError: from ``update``, naming a metric that is no scalar.
+  """
+
+  def update(state: Any, batch: Tree) -> tuple[Any, dict[str, jax.Array]]:
+    state, metrics = agent.update(state, batch)
+    for name, value in metrics.items():
+      if jnp.shape(value):
+        raise ValueError(f"the agent's metric {name!r} has the shape {jnp.shape(value)}; expected a scalar")
+    return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+  return agent._replace(update=update)
+
+
 def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct], shape: tuple[int, ...]) -> Sums:
   """Before the first update, given the shapes of the metrics; ``shape``: ``()``, of many seeds ``(S,)``."""
   return Sums(

@@ -29,6 +29,28 @@ Strategy = Literal["jit", "pmap"]
 _REPLICAS = "replicas"
 
 
+def fit(mesh: Mesh, strategy: Strategy, seeds: int | None, batch_size: int) -> Seeds | None:
+  """How so many seeds are computed on a mesh; None where no number of them is given.
+
+  Raises:
+    ValueError: for a mesh, a strategy, a number of seeds or a size of batches that would not run.
+  """
+  mesh_lib.check_axes(mesh)
+  if strategy not in ("jit", "pmap"):
+    raise ValueError(f"strategy={strategy!r}: expected 'jit' or 'pmap'")
+  if strategy == "pmap" and mesh.size != mesh.shape["data"]:
+    raise ValueError(
+      "strategy='pmap' has all parameters on every device: the mesh must have fsdp=1 and tensor=1; choose "
+      "strategy='jit' to divide parameters"
+    )
+  many = None if seeds is None else seeds_lib.plan(seeds, mesh)
+  if not (many and many.spread):
+    mesh_lib.check_batch_size(mesh, batch_size)
+  elif batch_size < 1:
+    raise ValueError(f"batch_size={batch_size} must be at least 1")
+  return many
+
+
 def make_program(
   agent: Agent, batch_size: int, mesh: Mesh, seeds: Seeds | None = None, strategy: Strategy = "jit", where: Any = None
 ) -> Callable[[Any, Episodes, jax.Array, int], Any]:
@@ -40,7 +62,7 @@ def make_program(
   With ``seeds`` the state is a stacked one, and keys and sums have a leading axis ``[S]``. The state stays ``where`` it
   is (shardings of its leaves; None: everywhere).
   """
-  divided = mesh_lib.batch_sharding(mesh)
+  agent, divided = nonfinite.scalars(agent), mesh_lib.batch_sharding(mesh)
 
   def draw(episodes: Episodes, key: jax.Array, i: jax.Array, step: jax.Array) -> Tree:
     del i
@@ -64,6 +86,8 @@ def make_fed_program(
   ``[S, K, B, ...]``. State and sums are donated.
   """
 
+  agent = nonfinite.scalars(agent)
+
   def draw(data: None, stack: Tree, i: jax.Array, step: jax.Array) -> Tree:
     del data, step
     return jax.tree.map(lambda x: x[i], stack)
@@ -82,7 +106,7 @@ def make_sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | 
 
   Of ``state`` and ``batch``, which are of one seed, the shapes count alone.
   """
-  shapes = jax.eval_shape(agent.update, state, batch)[1]
+  shapes = jax.eval_shape(nonfinite.scalars(agent).update, state, batch)[1]
   if seeds:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds.count, *x.shape), x.dtype), shapes)
   shape = (seeds.count,) if seeds else ()

@@ -63,8 +63,12 @@ def one_seed(tree: Tree, index: int) -> Tree:
 
   Raises:
     IndexError: where there are not so many seeds.
+    ValueError: for a tree that is one seed's alone.
   """
-  count = max((len(x) for x in jax.tree.leaves(tree) if x.ndim), default=0)
+  counts = {len(x) for x in jax.tree.leaves(tree) if x.ndim}
+  if len(counts) > 1:
+    raise ValueError("one_seed: the leaves have no common leading axis; expected the state of a run of many seeds")
+  count = max(counts, default=0)
   if not 0 <= index < count:
     raise IndexError(f"one_seed: index={index}; there are {count} seeds, from 0")
   return jax.tree.map(lambda x: x[index] if x.ndim else x, tree)

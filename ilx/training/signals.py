@@ -1,5 +1,6 @@
 """Leaving in good order on SIGINT and SIGTERM."""
 
+import os
 import signal
 import threading
 import warnings
@@ -11,6 +12,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 T = TypeVar("T")
+
+# Those that are entered in this process, the innermost last.
+_entered: list["StopSignals"] = []
+
+
+def _forget() -> None:
+  """In a forked process, a worker of an evaluation for example: signals act on it as they would have without a run."""
+  while _entered:
+    _entered.pop().__exit__()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class StopSignals:
@@ -34,6 +47,7 @@ class StopSignals:
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGINT, signal.SIGTERM):
         self._previous[number] = signal.signal(number, self._handle)
+      _entered.append(self)
     return self
 
   def agree(self) -> bool:
@@ -91,3 +105,5 @@ class StopSignals:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
     self._previous = {}
+    if self in _entered:
+      _entered.remove(self)

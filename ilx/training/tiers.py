@@ -85,11 +85,8 @@ def open_runner(
   Raises:
     ValueError: where there is nothing to learn from, or the tier does not go with the data.
   """
-  if tier not in ("auto", "device", "host"):
-    raise ValueError(f"tier={tier!r}: expected 'auto', 'device' or 'host'")
+  check(tier, data)
   streamed = not isinstance(data, Episodes)
-  if streamed and tier == "device":
-    raise ValueError("tier='device': streamed data does not go to the devices as a whole; load it instead")
   if not streamed:
     if len(data.rows) == 0:
       raise ValueError("episodes: no step to learn from; every episode has a single step")
@@ -103,6 +100,20 @@ def open_runner(
   patience = dataclasses.replace(patience or waiting.Patience(), source=_source(data))
   with _fed(run, data, start, lengths, patience) as runner:
     yield runner
+
+
+def check(tier: Tier, data: Episodes | Streamed) -> None:
+  """Raises ValueError for data that are none, and for a tier that is none or where they cannot be."""
+  if tier not in ("auto", "device", "host"):
+    raise ValueError(f"tier={tier!r}: expected 'auto', 'device' or 'host'")
+  if isinstance(data, Episodes):
+    return
+  if not callable(getattr(data, "batches", None)):
+    raise ValueError(
+      f"data is {data!r:.100}; expected episodes, as of ilx.data.load(name), or a stream, as of ilx.data.stream.open"
+    )
+  if tier == "device":
+    raise ValueError("tier='device': streamed data does not go to the devices as a whole; load it instead")
 
 
 def fits(data: Episodes) -> bool:
@@ -187,29 +198,38 @@ def _fed(
   agent, batch_size, mesh, seeds = run.agent, run.batch_size, run.mesh, run.seeds
   served = seeds_lib.served(seeds, mesh) if seeds else [0]
   # A host makes all of a seed that a device of its own learns alone, else its part of every seed's batches.
-  hosts = (0, 1) if seeds and seeds.spread else (jax.process_index(), jax.process_count())
-  if isinstance(data, Episodes):
-    batches = [host.batches(agent.view, data, batch_size, run.keys[s][1], start=start, host=hosts) for s in served]
-    item = agent.view.take(data, np.asarray(data.rows[:1]))
-  else:
+  hosts = (0, 1) if seeds and seeds.spread else mesh_lib.share(mesh)
+  with contextlib.ExitStack() as unused:  # until the feed closes them
+    if isinstance(data, Episodes):
+      batches = [host.batches(agent.view, data, batch_size, run.keys[s][1], start=start, host=hosts) for s in served]
+      item = agent.view.take(data, np.asarray(data.rows[:1]))
+    else:
 
-    def begin() -> list[Iterator[Tree]]:
-      opened = (data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts) for s in served)
-      sized = [_Sized(batches, batch_size // hosts[1], patience.source) for batches in opened]
-      sized[0].peek()
-      return sized
+      def begin() -> list[Iterator[Tree]]:
+        sized = []
+        for s in served:
+          opened = data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts)
+          unused.callback(feed.close, opened)
+          sized.append(_Sized(opened, batch_size // hosts[1], patience.source))
+        sized[0].peek()
+        return sized
 
-    batches = waiting.call(begin, patience)
-    item = batches[0].peek()
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), item)
-  placed = run.place(shapes)
-  init = jax.jit(
-    lambda key: agent.init(key, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)),
-    out_shardings=states.shardings(placed.one),
-  )
-  program = programs.make_fed_program(agent, mesh, seeds, run.strategy, states.shardings(placed.state))
-  zeros = programs.make_sums(agent, mesh, placed.one, shapes, seeds)
-  capacity = feed.capacity(shapes, len(run.numbers))
+      try:
+        batches = waiting.call(begin, patience)
+      except (TimeoutError, waiting.Stopped):
+        unused.pop_all()  # a thread is stuck in them
+        raise
+      item = batches[0].peek()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), _device_dtype(x)), item)
+    placed = run.place(shapes)
+    init = jax.jit(
+      lambda key: agent.init(key, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)),
+      out_shardings=states.shardings(placed.one),
+    )
+    program = programs.make_fed_program(agent, mesh, seeds, run.strategy, states.shardings(placed.state))
+    zeros = programs.make_sums(agent, mesh, placed.one, shapes, seeds)
+    capacity = feed.capacity(shapes, len(run.numbers))
+    unused.pop_all()
   with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds, patience) as stacks:
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
@@ -224,6 +244,11 @@ def _fed(
       return state, sums
 
     yield Runner(placed.state, lambda: run.init(init), advance)
+
+
+def _device_dtype(x: np.ndarray) -> np.dtype:
+  """The one that it has on a device, such as float32 of float64."""
+  return jax.dtypes.canonicalize_dtype(x.dtype)
 
 
 def _source(data: Episodes | Streamed) -> str:

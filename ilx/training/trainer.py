@@ -5,6 +5,7 @@ import operator
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from ilx.data.episodes import Episodes
 from ilx.parallel import hosts, placement, replicas
 from ilx.parallel import mesh as mesh_lib
 from ilx.training import nonfinite, programs, resume, tiers, waiting
-from ilx.training import seeds as seeds_lib
 from ilx.training.beside import Beside, Evaluate
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.lock import locked
@@ -24,6 +24,9 @@ from ilx.training.logs import Log
 from ilx.training.metrics import Metrics, where_to_look
 from ilx.training.signals import StopSignals
 from ilx.types import Agent
+
+# jax's keys know a seed modulo 2^32.
+_LAST_SEED = 2**32 - 1
 
 
 class Interrupted(Exception):
@@ -130,6 +133,7 @@ def train(
   steps, batch_size, seed = _whole("steps", steps), _whole("batch_size", batch_size), _whole("seed", seed)
   log_every, checkpoint_every = _whole("log_every", log_every), _whole("checkpoint_every", checkpoint_every)
   evaluate_every = _whole("evaluate_every", evaluate_every)
+  keep, keep_every = _whole("keep", keep), _whole("keep_every", keep_every)
   seeds = int(seeds) if isinstance(seeds, np.integer) else seeds
   for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
     if value < 1:
@@ -137,7 +141,7 @@ def train(
   for name, value in (
     ("evaluate_every", evaluate_every), ("data_timeout", data_timeout), ("data_deadline", data_deadline)
   ):  # fmt: skip
-    if value < 0:
+    if not value >= 0:
       raise ValueError(f"{name}={value} must be at least 0")
   if on_nonfinite not in ("stop", "skip"):
     raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
@@ -147,13 +151,10 @@ def train(
   if evaluate_beside and several:
     raise ValueError("evaluate_beside: several processes share the episodes of an evaluation, and wait for each other")
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
-  mesh_lib.check_axes(mesh)
-  _check_strategy(strategy, mesh)
-  many = None if seeds is None else seeds_lib.plan(seeds, mesh)
-  if not (many and many.spread):
-    mesh_lib.check_batch_size(mesh, batch_size)
-  elif batch_size < 1:
-    raise ValueError(f"batch_size={batch_size} must be at least 1")
+  many = programs.fit(mesh, strategy, seeds, batch_size)
+  tiers.check(tier, data)
+  if not 0 <= seed <= _LAST_SEED - (seeds or 1) + 1:
+    raise ValueError(f"seed={seed}: seeds are from 0 to {_LAST_SEED}, all of them where there are many")
   numbers = range(seed, seed + seeds) if seeds else None
 
   with contextlib.ExitStack() as stack:
@@ -253,16 +254,26 @@ def train(
       collect()
       if stop.received and checkpoints and saved != step:
         save(step)
-    except Exception:
-      beside.abandon()
+    except BaseException as error:
+      leave = [log.close for log in open_logs]
+      for each in [beside.abandon, *leave] if isinstance(error, Exception) else leave:
+        _quietly(each, error)
       raise
-    finally:
-      for log in open_logs:
-        log.close()
+    with contextlib.ExitStack() as closing:
+      for log in reversed(open_logs):
+        closing.callback(log.close)
   if stop.received:
     where = f"{step} of {steps} updates are saved in {workdir}" if checkpoints else "nothing was saved"
     raise Interrupted(f"stopped by {stop.received.name}; {where}", stop.received)
   return state
+
+
+def _quietly(work: Callable[[], None], because: BaseException) -> None:
+  """What fails on the way out is a warning: the error that it is the way out of is what must be told."""
+  try:
+    work()
+  except Exception as error:
+    warnings.warn(f"after {because!r}: {error!r}", stacklevel=3)
 
 
 def _whole(name: str, value: Any) -> int:
@@ -271,13 +282,3 @@ def _whole(name: str, value: Any) -> int:
     return operator.index(value)
   except TypeError:
     raise ValueError(f"{name}={value!r} must be an integer") from None
-
-
-def _check_strategy(strategy: str, mesh: Mesh) -> None:
-  if strategy not in ("jit", "pmap"):
-    raise ValueError(f"strategy={strategy!r}: expected 'jit' or 'pmap'")
-  if strategy == "pmap" and mesh.size != mesh.shape["data"]:
-    raise ValueError(
-      "strategy='pmap' has all parameters on every device: the mesh must have fsdp=1 and tensor=1; choose "
-      "strategy='jit' to divide parameters"
-    )
