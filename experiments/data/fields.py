@@ -3,7 +3,7 @@
 import collections
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,11 @@ def values(feature: Feature, stored: Stored | None, steps: int) -> Stored:
     step = int(np.argmax((stored < low) | (stored > high))) // max(1, size)
     raise FieldError(f"integers outside {feature.dtype}", step)
   return stored.astype(feature.dtype, copy=False).reshape(steps, *feature.shape)
+
+
+def others(record: Mapping[str, Stored], columns: Collection[str]) -> dict[str, Stored]:
+  """The lists of a record's steps beside ``columns``, as they are stored: what ``values`` was not asked for."""
+  return {name: stored for name, stored in record.items() if name.startswith("steps/") and name not in columns}
 
 
 def describe(feature: Any) -> str:

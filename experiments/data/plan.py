@@ -157,7 +157,7 @@ class _Planner:
       self._drop(*where, "return", f"{total:g} is below {rules.min_return:g}")
     elif rules.max_return is not None and total > rules.max_return:
       self._drop(*where, "return", f"{total:g} is above {rules.max_return:g}")
-    elif rules.drop_duplicates and self._repeats(columns, path):
+    elif rules.drop_duplicates and self._repeats(columns | fields.others(record, columns), path):
       self._drop(*where, "duplicate", "its steps equal those of an earlier episode that stays")
     else:
       self._keep(Kept(*where, start, stop), columns, steps, total)

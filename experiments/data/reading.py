@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import fields, tolerant
+from experiments.data import activity, fields, tolerant
 from experiments.data.fields import Stored
 from ilx.data import example, rlds
 from ilx.data.rlds import Info
@@ -22,13 +22,22 @@ class Chunk(NamedTuple):
     split: where they are from.
     columns: fields ``[N, ...]`` by their names in a record: arrays, or byte strings for text and pictures.
     starts: int64 ``[E + 1]``; episode ``e`` is rows ``starts[e]`` to ``starts[e + 1] - 1``.
+    others: uint64 ``[E]``, hashes of what every episode's steps have beside the columns.
     metadata: of every episode, what stands beside its steps, by name.
   """
 
   split: str
   columns: dict[str, Stored]
   starts: np.ndarray
+  others: np.ndarray
   metadata: list[dict[str, Any]]
+
+
+class _Part(NamedTuple):
+  steps: int
+  columns: dict[str, Stored]
+  others: np.ndarray
+  metadata: dict[str, Any]
 
 
 def records(info: Info, split: str, report: Callable[[str], None]) -> Iterator[bytes]:
@@ -50,10 +59,10 @@ def records(info: Info, split: str, report: Callable[[str], None]) -> Iterator[b
 
 
 def chunks(info: Info, split: str, report: Callable[[str], None], max_episodes: int | None = None) -> Iterator[Chunk]:
-  """The readable episodes of a split; see ``records``. Ragged fields are left out."""
+  """The readable episodes of a split; see ``records``. Of ragged fields there are but hashes."""
   steps_fields = {name: feature for name, feature in fields.of_steps(info).items() if fields.examined(feature)}
   beside = {name: feature for name, feature in fields.of_episodes(info).items() if fields.examined(feature)}
-  parts: list[tuple[int, dict[str, Stored], dict[str, Any]]] = []
+  parts: list[_Part] = []
   rows = size = taken = 0
   for index, content in enumerate(records(info, split, report)):
     if max_episodes is not None and taken >= max_episodes:
@@ -68,7 +77,7 @@ def chunks(info: Info, split: str, report: Callable[[str], None], max_episodes: 
     except ValueError as error:
       report(f"split {split}, episode {index}: {error}")
       continue
-    parts.append((steps, columns, metadata))
+    parts.append(_Part(steps, columns, activity.content_hash(fields.others(record, columns)), metadata))
     rows, size, taken = rows + steps, size + len(content), taken + 1
     if rows >= _STEPS or size >= _BYTES:
       yield _join(split, parts)
@@ -97,14 +106,15 @@ def scalar(value: Stored) -> Any:
   return first.item() if np.ndim(first) == 0 else first.tolist()
 
 
-def _join(split: str, parts: list[tuple[int, dict[str, Stored], dict[str, Any]]]) -> Chunk:
+def _join(split: str, parts: list[_Part]) -> Chunk:
   columns: dict[str, Stored] = {}
-  for name in parts[0][1]:
-    pieces = [piece for _, piece_columns, _ in parts for piece in [piece_columns[name]]]
+  for name in parts[0].columns:
+    pieces = [part.columns[name] for part in parts]
     whole = isinstance(pieces[0], np.ndarray)
     columns[name] = np.concatenate(pieces) if whole else [item for piece in pieces for item in piece]
-  starts = np.cumsum([0, *(steps for steps, _, _ in parts)]).astype(np.int64)
-  return Chunk(split, columns, starts, [metadata for _, _, metadata in parts])
+  starts = np.cumsum([0, *(part.steps for part in parts)]).astype(np.int64)
+  others = np.concatenate([part.others for part in parts])
+  return Chunk(split, columns, starts, others, [part.metadata for part in parts])
 
 
 def files(info: Info, split: str) -> list[Path]:

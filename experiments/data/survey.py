@@ -140,7 +140,7 @@ class Survey:
         self.pictures.setdefault(name, Distinct()).add(hashes[name])
     rows = activity.combine(hashes)
     self.distinct_steps.add(rows)
-    episodes = activity.episode_hashes(rows, chunk.starts)
+    episodes = activity.combine({"": activity.episode_hashes(rows, chunk.starts), "others": chunk.others})
     self.distinct_episodes.add(episodes)
     self.split_hashes.setdefault(chunk.split, Distinct()).add(episodes)
 

@@ -155,9 +155,9 @@ class _Checker:
     good = checks.episode(record, self._fields, self._beside, self._bounds, self._discrete, pool, note)
     self.episodes += 1
     self._ends.add(good, where)
-    self._gather(good)
+    self._gather(good, fields.others(record, good))
 
-  def _gather(self, good: dict[str, Any]) -> None:
+  def _gather(self, good: dict[str, Any], others: dict[str, Any]) -> None:
     """What shows only over the whole dataset."""
     if not good:
       return
@@ -174,7 +174,7 @@ class _Checker:
       rows = action.reshape(len(action), -1)[:-1]
       self._action = self._action or Moments(rows.shape[1])
       self._action.add(rows)
-    self._distinct.add(activity.content_hash(good))
+    self._distinct.add(activity.content_hash(good | others))
 
   def finish(self, complete: bool) -> None:
     """Notes what shows only over the whole dataset; ``complete``: all of its splits were read."""

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 
+import ml_dtypes
 import numpy as np
 from PIL import Image
 
@@ -33,6 +34,11 @@ FEATURES = {
 }
 
 
+def with_fields(**more) -> dict:
+  """The features with some fields of a step added or replaced."""
+  return FEATURES | {"steps": Sequence(FEATURES["steps"].feature | more)}
+
+
 def png(pixels: np.ndarray) -> bytes:
   target = io.BytesIO()
   Image.fromarray(pixels).save(target, "PNG")
@@ -57,6 +63,28 @@ def episode(seed: int, length: int = 6, terminal: bool = True) -> dict:
     "episode_metadata/success": np.array([seed % 2 == 0]),
     "episode_metadata/operator": [f"person {seed % 2}".encode()],
   }
+
+
+def unlike(feature: Feature | Sequence, name: str = "extra") -> list[dict]:
+  """Two episodes that are the same but for one field of a step, ``name``, 1 in the one and 2 in the other."""
+  records = [episode(0), episode(0)]
+  for number, record in enumerate(records, 1):
+    content = np.full(7, number, np.float32)
+    if isinstance(feature, Sequence):
+      record[f"steps/{name}/ragged_flat_values"] = content
+      record[f"steps/{name}/ragged_row_lengths_0"] = np.ones(7, np.int64)
+    else:
+      record[f"steps/{name}"] = content
+  return records
+
+
+# Fields that columns of one shape have not, or not as they are stored.
+ODD = {
+  "bfloat16": Feature("tensor", (), np.dtype(ml_dtypes.bfloat16)),
+  "ragged": Sequence(NUMBER),
+  "optional": Feature("tensor", (), np.dtype(np.float32), optional=True),
+  "any shape": Feature("tensor", (None,), np.dtype(np.float32)),
+}
 
 
 def write(

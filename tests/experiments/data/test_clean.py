@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from robots import FEATURES, NUMBER, Sequence, episode, shard, write
+from robots import FEATURES, NUMBER, ODD, Sequence, episode, shard, unlike, with_fields, write
 
 from experiments.data import __main__ as tool
 from experiments.data import clean
@@ -178,6 +178,16 @@ def test_an_episode_of_a_file_that_is_left_out_has_no_duplicates(tmp_path):
   path.write_bytes(content)
   _, plan = clean.clean(str(old), Rules(drop_duplicates=True, skip_damaged=True), dry_run=True)
   assert [kept.episode for kept in plan.kept] == [2]
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_episodes_that_differ_in_any_field_are_no_duplicates(tmp_path, kind):
+  old = write(tmp_path, {"train": [unlike(ODD[kind])]}, found=with_fields(extra=ODD[kind]))
+  _, plan = clean.clean(str(old), Rules(drop_duplicates=True, drop_fields=("extra",)), dry_run=True)
+  assert [kept.episode for kept in plan.kept] == [0, 1]
+  old = write(tmp_path / "same", {"train": [unlike(ODD[kind])[:1] * 2]}, found=with_fields(extra=ODD[kind]))
+  _, plan = clean.clean(str(old), Rules(drop_duplicates=True, drop_fields=("extra",)), dry_run=True)
+  assert [kept.episode for kept in plan.kept] == [0]
 
 
 def test_duplicates_are_found_in_all_splits(tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from robots import FEATURES, Sequence, episode, png, shard, write
+from robots import FEATURES, ODD, Sequence, episode, png, shard, unlike, with_fields, write
 
 from experiments.data import __main__ as tool
 from experiments.data import card as card_lib
@@ -260,7 +260,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
       "steps/observation/image": [b""] * 20_000,
       **{f"steps/{name}": flags for name in ("is_first", "is_last", "is_terminal")},
     }
-    found.add(survey.Chunk("train", columns, starts, []))
+    found.add(survey.Chunk("train", columns, starts, np.zeros(len(starts) - 1, np.uint64), []))
   field = found.fields["steps/observation/state"]
   assert found.steps == 120_000
   assert sum(len(part) for part in field.sample._parts["values"]) <= 2 * survey._ROWS
@@ -385,3 +385,13 @@ def test_histograms_of_whole_numbers():
   # Few numbers have a bin each, whatever their number.
   assert histogram([0, 5, 11])["edges"] == [i - 0.5 for i in range(13)]
   assert sum(histogram([-70, -3, 9, 900])["counts"]) == 4
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_episodes_that_differ_in_any_field_are_not_counted_as_repeated(tmp_path, kind):
+  records = unlike(ODD[kind])
+  directory = write(tmp_path, {"train": [records[:1]], "val": [records[1:]]}, found=with_fields(extra=ODD[kind]))
+  assert describe(directory)[0]["duplicates"]["episodes"] == 0
+  assert describe(directory)[0]["duplicates"]["shared"] == []
+  directory = write(tmp_path / "same", {"train": [records[:1] * 2]}, found=with_fields(extra=ODD[kind]))
+  assert describe(directory)[0]["duplicates"]["episodes"] == 0.5

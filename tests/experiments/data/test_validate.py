@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import robots
-from robots import FEATURES, NUMBER, Feature, Sequence, episode, shard, write
+from robots import FEATURES, NUMBER, ODD, Feature, Sequence, episode, shard, unlike, with_fields, write
 
 from experiments.data import __main__ as tool
 from experiments.data.validate import validate
@@ -405,3 +405,12 @@ def test_fields_of_varying_shape_and_optional_ones(tmp_path):
     ("error", 3, "steps/map"),
   ]
   assert problems[1].message == "2 values in 7 steps"
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_episodes_that_differ_in_any_field_repeat_none(tmp_path, kind):
+  records = unlike(ODD[kind])
+  directory = write(tmp_path, {"train": [records]}, found=with_fields(extra=ODD[kind]))
+  assert [str(problem) for problem in validate(directory).problems.kept] == []
+  directory = write(tmp_path / "same", {"train": [records[:1] * 2]}, found=with_fields(extra=ODD[kind]))
+  assert [problem.kind for problem in validate(directory).problems.kept] == ["duplicates"]
