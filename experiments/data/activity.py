@@ -18,9 +18,10 @@ def idle(
 ) -> np.ndarray:
   """Steps whose action does nothing and is followed by the same observation, bool ``[N]``.
 
-  An action does nothing where all of it is 0, or where it repeats the one before (the first one: the one behind). The
-  observation is the same where all of it is: numbers within the tolerance, texts and pictures byte for byte. So where
-  a camera's pictures always differ, if only by noise, no step is idle unless the camera is ignored.
+  An action does nothing where all of it is 0, or where it repeats the one before (the first one: the one behind); a
+  text in it is never 0. The observation is the same where all of it is: numbers within the tolerance, texts and
+  pictures byte for byte. So where a camera's pictures always differ, if only by noise, no step is idle unless the
+  camera is ignored.
 
   Args:
     columns: fields ``[N, ...]`` by their names in a record.
@@ -36,12 +37,12 @@ def idle(
     for name, value in columns.items()
     if inside(name, _OBSERVATION) and not any(inside(name, each) for each in ignored)
   ]
-  action = {name: value for name, value in columns.items() if inside(name, _ACTION) and isinstance(value, np.ndarray)}
+  action = [value for name, value in columns.items() if inside(name, _ACTION)]
   if not observation or not action or count < 2:
     return np.zeros(count, bool)
   same = np.logical_and.reduce([_follows_same(value, tolerance) for value in observation])
-  zero = np.logical_and.reduce([_zero(value, tolerance) for value in action.values()])
-  repeats_next = np.logical_and.reduce([_follows_same(value, tolerance) for value in action.values()])
+  zero = np.logical_and.reduce([_zero(value, tolerance) for value in action])
+  repeats_next = np.logical_and.reduce([_follows_same(value, tolerance) for value in action])
   # The last step's action carries no meaning.
   repeats_next[:-1] &= ~last[1:]
   repeats = np.append(False, repeats_next[:-1]) & ~_first(starts, count)
@@ -49,9 +50,21 @@ def idle(
   return same & (zero | repeats) & ~last
 
 
-def check_observation(info: Info, ignored: Sequence[str]) -> None:
-  """Raises ValueError where idle steps cannot be told by the observation less the ``ignored``, relative to a step."""
-  there = {name: feature for name, feature in fields.of_steps(info).items() if inside(name, _OBSERVATION)}
+def check(info: Info, ignored: Sequence[str]) -> None:
+  """Raises ValueError where idle steps cannot be told by the action, and the observation less the ``ignored``.
+
+  Args:
+    info: of the dataset.
+    ignored: names of fields or folders of the observation, relative to a step.
+  """
+  step = fields.of_steps(info)
+  for name, feature in step.items():
+    if inside(name, _ACTION) and not fields.examined(feature):
+      raise ValueError(
+        f"{info.directory}: field {name!r} ({fields.describe(feature)}) cannot be compared to find idle steps; "
+        "leave out --drop_idle_start and --drop_idle_end"
+      )
+  there = {name: feature for name, feature in step.items() if inside(name, _OBSERVATION)}
   for given in ignored:
     chosen = [name for name in there if inside(name, f"steps/{given}")]
     if not chosen:
@@ -145,5 +158,8 @@ def _follows_same(value: Stored, tolerance: float) -> np.ndarray:
   return np.array([*(a == b for a, b in itertools.pairwise(value)), False], bool)
 
 
-def _zero(value: np.ndarray, tolerance: float) -> np.ndarray:
+def _zero(value: Stored, tolerance: float) -> np.ndarray:
+  """Whether all of a row is 0; never where it is no number."""
+  if not isinstance(value, np.ndarray):
+    return np.zeros(len(value), bool)
   return (np.abs(value.reshape(len(value), -1).astype(np.float64)) <= tolerance).all(axis=1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import fields
 from experiments.report import text
 
 # A field of floats with no more distinct values than this, in so many steps, looks discretised.
@@ -20,7 +21,7 @@ def findings(survey: Any, card: dict[str, Any]) -> list[dict[str, str]]:
 
   _reading(card, tell)
   _flags(survey, card, tell)
-  _repetition(card, tell)
+  _repetition(survey, card, tell)
   for name, numbers in card["numbers"].items():
     _numbers(survey, name, numbers, tell)
   return sorted(found, key=lambda entry: entry["level"] != "warning")
@@ -54,7 +55,7 @@ def _flags(survey: Any, card: dict[str, Any], tell: Callable) -> None:
     tell("warning", "", "some episodes have one step only, and so no transition")
 
 
-def _repetition(card: dict[str, Any], tell: Callable) -> None:
+def _repetition(survey: Any, card: dict[str, Any], tell: Callable) -> None:
   repeated, about = card["duplicates"], "" if card["duplicates"]["exact"] else "about "
   if repeated["episodes"]:
     count = round(repeated["episodes"] * card["read"]["episodes"])
@@ -70,6 +71,9 @@ def _repetition(card: dict[str, Any], tell: Callable) -> None:
   if card["idle"]["share"] > 0.01:
     level = "warning" if card["idle"]["share"] > 0.1 else "note"
     tell(level, "", f"{_percent(card['idle']['share'])} of the steps are idle: the action does nothing")
+  for name, feature in fields.of_steps(survey.info).items():
+    if not fields.examined(feature):
+      tell("note", name, "cannot be looked at step by step: idle and repeated steps are told by the other fields alone")
   for name, pictures in card["pictures"].items():
     if pictures["repeated"] - repeated["steps"] > 0.05:
       tell("note", name, f"{_percent(pictures['repeated'])} of the pictures repeat an earlier one")

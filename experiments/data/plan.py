@@ -85,7 +85,7 @@ class _Planner:
     if rules.clip_actions and not np.all(self._bounds[0] <= self._bounds[1]):
       raise ValueError(f"{info.directory}: action_low in metadata.json is not below action_high; correct it to clip")
     if rules.drop_idle_start or rules.drop_idle_end:
-      activity.check_observation(info, rules.idle_ignore)
+      activity.check(info, rules.idle_ignore)
     self._success = f"episode_metadata/{rules.success_key}"
     if rules.success_key and self._success not in self._beside:
       there = ", ".join(name.removeprefix("episode_metadata/") for name in self._beside) or "none"

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+import robots
 from robots import FEATURES, NUMBER, ODD, Sequence, episode, shard, unlike, with_fields, write
 
 from experiments.data import __main__ as tool
@@ -152,6 +153,27 @@ def test_idle_steps_cannot_be_told_by_what_cannot_be_compared(tmp_path, capsys):
   found = FEATURES | {"steps": Sequence(FEATURES["steps"].feature | {"observation": observation})}
   run(tmp_path, [episode(0)], "--drop_idle_start", code=2, found=found)
   assert "give --idle_ignore=observation/points" in capsys.readouterr().err
+
+
+def test_idle_steps_cannot_be_told_by_actions_that_cannot_be_compared(tmp_path, capsys):
+  move = FEATURES["steps"].feature["action"]
+  record = idle_start(0, 3)
+  record["steps/action/move"] = record.pop("steps/action")
+  record["steps/action/points/ragged_flat_values"] = np.arange(9, dtype=np.float32)
+  record["steps/action/points/ragged_row_lengths_0"] = np.ones(9, np.int64)
+  found = with_fields(action={"move": move, "points": Sequence(NUMBER)})
+  run(tmp_path, [record], "--drop_idle_end", code=2, found=found, metadata={})
+  assert "field 'steps/action/points' (sequence of float32) cannot be compared" in capsys.readouterr().err
+
+
+def test_texts_in_the_action_make_no_idle_steps(tmp_path):
+  record = idle_start(0, 3)
+  record["steps/action/move"] = record.pop("steps/action")
+  record["steps/action/say"] = [b"%d" % step for step in range(9)]
+  found = with_fields(action={"move": FEATURES["steps"].feature["action"], "say": robots.TEXT})
+  old = write(tmp_path, {"train": [[record]]}, found=found, metadata={})
+  _, plan = clean.clean(str(old), Rules(drop_idle_start=True), dry_run=True)
+  assert (plan.kept[0].start, plan.kept[0].stop) == (0, 9)
 
 
 def test_an_idle_end_hands_its_discount_on(tmp_path):

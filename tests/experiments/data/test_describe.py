@@ -395,3 +395,8 @@ def test_episodes_that_differ_in_any_field_are_not_counted_as_repeated(tmp_path,
   assert describe(directory)[0]["duplicates"]["shared"] == []
   directory = write(tmp_path / "same", {"train": [records[:1] * 2]}, found=with_fields(extra=ODD[kind]))
   assert describe(directory)[0]["duplicates"]["episodes"] == 0.5
+
+
+def test_what_cannot_be_looked_at_is_said(tmp_path):
+  directory = write(tmp_path, {"train": [unlike(ODD["ragged"])]}, found=with_fields(extra=ODD["ragged"]))
+  assert any("steps/extra: cannot be looked at step by step" in found for found in messages(describe(directory)[0]))

@@ -113,6 +113,18 @@ def test_idle():
   assert idle([1, 1.01, 2], [0.01, 0, 0], tolerance=0.02) == [1, 0, 0]
 
 
+def test_idle_with_texts_in_the_action():
+  columns = {
+    "steps/observation": np.zeros((6, 2), np.float32),
+    "steps/action/move": np.zeros((6, 1), np.float32),
+    "steps/action/say": [b"go", b"left", b"left", b"stop", b"stop", b""],
+  }
+  # Saying something is doing something, but for saying it again.
+  assert activity.idle(columns, np.array([0, 6])).tolist() == [False, False, True, False, True, False]
+  del columns["steps/action/move"]
+  assert activity.idle(columns, np.array([0, 6])).tolist() == [False, False, True, False, True, False]
+
+
 def test_idle_with_pictures():
   pictures, action = [b"a", b"a", b"b", b"b"], np.zeros((4, 1), np.float32)
   state = np.zeros((4, 2), np.float32)
