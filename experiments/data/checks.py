@@ -1,5 +1,6 @@
 """The checks of one episode; nothing is raised, everything is noted."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -18,6 +19,7 @@ _FLAGS = {"is_first": 0, "is_last": -1, "is_terminal": -1}
 _MEANINGLESS_LAST = ("action", "reward", "discount")
 _SCALARS = (*_FLAGS, "reward", "discount")
 REQUIRED = ("observation", "action", "reward", "is_terminal")
+_LOADED = ("observation", "action", *_SCALARS)
 
 # Takes (level, kind, message, field, step).
 Note = Callable[..., None]
@@ -79,6 +81,7 @@ def episode(
       note(WARNING, "unknown field", "in the record, but not in features.json", field=name)
   for name, value in good.items():
     _finite(name, value, note)
+    _fits(name, value, note)
     if step_fields[name].kind == "text":
       _text(name, value, note)
     elif step_fields[name].kind == "image":
@@ -112,9 +115,24 @@ def ragged(
         found = decode.count(leaf, record) if leaf.lengths else None
         if found not in (None, steps):
           raise ValueError(f"{found} values in {steps} steps")
-        decode.decode(part, record)
+        decoded = decode.decode(part, record)
       except ValueError as error:
         note(ERROR, "type or shape", re.sub(rf"^field {name!r},? ", "", str(error)), field=name)
+        continue
+      if leaf.lengths:
+        value = functools.reduce(dict.__getitem__, leaf.name.split("/"), decoded)
+        bad = [step for step, row in enumerate(value) if not _is_finite(row)] if isinstance(value, np.ndarray) else []
+        if bad:
+          more = f"; in {len(bad)} steps of this episode" if len(bad) > 1 else ""
+          note(ERROR, "not finite", f"NaN or inf{more}", field=name, step=bad[0])
+
+
+def _is_finite(value: Any) -> bool:
+  """Of arrays of arrays too; what is no number is."""
+  if isinstance(value, np.ndarray) and value.dtype == object:
+    return all(map(_is_finite, value))
+  real = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fV"  # bfloat16 is a V
+  return not real or bool(np.isfinite(value).all())
 
 
 def _read(feature: Feature, stored: Stored | None, steps: int, name: str, note: Note) -> Stored | None:
@@ -143,6 +161,24 @@ def _finite(name: str, value: Stored, note: Note, steps: bool = True) -> None:
   note(
     ERROR, "not finite", f"{'NaN' if np.isnan(value[step]).any() else 'inf'}{dimension}{more}", field=name, step=step
   )
+
+
+def _fits(name: str, value: Stored, note: Note) -> None:
+  """Notes numbers that ``ilx.data.load`` cannot hold: it has float32 and int32."""
+  if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or not value.size:
+    return
+  kept = np.dtype(np.float32 if value.dtype.kind == "f" else np.int32)
+  if np.can_cast(value.dtype, kept):
+    return
+  limits = np.finfo(kept) if kept.kind == "f" else np.iinfo(kept)
+  rows = value.reshape(len(value), -1)
+  bad = np.isfinite(rows) & ((rows < limits.min) | (rows > limits.max))
+  if bad.any():
+    step = int(bad.any(axis=1).argmax())
+    # Other fields are loaded where they are asked for.
+    level = ERROR if name.split("/")[1] in _LOADED else WARNING
+    found = rows[step, int(bad[step].argmax())]
+    note(level, "range", f"{found} is beyond {kept}, as which ilx.data.load holds it", field=name, step=step)
 
 
 def _text(name: str, value: list[bytes], note: Note) -> None:

@@ -2,13 +2,13 @@
 
 import collections
 import math
-import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from ilx.data import features as features_lib
+from ilx.data import unpack
 from ilx.data.features import Feature
 from ilx.data.rlds import Info
 
@@ -52,7 +52,7 @@ def examined(feature: Any) -> bool:
     return False
   if feature.kind in ("image", "text"):
     return feature.kind == "image" or None not in feature.shape
-  return None not in feature.shape and feature.dtype.kind in "fiub"
+  return None not in feature.shape and feature.dtype.kind in "fiubV"  # bfloat16 is a V
 
 
 def is_pixels(feature: Any) -> bool:
@@ -85,6 +85,8 @@ def count_steps(record: Mapping[str, Stored], fields: Mapping[str, Any]) -> int:
 def values(feature: Feature, stored: Stored | None, steps: int) -> Stored:
   """A field over ``steps`` steps: an array ``[steps, ...]``, or one byte string a step for text and pictures.
 
+  bfloat16 comes as float32.
+
   Raises:
     FieldError: where it is missing, of another type, size or range than ``features.json`` says.
   """
@@ -99,17 +101,20 @@ def values(feature: Feature, stored: Stored | None, steps: int) -> Stored:
   if feature.kind in ("text", "image"):
     return list(stored)
   if as_bytes(feature):
-    return np.stack([_unpack(feature, content, step) for step, content in enumerate(stored)])
+    found = np.stack([_unpack(feature, content, step) for step, content in enumerate(stored)])
+    return found.astype(np.float32) if feature.dtype.kind == "V" else found
+  real = feature.dtype.kind in "fV"
   if not len(stored):
-    return np.empty((steps, *feature.shape), feature.dtype)
-  if (stored.dtype.kind == "f") != (feature.dtype.kind == "f"):
+    return np.empty((steps, *feature.shape), np.float32 if real else feature.dtype)
+  if (stored.dtype.kind == "f") != real:
     raise FieldError(f"stored as {stored.dtype} numbers where features.json says {describe(feature)}")
-  if feature.dtype.kind == "f":
+  if real:
     return stored.reshape(steps, *feature.shape)
-  low, high = (0, 1) if feature.dtype == bool else (np.iinfo(feature.dtype).min, np.iinfo(feature.dtype).max)
-  if stored.min() < low or (stored.max() > high and stored.dtype != np.dtype(np.int64)) or int(stored.max()) > high:
-    step = int(np.argmax((stored < low) | (stored > high))) // max(1, size)
-    raise FieldError(f"integers outside {feature.dtype}", step)
+  if feature.dtype != np.uint64:  # of which TFDS stores the bits as int64, so that none is outside
+    low, high = (0, 1) if feature.dtype == bool else (np.iinfo(feature.dtype).min, np.iinfo(feature.dtype).max)
+    if stored.min() < low or stored.max() > high:
+      step = int(np.argmax((stored < low) | (stored > high))) // max(1, size)
+      raise FieldError(f"integers outside {feature.dtype}", step)
   return stored.astype(feature.dtype, copy=False).reshape(steps, *feature.shape)
 
 
@@ -137,13 +142,8 @@ def _size(feature: Feature) -> int:
 
 
 def _unpack(feature: Feature, content: bytes, step: int) -> np.ndarray:
-  size = math.prod(feature.shape) * feature.dtype.itemsize
-  if feature.encoding == "zlib":
-    try:
-      # No more than what is expected, whatever the bytes claim.
-      content = zlib.decompressobj().decompress(content, size + 1)
-    except zlib.error as error:
-      raise FieldError(f"cannot be decompressed ({error})", step) from None
-  if len(content) != size:
-    raise FieldError(f"{len(content)} bytes where {describe(feature)} has {size}", step)
-  return np.frombuffer(content, feature.dtype.newbyteorder("<")).reshape(feature.shape)
+  where = f"step {step}"
+  try:
+    return unpack.tensor(content, feature, feature.shape, where)
+  except ValueError as error:
+    raise FieldError(str(error).removeprefix(f"{where}: "), step) from None

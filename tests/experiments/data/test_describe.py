@@ -2,6 +2,7 @@ import json
 import pathlib
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 from robots import FEATURES, ODD, Sequence, episode, png, shard, unlike, with_fields, write
@@ -400,3 +401,16 @@ def test_episodes_that_differ_in_any_field_are_not_counted_as_repeated(tmp_path,
 def test_what_cannot_be_looked_at_is_said(tmp_path):
   directory = write(tmp_path, {"train": [unlike(ODD["ragged"])]}, found=with_fields(extra=ODD["ragged"]))
   assert any("steps/extra: cannot be looked at step by step" in found for found in messages(describe(directory)[0]))
+
+
+@pytest.mark.parametrize(
+  ("dtype", "stored", "highest"),
+  [("uint64", np.array([1, -5, 3, 0, 0, 0, 0]), 2.0**64), (ml_dtypes.bfloat16, np.arange(7, dtype=np.float32), 6)],
+)
+def test_numbers_that_are_stored_as_others(tmp_path, dtype, stored, highest):
+  record = episode(0)
+  record["steps/extra"] = stored
+  found = with_fields(extra=Feature("tensor", (), np.dtype(dtype)))
+  card, _ = describe(write(tmp_path, {"train": [[record]]}, found=found))
+  assert card["unreadable"]["count"] == 0
+  assert card["numbers"]["steps/extra"]["max"] == [highest]

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import zlib
 
+import ml_dtypes
 import numpy as np
 import pytest
 import robots
@@ -8,6 +10,7 @@ from robots import FEATURES, NUMBER, ODD, Feature, Sequence, episode, shard, unl
 
 from experiments.data import __main__ as tool
 from experiments.data.validate import validate
+from ilx import data
 
 FORMATS = ("array_record", "tfrecord")
 
@@ -414,3 +417,60 @@ def test_episodes_that_differ_in_any_field_repeat_none(tmp_path, kind):
   assert [str(problem) for problem in validate(directory).problems.kept] == []
   directory = write(tmp_path / "same", {"train": [records[:1] * 2]}, found=with_fields(extra=ODD[kind]))
   assert [problem.kind for problem in validate(directory).problems.kept] == ["duplicates"]
+
+
+def cut(stored):
+  return [zlib.compress(row.tobytes())[:-3] for row in stored]
+
+
+def with_one(dtype, value):
+  """Seven steps of three numbers, of which one is ``value``; as bytes, which hold all 64 bits."""
+  content = np.zeros((7, 3), dtype)
+  content[2, 1] = value
+  return [row.tobytes() for row in content]
+
+
+@pytest.mark.parametrize(
+  ("dtype", "encoding", "stored", "message"),
+  [
+    ("float32", "zlib", cut(np.zeros((7, 3), np.float32)), "its compressed bytes are cut short"),
+    (ml_dtypes.bfloat16, "none", np.full((7, 3), np.nan, np.float32), "NaN in dimension 0; 21 values in this episode"),
+    (ml_dtypes.bfloat16, "bytes", with_one(ml_dtypes.bfloat16, np.inf), "inf in dimension 1"),
+    ("float64", "bytes", with_one(np.float64, -1e300), "-1e+300 is beyond float32, as which ilx.data.load holds it"),
+    ("int64", "bytes", with_one(np.int64, 2**40), f"{2**40} is beyond int32, as which ilx.data.load holds it"),
+    ("uint32", "bytes", with_one(np.uint32, 2**31), f"{2**31} is beyond int32, as which ilx.data.load holds it"),
+  ],
+)
+def test_what_cannot_be_loaded_is_an_error(tmp_path, dtype, encoding, stored, message):
+  observation = Feature("tensor", (3,), np.dtype(dtype), encoding)
+  record = {name: value for name, value in episode(0).items() if not name.startswith("steps/observation")}
+  record["steps/observation"] = stored
+  directory = write(tmp_path, {"train": [[record]]}, found=with_fields(observation=observation))
+  (problem,) = validate(directory).problems.kept
+  assert (problem.level, problem.field, problem.message) == ("error", "steps/observation", message)
+  with pytest.raises(ValueError, match="observation"):
+    data.load(directory)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 2**40), ("uint64", 2**63 + 5)])
+def test_numbers_that_can_be_read_but_not_loaded_are_a_warning(tmp_path, dtype, value):
+  record = episode(0)
+  record["steps/time"] = np.full(7, value, dtype).astype(np.int64)
+  found = with_fields(time=Feature("tensor", (), np.dtype(dtype)))
+  (problem,) = validate(write(tmp_path, {"train": [[record]]}, found=found)).problems.kept
+  message = f"{value} is beyond int32, as which ilx.data.load holds it"
+  assert (problem.level, problem.field, problem.message) == ("warning", "steps/time", message)
+
+
+@pytest.mark.parametrize("kind", ["ragged", "any shape", "optional"])
+def test_what_is_not_finite_is_found_in_fields_of_any_kind(tmp_path, kind):
+  record = unlike(ODD[kind])[0]
+  name = "steps/extra/ragged_flat_values" if kind == "ragged" else "steps/extra"
+  record[name][[3, 5]] = np.nan
+  directory = write(tmp_path, {"train": [[record]]}, found=with_fields(extra=ODD[kind]))
+  (problem,) = validate(directory).problems.kept
+  assert (problem.field, problem.step, problem.message) == (
+    "steps/extra",
+    3,
+    "NaN or inf; in 2 steps of this episode",
+  )
