@@ -23,6 +23,7 @@ def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> 
   shards = {name: split.files for name, split in info.splits.items()}
   size = sum(path.stat().st_size for files in shards.values() for path in files if path.is_file())
   table = survey.episodes.columns()
+  finite = {name: _finite(table[name]) for name in ("return", "length") if name in table}
   numbers = {name: _numbers(field) for name, field in survey.fields.items()}
   found = {
     "name": info.name,
@@ -51,17 +52,15 @@ def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> 
       {"name": name, "type": fields.describe(feature)}
       for name, feature in [*fields.of_steps(info).items(), *fields.of_episodes(info).items()]
     ],
-    "returns": _with_moments(table.get("return"), survey.returns),
-    "lengths": _with_moments(table.get("length"), survey.lengths),
+    "returns": _with_moments(finite.get("return"), survey.returns),
+    "lengths": _with_moments(finite.get("length"), survey.lengths),
     "ends": {
-      "terminal": survey.flags["steps/is_terminal"],
-      "time_limit": survey.episodes.seen - survey.flags["steps/is_terminal"],
+      "terminal": survey.terminals,
+      "time_limit": survey.episodes.seen - survey.terminals,
       "flagged_last": survey.flags["steps/is_last"],
     },
-    "histograms": {
-      name: _histogram(table[name]) for name in ("return", "length") if name in table and len(table[name])
-    },
-    "points": [table[name][:_POINTS].tolist() for name in ("length", "return") if name in table],
+    "histograms": {name: _histogram(values) for name, values in finite.items() if len(values)},
+    "points": _points(table),
     "numbers": numbers,
     "texts": {name: _words(words) for name, words in survey.texts.items()},
     "episode_metadata": {
@@ -129,6 +128,13 @@ def _numbers(field: Field) -> dict[str, Any]:
     "at_bounds": field.at_bounds.tolist(),
     "histograms": [_histogram(_finite(values[:, i])) for i in range(min(values.shape[1], HISTOGRAMS))],
   }
+
+
+def _points(table: dict[str, np.ndarray]) -> list[list[float]]:
+  """Lengths, and returns where there are rewards, of episodes whose return is a number."""
+  columns = [table[name] for name in ("length", "return") if name in table]
+  known = np.logical_and.reduce([np.isfinite(column) for column in columns])
+  return [column[known][:_POINTS].tolist() for column in columns]
 
 
 def _histogram(values: np.ndarray) -> dict[str, list[float]] | None:

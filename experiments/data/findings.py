@@ -49,6 +49,8 @@ def _flags(survey: Any, card: dict[str, Any], tell: Callable) -> None:
       tell("warning", name, f"true {flags[name]:,} times in {episodes:,} episodes")
   if not flags["steps/is_terminal"]:
     tell("note", "steps/is_terminal", "never true: every episode ends by a time limit or a cut")
+  elif flags["steps/is_terminal"] != survey.terminals:
+    tell("warning", "steps/is_terminal", "true before an episode's last step: ilx.data.load refuses that")
   if not survey.nonzero_rewards and "steps/reward" in card["numbers"]:
     tell("warning", "steps/reward", "always 0: returns say nothing")
   if card["lengths"] and card["lengths"]["min"] < 1:
@@ -99,7 +101,7 @@ def _numbers(survey: Any, name: str, numbers: dict[str, Any], tell: Callable) ->
   mode = np.array(numbers["most_frequent_share"])
   still = dimensions(~constant & (mode > 0.99), level, "nearly constant: one value in more than 99 % of the steps")
   distinct = np.array(numbers["distinct"])
-  is_float = name in survey.fields and survey.fields[name].sample.columns()["values"].dtype.kind == "f"
+  is_float = name in survey.fields and survey.fields[name].is_float
   few = np.full(len(low), False)
   acted = name.split("/")[1] in ("action", "observation")
   if is_float and acted and numbers["sampled"] >= _ENOUGH and not numbers["pooled"]:
@@ -108,7 +110,9 @@ def _numbers(survey: Any, name: str, numbers: dict[str, Any], tell: Callable) ->
   outside = np.array(numbers["outside_bounds"])
   total = np.maximum(np.array(numbers["count"]), 1)
   dimensions(
-    outside > 0, "warning", f"up to {_percent((outside / total).max())} of the values out of the metadata's bounds"
+    outside > 0,
+    "warning",
+    f"up to {_percent((outside / total).max(initial=0))} of the values out of the metadata's bounds",
   )
   edge = np.maximum(np.array(numbers["at_min"]), np.array(numbers["at_max"]))
   if is_float and acted and not numbers["pooled"]:

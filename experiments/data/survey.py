@@ -1,6 +1,7 @@
 """One pass over a dataset, in memory that does not grow with it."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Field(NamedTuple):
 
   Attributes:
     shape: of one step.
+    is_float: whether they are real numbers.
     pooled: whether all its numbers count as one dimension.
     moments: exact, of every dimension.
     sample: rows ``[n, D]``.
@@ -34,6 +36,7 @@ class Field(NamedTuple):
   """
 
   shape: tuple[int, ...]
+  is_float: bool
   pooled: bool
   moments: Moments
   sample: Sample
@@ -53,7 +56,7 @@ class Survey:
     self.splits: dict[str, dict[str, int]] = {}
     self.problems: list[str] = []
     self.num_problems = 0
-    self.steps = self.idle = self.moves = 0
+    self.steps = self.idle = self.moves = self.terminals = 0
     self.flags = dict.fromkeys(_FLAGS, 0)
     self.nonzero_rewards = 0
     self.timeline = np.zeros((2, TIMELINE), np.int64)
@@ -100,14 +103,16 @@ class Survey:
         continue
       if name.split("/")[1] in ("action", "reward", "discount"):
         value = value[~last]  # carries no meaning there
-      rows = value.reshape(len(value), -1)
+      rows = value.reshape(len(value), math.prod(value.shape[1:]))
       field = self.fields.get(name)
       if field is None:
         pooled = rows.shape[1] > _DIMENSIONS or fields.is_pixels(self._features[name])
         dims = 1 if pooled else rows.shape[1]
         kept = max(500, min(_ROWS, _SAMPLE_BYTES // max(1, rows.itemsize * (_POOLED if pooled else dims))))
         zeros = np.zeros(dims, np.int64)
-        field = Field(value.shape[1:], pooled, Moments(dims), Sample(kept), zeros, zeros.copy())
+        field = Field(
+          value.shape[1:], value.dtype.kind == "f", pooled, Moments(dims), Sample(kept), zeros, zeros.copy()
+        )
         self.fields[name] = field
       if not len(rows):
         continue
@@ -148,9 +153,10 @@ class Survey:
     columns, starts = chunk.columns, chunk.starts
     for name in _FLAGS:
       if name in columns:
-        self.flags[name] += int(columns[name].sum())
+        self.flags[name] += int(np.count_nonzero(columns[name]))
     terminal = columns.get("steps/is_terminal")
     ended = np.zeros(len(starts) - 1, bool) if terminal is None else terminal.reshape(-1)[starts[1:] - 1].astype(bool)
+    self.terminals += int(ended.sum())
     table = {"length": np.diff(starts) - 1, "terminal": ended}
     self.lengths.add(table["length"][:, None])
     reward = columns.get("steps/reward")

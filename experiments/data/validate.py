@@ -89,8 +89,7 @@ def validate(dataset: str | os.PathLike, split: str | None = None, *, most: int 
       for _ in checker.split(name, pool):
         advance(1)
   checker.finish(complete=split is None)
-  terminals = checker.true.get("steps/is_terminal", 0)
-  return Result(checker.problems, checker.episodes, checker.steps, terminals, checker.returns, info.directory)
+  return Result(checker.problems, checker.episodes, checker.steps, checker.terminals, checker.returns, info.directory)
 
 
 class _Checker:
@@ -99,7 +98,7 @@ class _Checker:
   def __init__(self, info: Info, most: int):
     self.info, self.problems = info, Problems(most)
     problems = self.problems
-    self.episodes = self.steps = 0
+    self.episodes = self.steps = self.terminals = 0
     self._fields, self._beside = fields.of_steps(info), fields.of_episodes(info)
     self._ragged = {
       name: decode.choose(info.features, [name, *self._counter()])
@@ -165,6 +164,8 @@ class _Checker:
     self.steps += steps
     for name in self.true:
       self.true[name] += int(np.count_nonzero(good[name])) if name in good else 0
+    if np.size(good.get("steps/is_terminal", ())) == steps:
+      self.terminals += bool(np.reshape(good["steps/is_terminal"], -1)[-1])
     if "steps/reward" in good:
       reward = good["steps/reward"].reshape(-1)[:-1]
       self._rewards += int(np.count_nonzero(reward))

@@ -10,7 +10,7 @@ from robots import FEATURES, ODD, Sequence, episode, png, shard, unlike, with_fi
 from experiments.data import __main__ as tool
 from experiments.data import card as card_lib
 from experiments.data import page, survey
-from experiments.data.describe import describe, plain
+from experiments.data.describe import describe, plain, show
 from ilx.data import rlds
 from ilx.data.features import Feature
 
@@ -414,3 +414,50 @@ def test_numbers_that_are_stored_as_others(tmp_path, dtype, stored, highest):
   card, _ = describe(write(tmp_path, {"train": [[record]]}, found=found))
   assert card["unreadable"]["count"] == 0
   assert card["numbers"]["steps/extra"]["max"] == [highest]
+
+
+def described(tmp_path, records, **options):
+  """The card of a dataset that can be shown and written as a page."""
+  card, frames = describe(write(tmp_path, {"train": [records]}, **options))
+  show(card)
+  page.write(tmp_path / "page.html", plain(card), frames)
+  return card
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rewards_that_are_not_finite(tmp_path, value):
+  records = [episode(seed, length=4 + seed) for seed in range(3)]
+  records[0]["steps/reward"][1] = value
+  card = described(tmp_path / "some", records)
+  assert (card["returns"]["min"], card["returns"]["median"], card["returns"]["max"]) == (5, 5.5, 6)
+  assert sum(card["histograms"]["return"]["counts"]) == 2
+  assert card["points"] == [[5, 6], [5, 6]]
+  assert "steps/reward: NaN or inf, 1 in all" in messages(card, "warning")
+  card = described(tmp_path / "all", records[:1])
+  assert (card["returns"], card["points"]) == (None, [[], []])
+
+
+def test_episodes_of_one_step_only(tmp_path):
+  card = described(tmp_path, [episode(seed, length=0) for seed in range(2)])
+  assert ": some episodes have one step only, and so no transition" in messages(card, "warning")
+  assert card["numbers"]["steps/action"]["count"] == [0, 0]
+
+
+def test_a_field_without_numbers(tmp_path):
+  record = episode(0) | {"steps/extra": np.zeros(0, np.float32)}
+  card = described(tmp_path, [record], found=with_fields(extra=Feature("tensor", (0,), np.dtype(np.float32))))
+  assert card["numbers"]["steps/extra"]["mean"] == []
+  assert not [entry for entry in card["findings"] if entry["field"] == "steps/extra"]
+
+
+def test_ends_are_counted_once_an_episode(tmp_path):
+  records = [episode(0), episode(1, terminal=False)]
+  records[0]["steps/is_terminal"] = np.array([0, 0, 0, 0, 0, 0, 7])
+  records[1]["steps/is_terminal"] = np.zeros(7, np.int64)
+  found = with_fields(is_terminal=Feature("tensor", (), np.dtype(np.int64)))
+  card = described(tmp_path / "seven", records, found=found)
+  assert card["ends"] == {"terminal": 1, "time_limit": 1, "flagged_last": 2}
+  records[0]["steps/is_terminal"][2:] = 1
+  card = described(tmp_path / "early", records, found=found)
+  assert card["ends"] == {"terminal": 1, "time_limit": 1, "flagged_last": 2}
+  assert "steps/is_terminal: true before an episode's last step: ilx.data.load refuses that" in messages(card)

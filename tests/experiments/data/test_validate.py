@@ -474,3 +474,9 @@ def test_what_is_not_finite_is_found_in_fields_of_any_kind(tmp_path, kind):
     3,
     "NaN or inf; in 2 steps of this episode",
   )
+
+
+def test_ends_of_the_task_are_counted_once_an_episode(tmp_path):
+  records = [episode(0), episode(1, terminal=False)]
+  records[0]["steps/is_terminal"][2:] = True
+  assert validate(write(tmp_path, {"train": [records]})).terminals == 1
