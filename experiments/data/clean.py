@@ -5,8 +5,9 @@ A step is idle where its action is 0 or repeats, nothing observed changes, not a
 earned; most cameras' pictures always change, so that no step is idle unless --idle_ignore names them. After an idle
 start was dropped the first step that is left is the episode's first; after an idle end the last ones keep the discount
 and the is_terminal that the episode ended with. The flags is_first and is_last are set by the episodes' ends, pictures
-are copied byte for byte, real numbers are stored as float32 and integers as int32. Killed and started again, it goes on
-behind the last episode.
+are copied byte for byte, real numbers are stored as float32 and integers as int32. Whatever cannot be read or stored
+(NaN, a step before the last that is terminal, integers beyond int32) is found before anything is written. Killed and
+started again, it goes on behind the last episode.
 
 What went and why is in clean.jsonl in the new dataset's folder, one line for each episode that was left out or changed;
 the rules and counts are in its metadata.json.
@@ -17,7 +18,7 @@ import json
 import pathlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ from absl import flags
 
 from experiments.data import options, terminal
 from experiments.data import plan as plan_lib
-from experiments.data.plan import Plan
+from experiments.data.plan import Kept, Plan, UnfitError
 from experiments.data.rules import Rules
 from experiments.data.trimmed import Trimmed
-from ilx.data import derived, files, folder, rlds
+from ilx.data import derived, encode, files, folder, rlds
 from ilx.data.convert import write as writing
 
 ARGUMENTS = "DATASET"
@@ -60,7 +61,7 @@ def define(values: flags.FlagValues) -> None:
     "idle_ignore", [], "Fields that may change in idle steps, such as observation/image.", flag_values=values
   )
   on("drop_duplicates", "Leave out episodes whose steps equal those of an earlier one that stays, in whatever split.")
-  on("skip_damaged", "Leave out what cannot be read; else that is an error.")
+  on("skip_damaged", "Leave out what cannot be read or stored; else that is an error.")
   flags.DEFINE_integer("min_length", 1, "Least transitions, after idle ones were dropped.", 1, flag_values=values)
   options.define_number(values, "min_return", None, "Least undiscounted return.")
   options.define_number(values, "max_return", None, "Greatest undiscounted return.")
@@ -139,8 +140,9 @@ def clean(
     raise ValueError(f"{info.directory}: no split {split!r}; --split takes the name of one: {there}")
   splits = list(info.splits) if split is None else [split]
   source = Trimmed(info, [], {}, rules, {}, name)  # refuses rules that do not fit, before the work
+  chosen = _chosen(info, splits, rules)
   with terminal.progress("reading", sum(info.splits[each].num_episodes for each in splits)) as advance:
-    plan = plan_lib.plan(info, splits, rules, _chosen(info, splits, rules), lambda: advance(1))
+    plan = plan_lib.plan(info, splits, rules, chosen, lambda: advance(1), _check(source))
   if not plan.kept:
     raise ValueError(f"{info.directory}: no episode is left ({_reasons(plan) or 'there is none'})")
   if dry_run:
@@ -221,7 +223,25 @@ def _metadata(info: rlds.Info, rules: Rules, plan: Plan) -> dict[str, Any]:
 
 def _reasons(plan: Plan) -> str:
   counts = collections.Counter(entry["rule"] for entry in plan.log if entry["what"] == "dropped")
-  return ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
+  damage = next((f"; the first: {entry['why']}" for entry in plan.log if entry.get("rule") == "damaged"), "")
+  return ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common()) + damage
+
+
+def _check(source: Trimmed) -> Callable[[bytes, Kept], None]:
+  """Raises ValueError for a record of which what is kept cannot be written, before anything is."""
+  first: dict[str, Any] = {}
+
+  def check(content: bytes, kept: Kept) -> None:
+    converted = source.of_record(content, kept)
+    try:
+      found = encode.encode(converted.steps, converted.metadata).features
+    except ValueError as error:
+      raise ValueError(str(error).removeprefix("episode: ")) from None
+    if problem := encode.difference(first or found, found):
+      raise UnfitError(f"{problem}; to write the others, give --drop_fields")
+    first.update(found)
+
+  return check
 
 
 def _chosen(info: rlds.Info, splits: list[str], rules: Rules) -> set[tuple[pathlib.Path, int]] | None:

@@ -25,6 +25,10 @@ class Kept(NamedTuple):
   stop: int
 
 
+class UnfitError(ValueError):
+  """No damage of an episode: the rules do not make a dataset of it."""
+
+
 class Plan(NamedTuple):
   """What is done to a dataset.
 
@@ -48,6 +52,7 @@ def plan(
   rules: Rules,
   chosen: Collection[tuple[Path, int]] | None = None,
   visit: Callable[[], None] = lambda: None,
+  check: Callable[[bytes, Kept], None] = lambda content, kept: None,
 ) -> Plan:
   """Decides about every episode.
 
@@ -57,11 +62,12 @@ def plan(
     rules: see there; ``where`` was already answered by ``chosen``.
     chosen: (file, number of the record in it) of the episodes that may stay; all by default.
     visit: called after every record.
+    check: called with a record and what is to stay of it; raises ValueError where that cannot be written.
 
   Raises:
     ValueError: where something cannot be read and damage is not to be skipped, or a rule does not fit the dataset.
   """
-  planner = _Planner(info, rules)
+  planner = _Planner(info, rules, check)
   for split in splits:
     first = 0
     for path, length in zip(*info.splits[split], strict=True):
@@ -71,9 +77,9 @@ def plan(
 
 
 class _Planner:
-  def __init__(self, info: Info, rules: Rules):
+  def __init__(self, info: Info, rules: Rules, check: Callable[[bytes, Kept], None]):
     self.plan = Plan([], {}, [], collections.Counter(), collections.Counter())
-    self._info, self._rules = info, rules
+    self._info, self._rules, self._check = info, rules, check
     self._fields = {name: feature for name, feature in fields.of_steps(info).items() if fields.examined(feature)}
     self._beside = {name: feature for name, feature in fields.of_episodes(info).items() if fields.examined(feature)}
     self._seen: dict[int, Path] = {}  # hashes of the steps of what stays
@@ -153,14 +159,28 @@ class _Planner:
     if stop - start - 1 < max(1, rules.min_length):
       idle = f" after {steps - stop + start} idle steps were dropped" if stop - start < steps else ""
       self._drop(*where, "short", f"{stop - start - 1} transitions{idle}; at least {max(1, rules.min_length)}")
+    elif not math.isfinite(total):
+      self._refuse(*where, "field 'steps/reward' is NaN or inf")
     elif rules.min_return is not None and total < rules.min_return:
       self._drop(*where, "return", f"{total:g} is below {rules.min_return:g}")
     elif rules.max_return is not None and total > rules.max_return:
       self._drop(*where, "return", f"{total:g} is above {rules.max_return:g}")
+    elif problem := self._problem(content, Kept(*where, start, stop)):
+      self._refuse(*where, problem)
     elif rules.drop_duplicates and self._repeats(columns | fields.others(record, columns), path):
       self._drop(*where, "duplicate", "its steps equal those of an earlier episode that stays")
     else:
       self._keep(Kept(*where, start, stop), columns, steps, total)
+
+  def _problem(self, content: bytes, kept: Kept) -> str | None:
+    """Why an episode cannot be written, if so."""
+    try:
+      self._check(content, kept)
+    except UnfitError as error:
+      raise ValueError(f"{kept.file}, record {kept.record}: {error}") from None
+    except ValueError as error:
+      return str(error)
+    return None
 
   def _repeats(self, columns: Mapping[str, Any], path: Path) -> bool:
     """Whether an episode that stays has the same steps; only one that stays may come here."""
@@ -203,11 +223,15 @@ class _Planner:
     return start, stop
 
   def _damaged(self, split: str, episode: int | None, path: Path, index: int | None, message: str) -> None:
+    """Of what could not be read, and so was not counted."""
+    self._refuse(split, episode, path, index, message)
+    if index is not None:
+      self.plan.before.update(episodes=1)
+
+  def _refuse(self, split: str, episode: int | None, path: Path, index: int | None, message: str) -> None:
     if not self._rules.skip_damaged:
       record = "" if index is None else f", record {index}"
       raise ValueError(f"{path}{record}: {message}; to leave out what is damaged, give --skip_damaged")
-    if index is not None:
-      self.plan.before.update(episodes=1)
     self._drop(split, episode, path, index, "damaged", message)
 
   def _drop(self, split: str, episode: int | None, path: Path, index: int | None, what: str, why: str) -> None:

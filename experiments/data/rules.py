@@ -15,7 +15,7 @@ class Rules:
     idle_tolerance: see ``activity.idle``.
     idle_ignore: fields of the observation that may change in idle steps, relative to a step.
     drop_duplicates: leaves out episodes whose steps equal those of an earlier one that stays, in whatever split.
-    skip_damaged: leaves out what cannot be read; else that is an error.
+    skip_damaged: leaves out what cannot be read or stored; else that is an error.
     min_length: transitions that an episode must have, after its idle steps were dropped.
     min_return, max_return: undiscounted, after idle steps were dropped; None: no limit.
     success_key: the name in the episodes' metadata that must be true.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data import survey
-from experiments.data.plan import Kept
+from experiments.data.plan import Kept, UnfitError
 from experiments.data.rules import Rules
 from ilx.data import decode, rlds, shards
 from ilx.data.convert.source import Converted
@@ -52,21 +52,28 @@ class Trimmed:
 
   def __getitem__(self, index: int) -> Converted:
     kept = self._kept[index]
-    where = f"{kept.file}, record {kept.record}"
     try:
-      episode = rlds.decode_episode(self._info, self._record(kept), self._fields)
-      whole = episode["steps"]
-      steps = _part(whole, kept.start, kept.stop)
-      # Idle steps were dropped at the end: the observation is the one the episode ended with, so it ends the same
-      # way, and the discount of the transition that led to the end, 0 at the task's own, is that of the last one left.
-      for name, ends in (("is_terminal", 1), ("discount", 2)):
-        if name in steps and kept.stop < len(whole[name]):
-          end = _part(whole[name], len(whole[name]) - ends, len(whole[name]))
-          steps[name] = np.concatenate([steps[name][:-ends], end])
-      steps = self._changed(steps, kept.stop - kept.start)
+      return self.of_record(self._record(kept), kept)
     except ValueError as error:
-      raise ValueError(f"{where}: {error}") from None
-    return Converted(steps, dict(_beside(episode)), kept.split)
+      raise ValueError(f"{kept.file}, record {kept.record}: {error}") from None
+
+  def of_record(self, content: bytes, kept: Kept) -> Converted:
+    """What is kept of a record.
+
+    Raises:
+      UnfitError: where the rules do not fit its fields.
+      ValueError: where it is damaged.
+    """
+    episode = rlds.decode_episode(self._info, content, self._fields)
+    whole = episode["steps"]
+    steps = _part(whole, kept.start, kept.stop)
+    # Idle steps were dropped at the end: the observation is the one the episode ended with, so it ends the same
+    # way, and the discount of the transition that led to the end, 0 at the task's own, is that of the last one left.
+    for name, ends in (("is_terminal", 1), ("discount", 2)):
+      if name in steps and kept.stop < len(whole[name]):
+        end = _part(whole[name], len(whole[name]) - ends, len(whole[name]))
+        steps[name] = np.concatenate([steps[name][:-ends], end])
+    return Converted(self._changed(steps, kept.stop - kept.start), dict(_beside(episode)), kept.split)
 
   def _record(self, kept: Kept) -> bytes:
     # Episodes come in the order of their files, so that one open file is enough.
@@ -88,7 +95,7 @@ class Trimmed:
     _refuse_varying(steps, "")
     steps.setdefault("discount", np.ones(length, np.float32))
     if "is_terminal" not in steps:
-      raise ValueError("the steps have no is_terminal")
+      raise UnfitError("the steps have no is_terminal")
     if self._rules.clip_actions:
       low, high = (np.asarray(edge, np.float32).reshape(steps["action"].shape[1:]) for edge in self._bounds)
       steps["action"] = np.clip(steps["action"], low, high)
@@ -144,7 +151,7 @@ def _refuse_varying(tree: Mapping[str, Any], prefix: str) -> None:
       _refuse_varying(value, f"{prefix}{key}/")
     elif value.dtype == object and not isinstance(value[0], str | bytes):
       name = f"{prefix}{key}"
-      raise ValueError(f"field {name!r} differs in shape from step to step; leave it out by --drop_fields={name}")
+      raise UnfitError(f"field {name!r} differs in shape from step to step; leave it out by --drop_fields={name}")
 
 
 def _beside(episode: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -164,10 +171,10 @@ def _beside(episode: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _cast(value: Any, dtype: np.dtype, field: str) -> np.ndarray:
   if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-    raise ValueError(f"field {field!r} holds no numbers and cannot be cast to {dtype}")
+    raise UnfitError(f"field {field!r} holds no numbers and cannot be cast to {dtype}")
   with np.errstate(all="ignore"):
     found = value.astype(dtype)
   # To float32 numbers may be rounded; to the others they must be what they were.
   if dtype.kind != "f" and not np.array_equal(found.astype(np.float64), value.astype(np.float64)):
-    raise ValueError(f"field {field!r} has values that {dtype} cannot hold")
+    raise UnfitError(f"field {field!r} has values that {dtype} cannot hold")
   return found

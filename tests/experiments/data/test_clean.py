@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import robots
-from robots import FEATURES, NUMBER, ODD, Sequence, episode, shard, unlike, with_fields, write
+from robots import FEATURES, NUMBER, ODD, Feature, Sequence, episode, shard, unlike, with_fields, write
 
 from experiments.data import __main__ as tool
 from experiments.data import clean
@@ -352,6 +352,73 @@ def test_damage_is_an_error_or_left_out(tmp_path, capsys):
   for state, seed in zip(states, (0, 2, 5), strict=True):
     np.testing.assert_array_equal(state, records[seed]["steps/observation/state"])
   assert [(entry.get("episode"), entry["rule"]) for entry in log(new)] == [(1, "damaged"), (None, "damaged")]
+
+
+def spoil(name, step, value):
+  def change(record):
+    record[f"steps/{name}"][step] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (spoil("action", 2, np.nan), "field 'action' is NaN or inf in float32 at step 2"),
+    (spoil("action", 6, np.nan), "field 'action' is NaN or inf in float32 at step 6"),
+    (spoil("reward", 2, np.nan), "field 'steps/reward' is NaN or inf"),
+    (spoil("observation/state", 0, np.inf), "field 'observation/state' is NaN or inf in float32 at step 0"),
+    (spoil("is_terminal", 3, True), "field 'is_terminal' is true before the last step"),
+    (spoil("count", 3, 2**40), "field 'count' has integers outside int32"),
+    (spoil("observation/image", 1, b"no picture"), "step 1: the picture is neither PNG nor JPEG; expected png"),
+  ],
+)
+def test_what_cannot_be_written_is_damaged(tmp_path, capsys, change, words):
+  records = [episode(seed) | {"steps/count": np.arange(7)} for seed in range(3)]
+  change(records[1])
+  count = Feature("tensor", (), np.dtype(np.int64))
+  flags = ["--min_return=5", "--dry_run"]
+  run(tmp_path, records, *flags, code=2, found=with_fields(count=count))
+  error = capsys.readouterr().err
+  assert "record 1: " in error
+  assert f"{words}; to leave out what is damaged, give --skip_damaged" in error
+  flags = ["clean", str(tmp_path / "old" / "robots"), f"--root={tmp_path / 'new'}", "--min_return=5", "--skip_damaged"]
+  assert tool.main([*flags, "--dry_run"]) == 0
+  dry = capsys.readouterr().out.splitlines()
+  assert tool.main(flags) == 0
+  assert capsys.readouterr().out.splitlines()[:-1] == dry[:-1]
+  new = tmp_path / "new" / "robots-clean" / "1.0.0"
+  (entry,) = log(new)
+  assert (entry["episode"], entry["rule"]) == (1, "damaged")
+  assert entry["why"].endswith(words)
+  assert rlds.read_info(new).metadata["cleaned"]["transitions"] == {"before": 18, "after": 12}
+
+
+def test_damage_in_what_goes_anyway_is_none(tmp_path):
+  records = [episode(seed) | {"steps/extra": np.ones(7, np.float32)} for seed in range(2)]
+  records[0]["steps/extra"][2] = np.nan
+  records[1]["steps/action"][2] = np.nan
+  records[1]["steps/reward"][:] = 0
+  found = with_fields(extra=NUMBER)
+  new = run(tmp_path, records, "--drop_fields=extra", "--min_return=1", found=found)
+  assert [(entry["episode"], entry["rule"]) for entry in log(new)] == [(1, "return")]
+
+
+def test_all_damaged(tmp_path, capsys):
+  record = episode(0)
+  record["steps/action"][2] = np.nan
+  run(tmp_path, [record], "--skip_damaged", code=2)
+  assert "no episode is left (1 damaged; the first: field 'action' is NaN or inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--skip_damaged"]])
+def test_fields_that_some_episodes_lack_are_no_damage(tmp_path, capsys, flags):
+  records = [episode(0) | {"steps/extra": np.ones(7, np.float32)}, episode(1)]
+  found = with_fields(extra=ODD["optional"])
+  run(tmp_path, records, "--dry_run", *flags, code=2, found=found)
+  error = capsys.readouterr().err
+  assert "record 1: field 'extra' is absent" in error
+  assert "to write the others, give --drop_fields" in error
 
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
