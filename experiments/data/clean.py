@@ -185,7 +185,7 @@ def show(plan: Plan) -> None:
   """Prints counts before and after, and what went by which rule."""
   before, after = plan.before, plan.after
   rows = [
-    (key, f"{before[key]:,.0f}", f"{after[key]:,.0f}", f"{after[key] - before[key]:+,.0f}")
+    (key, f"{before[key]:,}", f"{after[key]:,}", f"{after[key] - before[key]:+,}")
     for key in ("episodes", "transitions")
   ]
   terminal.table(("", "before", "after", "change"), rows)
@@ -205,9 +205,7 @@ def show(plan: Plan) -> None:
 
 def _metadata(info: rlds.Info, rules: Rules, plan: Plan) -> dict[str, Any]:
   kept = {key: value for key, value in info.metadata.items() if key not in _STALE}
-  counts = {
-    key: {"before": int(plan.before[key]), "after": int(plan.after[key])} for key in ("episodes", "transitions")
-  }
+  counts = {key: {"before": plan.before[key], "after": plan.after[key]} for key in ("episodes", "transitions")}
   dropped = collections.Counter(entry["rule"] for entry in plan.log if entry["what"] == "dropped")
   cleaned = {
     "dataset": f"{info.name}/{info.version}",

@@ -35,7 +35,6 @@ class Frames:
     steps = fields.of_steps(info)
     named = [name for name, feature in sorted(steps.items()) if fields.is_pixels(feature) or _is_picture(feature)]
     self.found: dict[str, list[Frame]] = {name: [] for name in named[:FIELDS]}
-    self.left_out = named[FIELDS:]
     self._shapes = {name: steps[name].shape for name in self.found}
     self._info = info
     self._seen: dict[str, int] = {}

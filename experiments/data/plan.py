@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     kept: the episodes that stay, in their order.
     files: how many records each of their files has.
     log: an entry for every episode that goes or changes: "split", "episode", "file", "record", "what" and "why".
-    before, after: "episodes", "transitions" and the sum of the returns.
+    before, after: "episodes" and "transitions".
   """
 
   kept: list[Kept]
@@ -150,7 +150,7 @@ class _Planner:
       self._damaged(*where, str(error))
       return
     reward = columns["steps/reward"].reshape(-1).astype(np.float64)
-    self.plan.before.update(episodes=1, transitions=steps - 1, returns=float(reward[:-1].sum()))
+    self.plan.before.update(episodes=1, transitions=steps - 1)
     if rules.success_key and not np.all(beside[self._success][0]):
       self._drop(*where, "failed", f"{rules.success_key} is {reading.scalar(beside[self._success])}")
       return
@@ -170,7 +170,7 @@ class _Planner:
     elif rules.drop_duplicates and self._repeats(columns | fields.others(record, columns), path):
       self._drop(*where, "duplicate", "its steps equal those of an earlier episode that stays")
     else:
-      self._keep(Kept(*where, start, stop), columns, steps, total)
+      self._keep(Kept(*where, start, stop), columns, steps)
 
   def _problem(self, content: bytes, kept: Kept) -> str | None:
     """Why an episode cannot be written, if so."""
@@ -190,7 +190,7 @@ class _Planner:
     self._seen[found] = path
     return False
 
-  def _keep(self, kept: Kept, columns: Mapping[str, Any], steps: int, total: float) -> None:
+  def _keep(self, kept: Kept, columns: Mapping[str, Any], steps: int) -> None:
     where = (kept.split, kept.episode, kept.file, kept.record)
     if kept.start:
       self._log(*where, "trimmed", "idle start", steps=kept.start)
@@ -202,7 +202,7 @@ class _Planner:
       if outside := int(((rows < low.astype(np.float32)) | (rows > high.astype(np.float32))).sum()):
         self._log(*where, "clipped", "actions out of bounds", values=outside)
     self.plan.kept.append(kept)
-    self.plan.after.update(episodes=1, transitions=kept.stop - kept.start - 1, returns=total)
+    self.plan.after.update(episodes=1, transitions=kept.stop - kept.start - 1)
 
   def _trimmed(self, columns: Mapping[str, Any], reward: np.ndarray, steps: int) -> tuple[int, int]:
     """The steps that stay; one at least."""
