@@ -230,6 +230,8 @@ def _fed(
     zeros = programs.make_sums(agent, mesh, placed.one, shapes, seeds)
     capacity = feed.capacity(shapes, len(run.numbers))
     unused.pop_all()
+  # Devices that are one CPU's share its threads: all of them could wait for each other, each in another program.
+  emulated = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
   with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds, patience) as stacks:
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
@@ -241,6 +243,8 @@ def _fed(
           stopped.state, stopped.sums = state, sums
           raise
         state, sums = program(state, sums, stack, count)
+        if emulated:
+          jax.block_until_ready(sums)
       return state, sums
 
     yield Runner(placed.state, lambda: run.init(init), advance)

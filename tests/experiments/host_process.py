@@ -1,6 +1,7 @@
 """One process of the runs in test_hosts.py: ``python host_process.py FOLDER DEVICES [HOST:PORT,PROCESSES,INDEX]``.
 
-Three runs, one after the other: behaviour cloning as an experiment, IQL, and a transformer divided over two devices.
+Four runs, one after the other: behaviour cloning as an experiment, IQL, behaviour cloning where all devices learn from
+the whole batch, and a transformer divided over two devices.
 With KILL_AT set, process 1 kills itself when IQL has made so many updates.
 """
 
@@ -58,6 +59,8 @@ def main() -> None:
   optimizer = optax.sgd(0.05, momentum=0.9)
   experiment(folder)
   train(folder, "iql", ilx.agents.iql(SPEC, hidden=(8,), optimizer=optimizer), tier="host")
+  whole = ilx.parallel.make_mesh(data=1, tensor=jax.device_count())
+  train(folder, "peers", ilx.agents.bc(SPEC, hidden=(8,), optimizer=optimizer), tier="host", mesh=whole)
   make = functools.partial(ilx.agents.bc_transformer, SPEC, layers=2, heads=2, width=16, length=4, optimizer=optimizer)
   everything = [("", jax.sharding.PartitionSpec())]
   rules = [(r"mlp/(up|down)/kernel$", jax.sharding.PartitionSpec(None, "fsdp")), *everything]

@@ -38,7 +38,7 @@ def folders(tmp_path_factory, record_cartpole):
   return whole, killed, fewer, outputs
 
 
-@pytest.mark.parametrize("name", ["iql", "transformer"])
+@pytest.mark.parametrize("name", ["iql", "peers", "transformer"])
 def test_parameters_are_those_of_one_process(folders, name):
   whole, *others, _ = folders
   expected = np.load(whole / f"{name}.npz")

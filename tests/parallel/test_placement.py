@@ -160,6 +160,12 @@ def test_own_rules_must_fit(spec, problem):
     _specs({"net": {"kernel": _leaf(6, 8)}}, [("ker", spec), ("", P())], fsdp=4, tensor=2)
 
 
+def test_what_functions_give_must_fit_too():
+  rules = [("x", placement.divided("fsdp", "fsdp", small=0))]
+  with pytest.raises(ValueError, match=r"placement of x \(8, 8\): the rule \('x', .*names an axis of the mesh twice"):
+    placement.shardings({"x": jax.ShapeDtypeStruct((8, 8), np.float32)}, parallel.make_mesh(fsdp=2), rules)
+
+
 def test_the_first_rule_that_matches_counts_and_one_must():
   tree = {"a": {"kernel": _leaf(8, 8)}, "b": {"kernel": _leaf(8, 8)}, "count": _leaf(), "key": jax.random.key(0)}
   specs = _specs(tree, [("a/", P("fsdp")), ("kernel", P(None, "tensor")), ("", P("data"))], fsdp=4, tensor=2)

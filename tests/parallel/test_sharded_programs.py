@@ -45,6 +45,22 @@ def test_no_device_makes_more_than_its_part(agent, batch):
   assert not any(name in compiled.as_text() for name in ("all-gather", "all-reduce", "all-to-all"))
 
 
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"strategy": "pmap", "mesh": {"fsdp": 2}}, "strategy='pmap' has all parameters on every device"),
+    ({"strategy": "gspmd"}, "strategy='gspmd': expected 'jit' or 'pmap'"),
+    ({"tier": "disk"}, "tier='disk': expected 'auto', 'device' or 'host'"),
+    ({"batch_size": 0, "seeds": 8}, "batch_size=0 must be at least 1"),
+    ({"batch_size": 12}, "batch_size=12 does not divide among 8 devices"),
+  ],
+)
+def test_what_would_not_run_is_not_lowered(agent, kwargs, message):
+  mesh = parallel.make_mesh(**kwargs.pop("mesh", {}))
+  with pytest.raises(ValueError, match=message):
+    lowering.lower(agent, testing.fake_episodes(SPEC), mesh=mesh, **{"batch_size": 8} | kwargs)
+
+
 def test_parameters_travel_activations_stay(agent, batch):
   """Over fsdp the compiled update gathers kernels; what it sends around has no axis of the batch's items."""
   lowered = lowering.lower_fed(agent, batch, mesh=parallel.make_mesh(fsdp=8), rules=RULES)

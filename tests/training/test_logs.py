@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -68,6 +69,40 @@ def test_tensorboard_has_the_scalars(tmp_path):
   content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
   assert b"train/loss" in content
   assert b"return_ci95" not in content
+
+
+def _scalars(folder):
+  """Of all event files, as TensorBoard's own reader finds them: (step, name, value)."""
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+  found = EventAccumulator(str(folder))
+  found.Reload()
+  return sorted((row.step, name, row.value) for name in found.Tags()["scalars"] for row in found.Scalars(name))
+
+
+def test_tensorboard_has_a_row_as_soon_as_it_is_written(tmp_path):
+  log = logs.TensorBoardLog(tmp_path)
+  for step in range(1, 40):
+    log.write(step, {"train/loss": step / 4})
+    assert (step, "train/loss", step / 4) in _scalars(tmp_path)
+  resumed = logs.TensorBoardLog(tmp_path, resume_step=30)  # the first one was killed
+  resumed.write(31, {"train/loss": 0.5})
+  resumed.close()
+  assert _scalars(tmp_path) == [*((step, "train/loss", step / 4) for step in range(1, 31)), (31, "train/loss", 0.5)]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+  logs.JsonlLog(tmp_path / "log.jsonl").close()
+
+  def full(self, text):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(pathlib.Path, "write_text", full)
+  with pytest.raises(OSError, match=r"cannot write .*log\.jsonl: No space left on device"):
+    logs.JsonlLog(tmp_path / "log.jsonl")
+  with pytest.raises(OSError, match=r"cannot write .*result\.json: No space left on device"):
+    logs.write_json(tmp_path / "result.json", {})
+  assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_write_json_is_atomic_and_speaks_plain_json(tmp_path):

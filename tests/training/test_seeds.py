@@ -177,6 +177,12 @@ def test_each_seed_is_its_single_run(alone, many, how):
   assert count == 1 or not np.allclose(losses[0], losses[1])
 
 
+def test_the_state_of_one_seed_has_no_seeds():
+  state = {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)}
+  with pytest.raises(ValueError, match="no common leading axis; expected the state of a run of many seeds"):
+    training.one_seed(state, 0)
+
+
 def test_streamed_seeds_are_their_single_runs(agent, episodes, alone):
   data = Streamed(episodes)
   states = _train(agent, data, seeds=2)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -93,6 +94,24 @@ def test_what_a_signal_breaks_is_dropped_and_said():
     assert stop.unless_signalled(work) is None
   with StopSignals() as stop, pytest.raises(ZeroDivisionError):
     stop.unless_signalled(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("raising", [False, True])
+def test_a_forked_worker_dies_of_a_signal_and_the_run_goes_on(raising):
+  def fork():
+    worker = os.fork()
+    if not worker:
+      time.sleep(60)
+      os._exit(0)
+    os.kill(worker, signal.SIGTERM)
+    return os.waitpid(worker, 0)[1]
+
+  with StopSignals() as stop, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    status = stop.unless_signalled(fork) if raising else fork()
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    assert not stop.agree()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.agree()
 
 
 def test_outside_the_main_thread_it_does_nothing():

@@ -6,9 +6,11 @@ import warnings
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 
 import ilx
 from ilx import testing, training
@@ -170,6 +172,18 @@ def test_divergence_stops_the_run_and_is_not_saved(episodes, tmp_path):
     ({"evaluate_every": -1}, "evaluate_every=-1 must be at least 0"),
     ({"steps": 1e2}, r"steps=100\.0 must be an integer"),
     ({"log_every": 10.0}, r"log_every=10\.0 must be an integer"),
+    ({"keep": 2.5}, r"keep=2\.5 must be an integer"),
+    ({"keep": float("nan")}, "keep=nan must be an integer"),
+    ({"keep_every": "4"}, "keep_every='4' must be an integer"),
+    ({"data_timeout": float("nan")}, "data_timeout=nan must be at least 0"),
+    ({"seed": -1}, "seed=-1: seeds are from 0 to 4294967295"),
+    ({"seed": 2**32}, "seed=4294967296: seeds are from 0"),
+    ({"seed": 2**32 - 2, "seeds": 3}, "seed=4294967294: seeds are from 0 .* all of them"),
+    ({"mesh": {"data": 8}}, r"mesh is a dict; expected a jax\.sharding\.Mesh, as of ilx\.parallel\.make_mesh"),
+    (
+      {"mesh": jax.make_mesh((8, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Explicit,) * 3)},
+      "mesh: its axes are .*Explicit.*; expected all Auto",
+    ),
   ],
 )
 def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
@@ -180,6 +194,117 @@ def test_arguments_that_cannot_be_are_named(agent, episodes, kwargs, message):
 def test_a_mesh_of_other_axes_is_refused(agent, episodes):
   with pytest.raises(ValueError, match=r"mesh: its axes are \('x',\); expected \('data', 'fsdp', 'tensor'\)"):
     _train(agent, episodes, mesh=jax.make_mesh((8,), ("x",)))
+
+
+@pytest.mark.parametrize("data", [None, "cartpole-expert"])
+def test_data_that_are_none_are_refused(agent, data):
+  with pytest.raises(
+    ValueError, match=rf"data is {data!r}; expected episodes, as of ilx\.data\.load\(name\), or a stream"
+  ):
+    _train(agent, data)
+
+
+@pytest.mark.parametrize("tier", ["device", "host"])
+@pytest.mark.parametrize("kwargs", [{}, {"strategy": "pmap"}, {"seeds": 2, "batch_size": 8}, {"seeds": 8}], ids=str)
+def test_metrics_of_any_type_have_their_means(agent, episodes, tier, kwargs):
+  def update(state, batch):
+    state, metrics = agent.update(state, batch)
+    odd = state.step % 2 == 1
+    others = {"flag": odd, "count": 2_000_000 + state.step, "half": jnp.bfloat16(1) * odd, "large": jnp.float16(6e4)}
+    return state, metrics | others
+
+  rows = []
+  odd = agent._replace(update=update)
+  sizes = {"steps": 2000, "log_every": 2000, "checkpoint_every": 2000}
+  _train(odd, episodes, **sizes, tier=tier, on_progress=lambda step, row: rows.append(row), **kwargs)
+  found = {name: rows[0][f"train/{name}"] for name in ("flag", "count", "half", "large")}
+  assert found == pytest.approx({"flag": 0.5, "count": 2_001_000.5, "half": 0.5, "large": 6e4}, rel=1e-5)
+
+
+@pytest.mark.parametrize("tier", ["device", "host"])
+def test_a_metric_that_is_no_scalar_is_named(agent, episodes, tier):
+  def update(state, batch):
+    return state, {"loss": jnp.zeros(3)}
+
+  with pytest.raises(ValueError, match=r"metric 'loss' has the shape \(3,\); expected a scalar"):
+    _train(agent._replace(update=update), episodes, tier=tier)
+
+
+class _Failing:
+  """A log that cannot be closed, or not be written evaluations to."""
+
+  def __init__(self, what):
+    self.what, self.closed = what, False
+
+  def write(self, step, row):
+    if self.what == "write" and "eval/x" in row:
+      raise OSError("full while writing")
+
+  def close(self):
+    self.closed = True
+    if self.what == "close":
+      raise OSError("full while closing")
+
+
+@pytest.mark.parametrize("what", ["close", "write"])
+def test_what_fails_on_the_way_out_is_a_warning(agent, episodes, what):
+  def update(state, batch):
+    state, metrics = agent.update(state, batch)
+    return state, {"loss": jnp.where(state.step == 30, jnp.nan, metrics["loss"])}
+
+  def evaluate(params, step):
+    time.sleep(0.3)
+    return {"x": 1.0}
+
+  opened = [_Failing(what), _Failing("")]
+  beside = {"evaluate": evaluate, "evaluate_every": 20, "evaluate_beside": True}
+  with (
+    pytest.warns(UserWarning, match=r"after FloatingPointError\(.*full while (clos|writ)ing"),
+    pytest.raises(FloatingPointError, match="not finite in update 30"),
+  ):
+    _train(agent._replace(update=update), episodes, logs=lambda step: opened, **beside)
+  assert all(log.closed for log in opened)
+
+
+def test_logs_that_cannot_be_closed_are_an_error(agent, episodes):
+  opened = [_Failing("close"), _Failing("")]
+  with pytest.raises(OSError, match="full while closing"):
+    _train(agent, episodes, logs=lambda step: opened)
+  assert all(log.closed for log in opened)
+
+
+@pytest.mark.parametrize("kwargs", [{"rules": []}, {"rules": [], "seeds": 3}, {}], ids=str)
+def test_batches_of_a_run_that_cannot_begin_are_closed(agent, episodes, kwargs):
+  opened, closed = [], []
+
+  class Data:
+    def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
+      opened.append(seed)
+      return Batches()
+
+  class Batches:
+    def __next__(self):
+      return agent.view.take(episodes, np.asarray(episodes.rows[: 16 if kwargs else 5]))
+
+    def close(self):
+      closed.append(self)
+
+  with pytest.raises(ValueError, match=r"none of the 0 rules matches|where 16 items"):
+    _train(agent, Data(), **kwargs)
+  assert len(closed) == len(opened) == kwargs.get("seeds", 1)
+
+
+def test_float64_is_learnt_from_without_a_word(agent, episodes):
+  class Wide:
+    def batches(self, view, batch_size, seed, *, start=0, host=(0, 1)):
+      data = view.prepare(episodes)
+      while True:
+        batch = view.take(data, np.asarray(data.rows[start : start + batch_size]))
+        yield jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, batch)
+        start += 1
+
+  with warnings.catch_warnings(action="error"):
+    _train(agent, Wide())
 
 
 def test_integers_of_numpy_are_integers(agent, episodes, tmp_path):
