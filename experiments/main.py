@@ -24,6 +24,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments import choosing, cli, placement, run, summary
+from experiments import devices as devices_lib
 from ilx import training
 from ilx.parallel import hosts
 from ilx.training import logs
@@ -95,6 +96,8 @@ def main() -> None:
   try:
     if FLAGS.distributed:
       hosts.initialize(FLAGS.distributed)
+    else:
+      devices_lib.spread_seeds(config)
     if not hosts.is_first():
       sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if FLAGS.explain_placement:

@@ -19,7 +19,7 @@ from experiments import outputs
 from experiments.benchmarks import machine, table
 
 # Modules of this folder, each with a function ``run``; what a benchmark needs is imported where it is run.
-BENCHMARKS = ("updates", "agents", "scale", "data", "batches", "pictures", "prepared", "evaluation", "startup")
+BENCHMARKS = ("updates", "agents", "seeds", "scale", "data", "batches", "pictures", "prepared", "evaluation", "startup")
 
 _QUICK = flags.DEFINE_bool("quick", False, "Small sizes and two rounds: shows that it runs, not how fast.")
 _JSON = flags.DEFINE_string("json", None, "File to write the rows and the facts about the machine to.")

@@ -1,4 +1,4 @@
-"""Every agent at its standard shapes: updates a second, the first update, memory, acting, many seeds.
+"""Every agent at its standard shapes: updates a second, the first update, memory, acting.
 
 The limit of all is the rate of a large float32 matmul: the operations of one update's matmuls and convolutions, counted
 in its jaxpr, at that rate.
@@ -17,7 +17,6 @@ from experiments.benchmarks.measure import Row
 from experiments.benchmarks.training import copied, initial_state, repeated_updates
 from ilx.parallel import make_mesh
 from ilx.parallel.mesh import replicated
-from ilx.training import seeds as seeds_lib
 from ilx.training.programs import make_program
 
 # The rate of the large matmul on the CPU for which the bars were set, in GFLOP/s.
@@ -69,8 +68,6 @@ def run(quick: bool) -> list[Row]:
       rows += acting(name, agent, data, seconds, rounds)
     if name == "IQL":
       rows += updates(name, agent, data, 8, seconds, rounds, None, least=5000)
-    if name in ("BC", "IQL") and not quick:
-      rows.append(many_seeds(name, agent, data, subject.batch_size, seconds, rounds))
   return rows
 
 
@@ -147,32 +144,6 @@ def acting(name: str, agent: ilx.Agent, data: ilx.data.Episodes, seconds: float,
   note = f"{work / 1e6:.1f} MFLOP for all environments together"
   limit = f"{matmuls.SIDE}-wide matmul"
   return [measure.row(title, times["act"], "us", limit, times["large"], bar=100 if name == "DT" else None, note=note)]
-
-
-def many_seeds(
-  name: str, agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, seconds: float, rounds: int, count: int = 10
-) -> Row:
-  """Time of an update of ``count`` seeds in one program beside that of one seed."""
-  mesh = make_mesh()
-  seeds = seeds_lib.plan(count, mesh)
-  program = make_program(agent, batch_size, mesh, seeds)
-  states = [initial_state(agent, data, batch_size) for _ in range(count)]
-  state, keys = seeds_lib.stack(states, seeds, mesh), jax.random.split(jax.random.key(0), count)
-
-  def call(n: int) -> None:
-    nonlocal state
-    state, _ = jax.block_until_ready(program(state, data, keys, n))
-
-  calls = {
-    "many": measure.repeated(call, 2 * seconds),
-    "one": measure.repeated(repeated_updates(agent, data, batch_size), seconds),
-  }
-  times = measure.interleave(calls, rounds)
-  bar = count if jax.default_backend() == "cpu" else 2
-  note = f"the bar is {bar} times one seed's time"
-  title = f"{name}, {count} seeds at once, batch {batch_size}"
-  bar_us = 1e6 * bar * float(np.median(times["one"].wall))
-  return measure.row(title, times["many"], "us", "one seed's update", times["one"], bar=bar_us, note=note)
 
 
 def shapes(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> tuple[Any, Any]:

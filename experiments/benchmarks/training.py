@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import ilx
 from ilx.parallel import make_mesh
@@ -14,9 +15,12 @@ from ilx.parallel.mesh import replicated
 from ilx.training.programs import make_program
 
 
-def repeated_updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Callable[[int], None]:
-  """``call(n)`` makes ``n`` updates by the trainer's own program, on data that are on the device."""
-  program, state = make_program(agent, batch_size, make_mesh()), initial_state(agent, data, batch_size)
+def repeated_updates(
+  agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, mesh: Mesh | None = None
+) -> Callable[[int], None]:
+  """``call(n)`` makes ``n`` updates by the trainer's own program, on data that are on the mesh (None: all devices)."""
+  mesh = mesh or make_mesh()
+  program, state = make_program(agent, batch_size, mesh), initial_state(agent, data, batch_size, mesh)
 
   def call(n: int) -> None:
     nonlocal state
@@ -27,9 +31,9 @@ def repeated_updates(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int)
   return call
 
 
-def initial_state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int) -> Any:
+def initial_state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, mesh: Mesh | None = None) -> Any:
   """Fresh, and where the trainer has it."""
-  return jax.device_put(_initial(agent, data, batch_size), replicated(make_mesh()))
+  return jax.device_put(_initial(agent, data, batch_size), replicated(mesh or make_mesh()))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

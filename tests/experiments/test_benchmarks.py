@@ -24,6 +24,7 @@ EXPECTED = {
   ("IQL, the first update", "one update"): 10,
   ("IQL acting, 64 environments", "1024-wide matmul"): None,
   ("IQL update, batch 8", "1024-wide matmul"): 5000,
+  ("BC, 10 seeds at once, batch 256", "one seed's update"): None,
   ("transformer of 10 k", "1024-wide matmul, float32"): None,
   ("IQL, a million updates", "1024-wide matmul, as many operations"): None,
   ("BC of pictures 36 x 36 from the host", "batches on the device"): None,
@@ -77,6 +78,8 @@ def test_every_figure_stands_beside_its_limit(tmp_path):
       assert row.bar == pytest.approx(2000 * gflops / 270, rel=1e-3)
     elif row.name == "IQL update, batch 256":  # scaled to the matmul's rate
       assert 0 < row.bar < 10 * EXPECTED[row.name, row.limit]
+    elif "10 seeds at once" in row.name:
+      assert row.bar == pytest.approx(10 * row.limit_value, rel=1e-3)
     elif row.name.startswith("pictures"):
       assert row.bar == pytest.approx(0.95 * row.limit_value)
     else:
