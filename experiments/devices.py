@@ -1,5 +1,6 @@
 """For how many devices a CPU is taken."""
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,11 @@ def of_cpu(seeds: int) -> int:
 def spread_seeds(config: "ml_collections.ConfigDict") -> None:
   """Takes a CPU for so many devices where a run has several seeds, unless its user divides either.
 
-  For before anything else of jax; where there are accelerators it changes nothing.
+  For before anything else of jax; where there are accelerators it changes nothing. Data that must be on the devices
+  would be there as often.
   """
   divided = config.mesh.to_dict() != {"data": -1, "fsdp": 1, "tensor": 1}
   chosen = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-  if config.seeds > 1 and not divided and not chosen:
-    jax.config.update("jax_num_cpu_devices", of_cpu(config.seeds))
+  if config.seeds > 1 and config.tier != "device" and not divided and not chosen:
+    with contextlib.suppress(RuntimeError):  # a config file has used jax already
+      jax.config.update("jax_num_cpu_devices", of_cpu(config.seeds))

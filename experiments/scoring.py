@@ -8,6 +8,7 @@ import numpy as np
 
 import ilx
 from experiments.task import Task
+from ilx.evaluation.acting import on_one_device
 from ilx.evaluation.fidelity import DiscreteFidelity, FactoredFidelity, Fidelity, MultiDiscreteFidelity, fidelity
 
 # Evaluations of one run use different episodes than the one that closes it, and than the videos.
@@ -102,9 +103,10 @@ class Scorer:
 
 
 def each_seed(config: ml_collections.ConfigDict, params: Any) -> list[Any]:
-  """The params of every seed of a run."""
+  """The params of every seed of a run; of seeds that are spread, on one device."""
   if config.seeds == 1:
     return [params]
+  params = on_one_device(params)
   return [ilx.training.one_seed(params, place) for place in range(config.seeds)]
 
 

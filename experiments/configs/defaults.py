@@ -82,11 +82,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Its options as a JSON object; empty: those that the dataset names.
   config.env_kwargs = ""
 
-  # Fixes the run.
+  # Fixes the run; from 0 to 2^32 - 1.
   config.seed = 0
   # So many runs in one program: those of seed, seed + 1, ..., each with its own parameters and batches, as alone; on
-  # several devices, as which a CPU of several cores then counts, whole runs are spread over them if the numbers allow.
-  # The result has all, the video is of the first.
+  # several devices whole runs are spread over them if the numbers allow, and a CPU of several cores then counts as some
+  # (each with the data; not with tier="device"). The result has all, the video is of the first.
   # Where data are streamed, each seed reads them, with a buffer of its own.
   config.seeds = 1
   # Updates, and transitions in the batch of each, over all devices together.

@@ -1,6 +1,7 @@
 """One mesh for everything: axes ``data``, ``fsdp`` and ``tensor``."""
 
 import math
+from collections.abc import Collection, Mapping
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -60,17 +61,26 @@ def share(mesh: Mesh) -> tuple[int, int]:
   H is the number of processes, or less: those whose devices differ in ``tensor`` alone hold the same part.
 
   Raises:
-    ValueError: where they hold items that do not lie together, or processes hold different numbers of them.
+    ValueError: in every process, where one holds items that do not lie together, or more than another.
   """
   count = mesh.shape["data"] * mesh.shape["fsdp"]
-  where = batch_sharding(mesh).addressable_devices_indices_map((count,))
-  mine = sorted({part.indices(count)[0] for (part,) in where.values()})
-  if mine != list(range(mine[0], mine[0] + len(mine))) or mine[0] % len(mine) or count % len(mine):
-    raise ValueError(
-      f"mesh: the devices of process {jax.process_index()} hold parts {mine} of {count} of a batch; order the devices "
-      "such that each process holds as many, side by side, as in ilx.parallel.make_mesh"
-    )
-  return mine[0] // len(mine), count // len(mine)
+  held: dict[int, set[int]] = {}
+  for device, (part,) in batch_sharding(mesh).devices_indices_map((count,)).items():
+    held.setdefault(device.process_index, set()).add(part.indices(count)[0])
+  return shares(held, count)[jax.process_index()]
+
+
+def shares(held: Mapping[int, Collection[int]], count: int) -> dict[int, tuple[int, int]]:
+  """`share` of every process, given which of ``count`` parts it holds."""
+  size = len(next(iter(held.values())))
+  for process, parts in held.items():
+    first = min(parts)
+    if sorted(parts) != list(range(first, first + size)) or first % size:
+      raise ValueError(
+        f"mesh: the devices of process {process} hold parts {sorted(parts)} of {count} of a batch; order the devices "
+        "such that each process holds as many, side by side, as in ilx.parallel.make_mesh"
+      )
+  return {process: (min(parts) // size, count // size) for process, parts in held.items()}
 
 
 def check_batch_size(mesh: Mesh, batch_size: int) -> None:

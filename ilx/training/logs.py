@@ -49,11 +49,11 @@ class JsonlLog:
   def write(self, step: int, row: Mapping[str, Any]) -> None:
     """Appends one line; non-finite numbers become null, which JSON can express."""
     seconds = round(time.monotonic() - self._began, 3)
+    if step == self._again and _evaluated(row):
+      self._again = None
+      self.close()
+      self._open([row for row in read_jsonl(self._path) if row["step"] < step or not _evaluated(row)])
     with _naming(self._path):
-      if step == self._again and _evaluated(row):
-        self._again = None
-        self._file.close()
-        self._open([row for row in read_jsonl(self._path) if row["step"] < step or not _evaluated(row)])
       self._file.write(json.dumps({"step": step, "seconds": seconds, **jsonable(row)}) + "\n")
       self._file.flush()
 

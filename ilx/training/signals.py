@@ -18,9 +18,9 @@ _entered: list["StopSignals"] = []
 
 
 def _forget() -> None:
-  """In a forked process, a worker of an evaluation for example: signals act on it as they would have without a run."""
+  """In a forked process, such as a worker of an evaluation."""
   while _entered:
-    _entered.pop().__exit__()
+    _entered.pop()._forked()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -100,6 +100,12 @@ class StopSignals:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if self._raising:
       raise KeyboardInterrupt
+
+  def _forked(self) -> None:
+    """Workers end when they are told to: by SIGTERM, but not by the first Ctrl-C, which a terminal sends to all."""
+    self._raising = False
+    signal.signal(signal.SIGTERM, self._previous[signal.SIGTERM])
+    signal.signal(signal.SIGINT, lambda number, frame: signal.signal(number, self._previous[number]))
 
   def __exit__(self, *exc: object) -> None:
     for number, handler in self._previous.items():

@@ -216,7 +216,7 @@ def _fed(
 
       try:
         batches = waiting.call(begin, patience)
-      except (TimeoutError, waiting.Stopped):
+      except (TimeoutError, waiting.Stopped, KeyboardInterrupt):
         unused.pop_all()  # a thread is stuck in them
         raise
       item = batches[0].peek()
@@ -231,7 +231,7 @@ def _fed(
     capacity = feed.capacity(shapes, len(run.numbers))
     unused.pop_all()
   # Devices that are one CPU's share its threads: all of them could wait for each other, each in another program.
-  emulated = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+  shared = jax.local_device_count() > 1 and mesh.devices.flat[0].platform == "cpu" and not (seeds and seeds.spread)
   with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds, patience) as stacks:
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
@@ -243,7 +243,7 @@ def _fed(
           stopped.state, stopped.sums = state, sums
           raise
         state, sums = program(state, sums, stack, count)
-        if emulated:
+        if shared:
           jax.block_until_ready(sums)
       return state, sums
 

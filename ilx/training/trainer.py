@@ -84,7 +84,7 @@ def train(
     data: ``Episodes``, or a stream that makes its own batches.
     steps: updates to make in all, those of an earlier, interrupted call included.
     batch_size: items per update (of each seed), over all devices together.
-    seed: fixes the initial parameters and all sampling.
+    seed: fixes the initial parameters and all sampling; from 0 to 2^32 - 1, as jax's keys know no others.
     seeds: None for one run; S, also 1, for many, whose state has a leading axis: ``[S, ...]`` in every leaf but
       ``state.step``, which they share. ``ilx.training.one_seed(state, i)`` is the state of one.
     mesh: default ``make_mesh()``, data-parallel over all devices.
@@ -121,8 +121,8 @@ def train(
     The agent's state after ``steps`` updates.
 
   Raises:
-    ValueError: for sizes that do not fit the mesh, a strategy that does not, a checkpoint beyond ``steps`` or of
-      another seed, or ``evaluate_beside`` of several processes.
+    ValueError: for sizes or a seed that cannot be, a batch or a strategy that does not fit the mesh, a checkpoint
+      beyond ``steps`` or of another seed, or ``evaluate_beside`` of several processes.
     FloatingPointError: when a metric (of any seed) is not finite, or numbers of the state no longer are; names the
       update. No checkpoint is made from then on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
     Interrupted: on SIGINT or SIGTERM to any process, once the state is saved.

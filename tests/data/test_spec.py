@@ -51,7 +51,7 @@ def test_metadata_bound_actions():
 def test_discrete_actions():
   episodes = _episodes(np.array([0, 2, 7, 1, 7], np.int32))
   assert spec(episodes).action == Discrete(3)
-  assert spec(episodes, {"num_actions": 4}).action == Discrete(4)
+  assert spec(episodes, {"num_actions": 4}).action == spec(episodes, {"num_actions": 4.0}).action == Discrete(4)
   with pytest.raises(ValueError, match="from 0 to 2, the metadata num_actions 2"):
     spec(episodes, {"num_actions": 2})
 
@@ -164,6 +164,7 @@ def test_a_still_dimension_of_large_numbers_has_an_interval():
     ({"num_actions": {"buttons": 5}}, r"action/buttons has shape \[3\] a step, the metadata's num_actions 5"),
     ({"action_low": {"gas": 0}}, "one of action_low and action_high of action/gas; both or neither"),
     ({"action_low": {"arm": [1, 2]}}, "action/arm has several parts; the metadata's action_low must be"),
+    ({"num_actions": {"weapon": float("inf")}}, r"num_actions of action/weapon are inf; expected integers"),
     ({"num_actions": {"weapon": 4.9}}, r"num_actions of action/weapon are 4.9; expected integers"),
     ({"num_actions": {"weapon": "4"}}, r"num_actions of action/weapon are '4'; expected integers"),
     ({"num_actions": {"weapon": 10**20}}, r"num_actions of action/weapon are 10+; expected integers"),

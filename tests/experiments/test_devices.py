@@ -30,6 +30,7 @@ def test_all_cores_are_busy_and_devices_few(cores, seeds, expected, monkeypatch)
   [
     ({"seeds": 6}, {}, 3),
     ({"seeds": 1}, {}, None),
+    ({"seeds": 6, "tier": "device"}, {}, None),
     ({"seeds": 6, "mesh.fsdp": 2}, {}, None),
     ({"seeds": 6, "mesh.data": 1}, {}, None),
     ({"seeds": 6}, {"devices": 8}, None),
@@ -45,6 +46,17 @@ def test_what_the_user_chose_stays(changes, chosen, expected, monkeypatch):
   monkeypatch.setattr(type(jax.config), "update", lambda self, *update: updates.append(update))
   devices.spread_seeds(config)
   assert updates == ([("jax_num_cpu_devices", expected)] if expected else [])
+
+
+def test_a_config_that_has_used_jax_is_none_the_worse(monkeypatch):
+  def used(self, *update):
+    raise RuntimeError("jax_num_cpu_devices config should be updated before backends are initialized")
+
+  config = bc.get_config()
+  config.seeds = 5
+  monkeypatch.setattr(type(jax.config), "jax_num_cpu_devices", -1, raising=False)
+  monkeypatch.setattr(type(jax.config), "update", used)
+  devices.spread_seeds(config)
 
 
 def test_a_run_of_many_seeds_is_spread_and_goes_on_bit_for_bit(tmp_path, record_cartpole):

@@ -1,8 +1,6 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding
 
 from ilx import parallel
 from ilx.parallel import mesh as mesh_lib
@@ -30,33 +28,36 @@ def test_batch_is_divided_and_the_rest_replicated():
   assert jax.device_put(x, parallel.replicated(mesh)).addressable_shards[0].data.shape == (16, 3)
 
 
-@pytest.mark.parametrize(("sizes", "order", "expected"), [
-  ({}, range(8), [(0, 2), (1, 2)]),
-  ({}, range(8)[::-1], [(1, 2), (0, 2)]),
-  ({"fsdp": 2, "tensor": 2}, range(8), [(0, 2), (1, 2)]),
-  ({"tensor": 8}, range(8), [(0, 1), (0, 1)]),
-  ({"fsdp": 2, "tensor": 4}, [0, 1, 4, 5, 2, 3, 6, 7], [(0, 1), (0, 1)]),
-])  # fmt: skip
-def test_processes_hold_parts_of_a_batch(sizes, order, expected, monkeypatch):
-  """Of two processes with four devices each."""
-  mesh = parallel.make_mesh(**sizes)
-  mesh = Mesh(np.array(jax.devices())[list(order)].reshape(mesh.devices.shape), mesh_lib.AXES)
-  where = NamedSharding.devices_indices_map
-  for process in range(2):
-    own = set(jax.devices()[4 * process : 4 * process + 4])
-    monkeypatch.setattr(
-      NamedSharding,
-      "addressable_devices_indices_map",
-      lambda self, shape, own=own: {device: index for device, index in where(self, shape).items() if device in own},
-    )
-    assert mesh_lib.share(mesh) == expected[process]
+@pytest.mark.parametrize(
+  ("held", "count", "expected"),
+  [
+    ({0: {0, 1, 2, 3}, 1: {4, 5, 6, 7}}, 8, {0: (0, 2), 1: (1, 2)}),
+    ({0: {2, 3}, 1: {0, 1}}, 4, {0: (1, 2), 1: (0, 2)}),  # devices in another order than processes
+    ({0: {0}, 1: {0}}, 1, {0: (0, 1), 1: (0, 1)}),  # a tensor axis over both
+    ({0: {0}, 1: {0}, 2: {1}, 3: {1}}, 2, {0: (0, 2), 1: (0, 2), 2: (1, 2), 3: (1, 2)}),
+    ({0: {0, 1}, 1: {0, 1}}, 2, {0: (0, 1), 1: (0, 1)}),
+  ],
+)
+def test_processes_hold_parts_of_a_batch(held, count, expected):
+  assert mesh_lib.shares(held, count) == expected
 
 
-def test_parts_that_do_not_lie_together_are_refused(monkeypatch):
-  parts = {i: (slice(i, i + 1),) for i in (0, 2)}
-  monkeypatch.setattr(NamedSharding, "addressable_devices_indices_map", lambda self, shape: parts)
-  with pytest.raises(ValueError, match=r"hold parts \[0, 2\] of 8 of a batch; order the devices"):
-    mesh_lib.share(parallel.make_mesh())
+@pytest.mark.parametrize(
+  ("held", "count", "process"),
+  [
+    ({0: {0, 2}, 1: {1, 3}}, 4, 0),
+    ({0: {0, 1}, 1: {2, 4}, 2: {3, 5}}, 6, 1),
+    ({0: {0, 1, 2, 3}, 1: {4, 5}, 2: {6, 7}}, 8, 1),
+    ({0: {0}, 1: {1, 2}, 2: {3}}, 4, 1),
+  ],
+)
+def test_parts_that_do_not_lie_together_are_refused_by_all(held, count, process):
+  with pytest.raises(ValueError, match=rf"process {process} hold parts .* of {count} of a batch; order the devices"):
+    mesh_lib.shares(held, count)
+
+
+def test_one_process_holds_all_of_a_batch():
+  assert mesh_lib.share(parallel.make_mesh(fsdp=2, tensor=2)) == (0, 1)
 
 
 def test_batch_size_errors_name_sizes_that_fit():

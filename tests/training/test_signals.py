@@ -96,22 +96,41 @@ def test_what_a_signal_breaks_is_dropped_and_said():
     stop.unless_signalled(lambda: 1 / 0)
 
 
+def _forked(before=lambda: None):
+  """A worker that has called ``before`` and would then sleep."""
+  ready, told = os.pipe()
+  with warnings.catch_warnings(action="ignore"):  # of a fork beside threads
+    worker = os.fork()
+  if not worker:
+    before()
+    os.write(told, b"x")
+    time.sleep(60)
+    os._exit(0)
+  assert os.read(ready, 1) == b"x"
+  return worker
+
+
+def _terminated(worker):
+  os.kill(worker, signal.SIGTERM)
+  status = os.waitpid(worker, 0)[1]
+  return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+
+
 @pytest.mark.parametrize("raising", [False, True])
 def test_a_forked_worker_dies_of_a_signal_and_the_run_goes_on(raising):
-  def fork():
-    worker = os.fork()
-    if not worker:
-      time.sleep(60)
-      os._exit(0)
-    os.kill(worker, signal.SIGTERM)
-    return os.waitpid(worker, 0)[1]
+  def work():
+    return _terminated(_forked())
 
-  with StopSignals() as stop, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    status = stop.unless_signalled(fork) if raising else fork()
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+  with StopSignals() as stop:
+    assert stop.unless_signalled(work) if raising else work()
     assert not stop.agree()
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.agree()
+
+
+def test_the_first_interrupt_of_a_terminal_leaves_workers_to_the_run():
+  with StopSignals():
+    assert _terminated(_forked(lambda: os.kill(os.getpid(), signal.SIGINT)))
 
 
 def test_outside_the_main_thread_it_does_nothing():
