@@ -105,7 +105,8 @@ def _discrete(
   low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
   least = np.ones_like(high) if leaf.dtype == bool else high
   num_actions = np.asarray(bounds.get("num_actions", least + 1))
-  if num_actions.dtype.kind not in "iuf" or np.any(num_actions % 1):
+  whole = num_actions.dtype.kind in "iuf" and np.isfinite(num_actions).all()
+  if not whole or np.any(num_actions != np.floor(num_actions)):
     raise ValueError(f"spec: the metadata's num_actions of {name} are {num_actions.tolist()!r}; expected integers")
   num_actions = num_actions.astype(np.int64)
   if num_actions.shape != leaf.shape:
