@@ -1,20 +1,24 @@
 """A policy that is an MLP as the list of its layers, which numpy can compute."""
 
+from typing import Any
+
 import flax.linen as nn
 
 from ilx.agents.rebrac import Head, Torso
-from ilx.networks import encoders, heads, mlp
+from ilx.networks import compound_heads, encoders, heads, mlp
 from ilx.types import Agent
 
 # Heads whose mode is tanh of a linear map.
 _TANH = (heads.DeterministicHead, heads.GaussianHead, heads.TanhGaussianHead, Head)
 
 
-def of(agent: Agent) -> list[list[str]] | None:
-  """The layers from standardised, flattened observations to the mode: ``[operation]`` or ``[operation, parameters]``.
+def of(agent: Agent) -> list[list[Any]] | None:
+  """The layers from standardised, flattened observations to the mode: ``[operation]`` or ``[operation, argument]``.
 
-  Operations are "dense", "layer_norm", "relu", "tanh" and "argmax"; parameters are a prefix of names in params. None
-  where the policy is anything but an MLP on flat observations with one action of continuous numbers or one choice.
+  Operations are "dense" and "layer_norm", whose argument is a prefix of names in params; "relu", "tanh" and "argmax",
+  which have none; "choices", whose argument is the number of actions of each; and "parts", the last one of actions in
+  dicts, whose argument has each part's layers by its name. None where the policy is anything but an MLP on flat
+  observations, or has a head whose mode is neither tanh of a linear map nor the largest of some logits.
   """
   policy = getattr(agent.act, "network", None)
   if not isinstance(policy, heads.Policy) or not _is_flat(policy.encoder):
@@ -34,10 +38,21 @@ def of(agent: Agent) -> list[list[str]] | None:
         layers.append(["relu"])
       elif torso.layer_norm:
         layers.append(["layer_norm", f"network/params/torso/LayerNorm_{place}"])
+  last = _head(head, "network/params/head")
+  return None if last is None else [*layers, *last]
+
+
+def _head(head: nn.Module, name: str) -> list[list[Any]] | None:
+  """The layers from features to the mode; ``name``: of the head's parameters."""
   if isinstance(head, _TANH):
-    return [*layers, ["dense", "network/params/head/mean"], ["tanh"]]
+    return [["dense", f"{name}/mean"], ["tanh"]]
   if isinstance(head, heads.CategoricalHead):
-    return [*layers, ["dense", "network/params/head/logits"], ["argmax"]]
+    return [["dense", f"{name}/logits"], ["argmax"]]
+  if isinstance(head, compound_heads.MultiCategoricalHead):
+    return [["dense", f"{name}/logits"], ["choices", list(head.num_actions)]]
+  if isinstance(head, compound_heads.FactoredHead):
+    parts = {part: _head(module, f"{name}/parts_{part}") for part, module in head.parts.items()}
+    return None if None in parts.values() else [["parts", parts]]
   return None
 
 

@@ -34,13 +34,17 @@ _OPERATIONS = {
 
 
 class Policy(NamedTuple):
-  """A policy as ``ilx.evaluate`` plays it; B environments at once, any B.
+  """A policy that acts in B environments at once, any B of at least 1.
+
+  That of ``load`` is one which ``ilx.evaluate`` plays; ``jax.jit`` and ``jax.vmap`` take its ``act``, the latter acting
+  one by one. That of ``numpy_policy`` is called as it is: nothing of jax can compile it.
 
   Attributes:
     act: ``(params, carry, (observation, reward, is_first), key) -> (action, carry)``, the triple being an ``ilx.Step``:
-      observations a tree like the data's, ``[B, ...]``; rewards float32 ``[B]``; is_first bool ``[B]``. With the key
-      None the action is the mode, with a key (threefry's, JAX's default) a sample. Actions are in the environment's
-      units. The carry resets itself where ``is_first``.
+      observations a tree like the data's, ``[B, ...]``; rewards float32 ``[B]``; is_first bool ``[B]``; of arrays or
+      nested lists. With the key None the action is the mode, with a key (threefry's, JAX's default) a sample. Actions
+      are in the environment's units, in dicts where ``spec["action"]`` has parts. The carry resets itself where
+      ``is_first``. Raises ValueError where an input is not what the policy was trained on, or of another B.
     carry: ``batch_size -> carry``, the memory before a first step: a dict of arrays by name.
     params: a dict of arrays by name.
     spec: what policy.json says.
@@ -66,23 +70,29 @@ def load(folder: str | os.PathLike) -> Policy:
   spec = read_spec(folder)
   params = {name: jax.numpy.asarray(x) for name, x in _read_params(folder, spec).items()}
   programs = {name: _read_program(folder, spec, name) for name in PROGRAMS}
+  # vmap has no rule for exported programs; where a carry has its batch axis is theirs to know, so they run one by one.
+  mode, sample = (jax.custom_batching.sequential_vmap(programs[name].call) for name in ("act", "sample"))
+
+  def as_array(x: Any) -> Any:
+    return x if isinstance(x, jax.Array | np.ndarray | np.generic) else jax.numpy.asarray(x)
 
   @jax.jit
-  def act(params: Any, carry: Any, step: tuple[Any, Any, Any], key: Any = None) -> tuple[Any, Any]:
-    observation, reward, is_first = step
-    given = _leaves(spec, observation, jax.tree_util, jax.numpy.asarray)
-    inputs = params, carry, given, jax.numpy.asarray(reward, np.float32), jax.numpy.asarray(is_first, bool)
-    if key is None:
-      action, carry = programs["act"].call(*inputs)
-    else:
-      data = jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-      if data.shape != (2,):
-        raise ValueError(f"key has {data.shape} numbers; expected one of jax.random.key(seed, impl='threefry2x32')")
-      action, carry = programs["sample"].call(*inputs, data)
+  def run(params: Any, carry: Any, inputs: tuple[Any, ...], data: Any) -> tuple[Any, Any]:
+    action, carry = mode(params, carry, *inputs) if data is None else sample(params, carry, *inputs, data)
     return _nested(spec["action"], action), carry
 
+  def act(params: Any, carry: Any, step: tuple[Any, Any, Any], key: Any = None) -> tuple[Any, Any]:
+    inputs = _inputs(spec, step, jax.tree_util, as_array)
+    _check_carry(spec, carry, len(inputs[1]))
+    if key is None:
+      return run(params, carry, inputs, None)
+    data = jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    if data.shape != (2,):
+      raise ValueError(f"key has {data.shape} numbers; expected one of jax.random.key(seed, impl='threefry2x32')")
+    return run(params, carry, inputs, data)
+
   def carry(batch_size: int) -> dict[str, Any]:
-    return programs["carry"].call(np.zeros(batch_size, np.int8))
+    return programs["carry"].call(np.zeros(_checked_size(batch_size), np.int8))
 
   return Policy(act, carry, params, spec)
 
@@ -90,29 +100,37 @@ def load(folder: str | os.PathLike) -> Policy:
 def numpy_policy(folder: str | os.PathLike) -> Policy:
   """The policy of a folder, computed by numpy; jax is not needed. It plays modes, not samples.
 
+  It is for machines without jax and calls from Python; ``ilx.evaluate`` compiles what it plays, so give it ``load``'s.
+
   Raises:
-    ValueError: where a file is missing, damaged or not of an exported policy; and where the policy is no MLP.
+    ValueError: where a file is missing, damaged or not of an exported policy; and where the policy is no MLP, or has a
+      head other than "deterministic", "gaussian", "tanh_gaussian" and "categorical", in any part of its action.
   """
   folder = pathlib.Path(folder)
   spec = read_spec(folder)
   if spec["numpy"] is None:
     raise ValueError(
-      f"{folder} is no MLP on flat observations with one action, which is all that numpy plays; play its StableHLO "
-      "with load, which needs jax"
+      f"{folder} is no MLP on flat observations with heads that numpy plays (deterministic, gaussian, tanh_gaussian, "
+      "categorical); play its StableHLO with load, which needs jax"
     )
   params = _read_params(folder, spec)
   try:
-    _check_layers(spec, params)
-  except (IndexError, KeyError, TypeError, ValueError) as error:
+    _check_numpy(spec, params)
+  except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
     raise ValueError(f"{folder / SPEC} describes layers that are not those of its parameters: {error}") from None
 
   def act(params: Any, carry: Any, step: tuple[Any, Any, Any], key: Any = None) -> tuple[Any, Any]:
     if key is not None:
       raise ValueError("key: numpy plays modes alone; give None, or sample with load, which needs jax")
-    given = _leaves(spec, step[0], None, np.asarray)
-    return _from_unit(params, _forward(spec, params, given)), carry
+    given, _, _ = _inputs(spec, step, None, np.asarray)
+    found = _forward(spec["numpy"], params, _features(spec, params, given))
+    return _from_unit(spec["action"], params, found), carry
 
-  return Policy(act, lambda batch_size: {}, params, spec)
+  def carry(batch_size: int) -> dict[str, Any]:
+    _checked_size(batch_size)
+    return {}
+
+  return Policy(act, carry, params, spec)
 
 
 def read_spec(folder: pathlib.Path) -> dict[str, Any]:
@@ -138,6 +156,9 @@ def read_spec(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"files {name!r} is {spec['files'][name]}")
     if not isinstance(spec["numpy"], list | None):
       raise ValueError("numpy is no list")
+    # Of folders written before it was there, the number of frames is unknown.
+    if type(spec.setdefault("frame_stack", 0)) is not int or spec["frame_stack"] < 0:
+      raise ValueError(f"frame_stack is {spec['frame_stack']!r}")
   except OSError as error:
     raise ValueError(f"{path} cannot be read, so {folder} is no exported policy: {error.strerror}") from None
   except KeyError as error:
@@ -206,31 +227,98 @@ def _read_program(folder: pathlib.Path, spec: Mapping[str, Any], name: str) -> A
   return program
 
 
-def _leaves(spec: Mapping[str, Any], observation: Any, tree: Any, as_array: Callable[..., Any]) -> dict[str, Any]:
-  """The leaves of a batch of observations by name, checked. ``tree``: ``jax.tree_util``; None for dicts and tuples."""
-  if tree:
-    paths = tree.tree_leaves_with_path(observation)
-    found = {tree.keystr(path, simple=True, separator="/") or "observation": x for path, x in paths}
-  else:
-    found = _flat(observation) if isinstance(observation, Mapping | tuple) else {"observation": observation}
-  if set(found) != set(spec["observation"]):
-    raise ValueError(f"the observation has {sorted(found)}; the policy's has {sorted(spec['observation'])}")
-  found = {name: as_array(x) for name, x in found.items()}
+def _checked_size(batch_size: int) -> int:
+  if batch_size < 1:
+    raise ValueError(f"batch_size is {batch_size}; at least 1")
+  return batch_size
+
+
+def _inputs(spec: Mapping[str, Any], step: Any, tree: Any, as_array: Callable[..., Any]) -> tuple[Any, Any, Any]:
+  """The leaves of a batch of observations by name, rewards and is_first, all checked.
+
+  ``tree``: ``jax.tree_util``; None for dicts, tuples and lists.
+  """
+  observation, reward, is_first = step
+  given = _leaves(spec, observation, tree, as_array)
+  batch_size = None
   for name, leaf in spec["observation"].items():
-    x = found[name]
+    of, x = f"observation {name!r}", given[name]
     if x.ndim == 0 or list(x.shape[1:]) != leaf["shape"]:
-      raise ValueError(f"observation {name!r} is {list(x.shape)}; expected {['B', *leaf['shape']]}")
-    if not np.can_cast(x.dtype, leaf["dtype"], "same_kind"):
-      raise ValueError(f"observation {name!r} is {x.dtype}; expected {leaf['dtype']}")
-  return {name: found[name].astype(leaf["dtype"]) for name, leaf in spec["observation"].items()}
+      raise ValueError(f"{of} is {list(x.shape)}; expected {['B', *leaf['shape']]}{_of_frames(spec)}")
+    if len(x) == 0:
+      raise ValueError(f"{of} is of no environment: {list(x.shape)}; expected a batch of at least 1")
+    if len(x) != (batch_size or len(x)):
+      raise ValueError(f"{of} is of {len(x)} environments, other parts of the observation are of {batch_size}")
+    batch_size = len(x)
+    given[name] = _cast(of, x, leaf["dtype"])
+  rewards = _cast("reward", _array("reward", reward, as_array), "float32")
+  firsts = _array("is_first", is_first, as_array)
+  for name, x in (("reward", rewards), ("is_first", firsts)):
+    if x.shape != (batch_size,):
+      raise ValueError(f"{name} is {list(x.shape)}; expected {[batch_size]}, as many as observations")
+  return given, rewards, firsts.astype(bool)
 
 
-def _flat(tree: Mapping[str, Any] | tuple[Any, ...], prefix: str = "") -> dict[str, Any]:
-  if isinstance(tree, tuple):
+def _of_frames(spec: Mapping[str, Any]) -> str:
+  if not spec["frame_stack"]:
+    return ""
+  return (
+    f"; the policy was trained on stacks of {spec['frame_stack']} frames, the newest last, where the episode's first "
+    "frame is repeated in place of those before it"
+  )
+
+
+def _array(name: str, x: Any, as_array: Callable[..., Any]) -> Any:
+  try:
+    return as_array(x)
+  except (TypeError, ValueError) as error:
+    if type(error).__name__ == "TracerArrayConversionError":  # jax's, which need not be there
+      raise ValueError(
+        "numpy cannot play inside of a program that jax compiles, as ilx.evaluate and jax.jit do; play with load"
+      ) from None
+    raise ValueError(f"{name} is no array of numbers: {error}") from None
+
+
+def _cast(name: str, x: Any, dtype: str) -> Any:
+  if not np.can_cast(x.dtype, dtype, "same_kind"):
+    raise ValueError(f"{name} is {x.dtype}; expected {dtype}")
+  return x if x.dtype == dtype else x.astype(dtype)
+
+
+def _check_carry(spec: Mapping[str, Any], carry: Any, batch_size: int) -> None:
+  if not isinstance(carry, Mapping):
+    raise ValueError(f"carry is a {type(carry).__name__}; expected what the policy's carry(batch_size) or act returned")
+  if set(carry) != set(spec["carry"]):
+    raise ValueError(f"carry has {sorted(carry)}; the policy's has {sorted(spec['carry'])}")
+  for name, leaf in spec["carry"].items():
+    shape = np.shape(carry[name])
+    if leaf["shape"][:1] == ["b"] and shape[:1] != (batch_size,):
+      raise ValueError(f"carry {name!r} is {list(shape)}; the observation is of {batch_size} environments")
+
+
+def _leaves(spec: Mapping[str, Any], observation: Any, tree: Any, as_array: Callable[..., Any]) -> dict[str, Any]:
+  """The leaves of a tree of observations by name. A list is an array, or part of the tree where the policy's has it."""
+  for lists in (False, True):
+    if tree:
+      paths = tree.tree_leaves_with_path(observation, is_leaf=None if lists else lambda x: isinstance(x, list))
+      found = {tree.keystr(path, simple=True, separator="/") or "observation": x for path, x in paths}
+    else:
+      found = _flat(observation, (Mapping, tuple, list) if lists else (Mapping, tuple))
+    if set(found) == set(spec["observation"]):
+      return {name: _array(f"observation {name!r}", found[name], as_array) for name in spec["observation"]}
+    if not lists:
+      names = sorted(found)
+  raise ValueError(f"the observation has {names}; the policy's has {sorted(spec['observation'])}")
+
+
+def _flat(tree: Any, nodes: tuple[type, ...], prefix: str = "") -> dict[str, Any]:
+  if not isinstance(tree, nodes):
+    return {prefix or "observation": tree}
+  if not isinstance(tree, Mapping):
     tree = dict(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
   found = {}
   for name, x in tree.items():
-    found |= _flat(x, f"{prefix}{name}/") if isinstance(x, Mapping | tuple) else {f"{prefix}{name}": x}
+    found |= _flat(x, nodes, f"{prefix}/{name}" if prefix else str(name))
   return found
 
 
@@ -240,58 +328,135 @@ def _nested(action: Mapping[str, Any], found: Mapping[str, Any], name: str = "")
   return {key: _nested(part, found, f"{name}/{key}" if name else key) for key, part in action["parts"].items()}
 
 
-def _check_layers(spec: Mapping[str, Any], params: Mapping[str, np.ndarray]) -> None:
-  """Raises where the layers cannot be computed."""
+def _check_numpy(spec: Mapping[str, Any], params: Mapping[str, np.ndarray]) -> None:
+  """Raises where the layers cannot be computed, or end in another action."""
   if not spec["limit"] > 0:
     raise ValueError(f"limit is {spec['limit']}")
-  width = sum(math.prod(leaf["shape"]) for leaf in spec["observation"].values())
-  for operation, *prefix in spec["numpy"]:
+  width = 0
+  for name, leaf in spec["observation"].items():
+    for of in _scaled_by(name, params):
+      if params[of].shape not in ((), tuple(leaf["shape"])):
+        raise ValueError(f"{of} is {params[of].shape}")
+    width += math.prod(leaf["shape"])
+  _check_layers(spec["numpy"], width, spec["action"], params, "action")
+
+
+def _check_layers(
+  layers: list[list[Any]], width: int, action: Mapping[str, Any], params: Mapping[str, np.ndarray], name: str
+) -> None:
+  """Raises where layers do not lead from ``width`` numbers to the action, which has the name ``name``."""
+  ends = "nothing"
+  for operation, *given in layers:
+    if ends in ("argmax", "choices", "parts"):
+      raise ValueError(f"{operation!r} comes after {ends!r}")
+    ends = operation
     if operation == "dense":
-      (inputs, outputs), bias = params[f"{prefix[0]}/kernel"].shape, params[f"{prefix[0]}/bias"].shape
+      (inputs, outputs), bias = params[f"{given[0]}/kernel"].shape, params[f"{given[0]}/bias"].shape
       if inputs != width or bias != (outputs,):
-        raise ValueError(f"{prefix[0]} takes {inputs} numbers, there are {width}")
+        raise ValueError(f"{given[0]} takes {inputs} numbers, there are {width}")
       width = outputs
     elif operation == "layer_norm":
-      if any(params[f"{prefix[0]}/{name}"].shape != (width,) for name in ("scale", "bias")):
-        raise ValueError(f"{prefix[0]} is not of {width} numbers")
+      if any(params[f"{given[0]}/{of}"].shape != (width,) for of in ("scale", "bias")):
+        raise ValueError(f"{given[0]} is not of {width} numbers")
+    elif operation == "choices":
+      sizes = given[0]
+      if not all(type(n) is int and n > 0 for n in sizes) or len(sizes) * max(sizes) != width:
+        raise ValueError(f"choices among {sizes} are not of {width} numbers")
+    elif operation == "parts":
+      if set(given[0]) != set(action["parts"]):
+        raise ValueError(f"parts {sorted(given[0])} are not those of {name}")
+      for part, theirs in given[0].items():
+        _check_layers(theirs, width, action["parts"][part], params, f"{name}/{part}")
     elif operation not in _OPERATIONS:
       raise ValueError(f"unknown operation {operation!r}")
+  if ("parts" in action) != (ends == "parts"):
+    raise ValueError(f"{name} ends in {ends!r}")
+  if "parts" not in action:
+    fits = {
+      "continuous": lambda: ends not in ("argmax", "choices") and width == np.size(action["low"]),
+      "discrete": lambda: ends == "argmax" and width == action["num_actions"],
+      "multi_discrete": lambda: ends == "choices" and layers[-1][1] == action["num_actions"],
+    }
+    if not fits[action["kind"]]():
+      raise ValueError(f"{name} is {action['kind']}, its layers end in {ends!r} of {width} numbers")
+    if action["kind"] == "continuous" and f"{name}/low" in params:
+      _check_bounds(action, params, name)
 
 
-def _forward(spec: Mapping[str, Any], params: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> np.ndarray:
+def _check_bounds(action: Mapping[str, Any], params: Mapping[str, np.ndarray], name: str) -> None:
+  shape = np.shape(action["low"])
+  for of in ("low", "high"):
+    if params[f"{name}/{of}"].shape != shape:
+      raise ValueError(f"{name}/{of} is {params[f'{name}/{of}'].shape}, the action {shape}")
+  quantiles = params.get(f"{name}/quantiles")
+  if quantiles is not None and (quantiles.shape[:1] < (2,) or quantiles.shape[1:] != shape):
+    raise ValueError(f"{name}/quantiles is {quantiles.shape}, the action {shape}")
+
+
+def _scaled_by(name: str, params: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+  """The names of the standard deviation and the mean of a leaf of the observation, as far as it has them."""
+  # A leaf that is the whole observation has its name; so may one of several parts (gymnasium's GoalEnv).
+  of = f"/{name}" if f"observation/std/{name}" in params else ""
+  return tuple(x for x in (f"observation/std{of}", f"observation/mean{of}") if x in params)
+
+
+def _features(spec: Mapping[str, Any], params: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Standardised, flattened observations, side by side: ``[B, F]``."""
   parts = []
   for name, x in given.items():
-    # A leaf that is the whole observation has its name; so may one of several parts (gymnasium's GoalEnv).
-    of, scaled = f"/{name}" if f"observation/mean/{name}" in params else "", x.astype(np.float32)
-    if f"observation/mean{of}" in params:
-      scaled = (scaled - params[f"observation/mean{of}"]) / params[f"observation/std{of}"]
-      scaled = np.clip(scaled, -spec["limit"], spec["limit"])
-    elif x.dtype == np.uint8:
-      scaled = scaled / np.float32(255.0)
+    scale, scaled = [params[of] for of in _scaled_by(name, params)], x.astype(np.float32)
+    if len(scale) == 2:
+      scaled = np.clip((scaled - scale[1]) / scale[0], -spec["limit"], spec["limit"])
+    elif scale:  # there were no statistics
+      scaled = scaled / scale[0]
     parts.append(scaled.reshape(len(x), -1))
-  x = np.concatenate(parts, axis=-1)
-  for operation, *prefix in spec["numpy"]:
+  return np.concatenate(parts, axis=-1)
+
+
+def _forward(layers: list[list[Any]], params: Mapping[str, np.ndarray], x: np.ndarray) -> Any:
+  for operation, *given in layers:
     if operation == "dense":
-      x = x @ params[f"{prefix[0]}/kernel"] + params[f"{prefix[0]}/bias"]
+      x = x @ params[f"{given[0]}/kernel"] + params[f"{given[0]}/bias"]
     elif operation == "layer_norm":
       x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + np.float32(1e-6))
-      x = x * params[f"{prefix[0]}/scale"] + params[f"{prefix[0]}/bias"]
+      x = x * params[f"{given[0]}/scale"] + params[f"{given[0]}/bias"]
+    elif operation == "choices":
+      sizes = np.array(given[0])
+      x = x.reshape(len(x), len(sizes), -1)
+      x = np.where(np.arange(x.shape[-1]) < sizes[:, None], x, -np.inf).argmax(-1).astype(np.int32)
+    elif operation == "parts":
+      return {name: _forward(part, params, x) for name, part in given[0].items()}
     else:
       x = _OPERATIONS[operation](x)
   return x
 
 
-def _from_unit(params: Mapping[str, np.ndarray], action: np.ndarray) -> np.ndarray:
-  if "action/low" not in params:
-    return action
-  low, high = params["action/low"], params["action/high"]
-  quantiles = params.get("action/quantiles")
+def _from_unit(action: Mapping[str, Any], params: Mapping[str, np.ndarray], x: Any, name: str = "action") -> Any:
+  """The network's action in the environment's units; ``name``: what those of its bounds begin with."""
+  if "parts" in action:
+    return {of: _from_unit(part, params, x[of], f"{name}/{of}") for of, part in action["parts"].items()}
+  if action["kind"] != "continuous" or f"{name}/low" not in params:
+    return x
+  low, high, quantiles = params[f"{name}/low"], params[f"{name}/high"], params.get(f"{name}/quantiles")
   if quantiles is None:
-    found = low + np.float32(0.5) * (action + 1) * (high - low)
+    found = low + np.float32(0.5) * (x + 1) * (high - low)
   else:
     quantiles = quantiles.reshape(len(quantiles), -1)
-    place = np.clip(0.5 * (action + 1), 0, 1) * (len(quantiles) - 1)
-    columns = [np.interp(place[:, i], np.arange(len(quantiles)), quantiles[:, i]) for i in range(quantiles.shape[1])]
+    columns = [_at_rank(quantiles[:, i], 0.5 * (x[:, i] + 1)) for i in range(quantiles.shape[1])]
     found = np.stack(columns, -1).astype(np.float32)
   found = np.clip(found, low, high)
   return found[:, 0] if low.ndim == 0 else found
+
+
+def _at_rank(quantiles: np.ndarray, rank: np.ndarray) -> np.ndarray:
+  """Between two of the rising quantiles linear; among equal ones the value whose rank is nearest."""
+  last = len(quantiles) - 1
+  place = np.clip(rank, 0, 1) * last
+  before = np.minimum(place.astype(int), last)
+  low, high = quantiles[before], quantiles[np.minimum(before + 1, last)]
+  start, end = np.searchsorted(quantiles, low), np.searchsorted(quantiles, low, "right") - 1
+  values = np.stack([low, quantiles[np.maximum(start - 1, 0)], quantiles[np.minimum(end + 1, last)]])
+  starts, ends = np.searchsorted(quantiles, values), np.searchsorted(quantiles, values, "right") - 1
+  nearest = np.take_along_axis(values, np.abs(0.5 * (starts + ends) - place).argmin(0)[None], 0)[0]
+  both = (ends[0] > starts[0]) & (ends[2] > starts[2])
+  return np.where((high > low) & (place > before) & ~both, low + (place - before) * (high - low), nearest)

@@ -1,9 +1,12 @@
 """Writes a trained policy as a folder: parameters, programs, and what they are."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,14 +43,15 @@ def save(
 
   The folder: ``policy.json`` (observations, action, carry, parameters, checksums), ``params.safetensors``,
   ``act.stablehlo`` (the mode), ``sample.stablehlo``, ``carry.stablehlo``, for any batch size, and ``play.py``. It takes
-  its name when it is complete. JAX promises to read the programs for six months of its releases; parameters stay
-  readable, and so do MLPs by numpy.
+  its name when it is complete. What a killed save has left beside it, the next save there clears away; a policy that
+  was about to be replaced it first puts back. JAX promises to read the programs for six months of its releases;
+  parameters stay readable, and so do MLPs by numpy.
 
   Args:
-    agent: only ``act`` and ``carry`` are saved.
+    agent: only ``act`` and ``carry`` are saved, and how many frames its view stacks.
     params: what ``act`` takes, such as ``state.params``; of one seed.
     spec: that the agent was made with.
-    folder: to write; its parent must exist.
+    folder: to write, or a link to it; its parent must exist.
     about: JSON values to keep beside, such as the agent's name and hyper-parameters.
     env_id, env_kwargs: the task, where it is known.
     platforms: for which the programs are compiled, of "cpu", "cuda", "rocm" and "tpu".
@@ -62,7 +66,10 @@ def save(
   folder = pathlib.Path(os.path.abspath(folder))
   if not platforms or set(platforms) - set(_KNOWN):
     raise ValueError(f"platforms={list(platforms)}: choose of {', '.join(_KNOWN)}")
-  _check_target(folder, overwrite)
+  # A link stays one: what it leads to is written.
+  target = pathlib.Path(os.path.realpath(folder))
+  _recover(target)
+  _check_target(target, overwrite)
   params = jax.tree.map(_canonical, params)
   arrays = dict(_named(params, "params"))
   programs, carry, observation = _lower(agent, params, spec, tuple(platforms))
@@ -80,6 +87,7 @@ def save(
     "carry": carry,
     "params": {name: _described(x) for name, x in arrays.items()},
     "limit": scaling.LIMIT,
+    "frame_stack": int(getattr(agent.view, "frame_stack", 0)),
     "numpy": layers.of(agent),
   }
   from safetensors.numpy import save as to_bytes
@@ -92,7 +100,7 @@ def save(
   except (TypeError, ValueError) as error:
     raise ValueError(f"about and env_kwargs must be JSON values: {error}") from None
   files |= {play.SPEC: text.encode(), "play.py": pathlib.Path(play.__file__).read_bytes()}
-  _write(folder, files)
+  _write(target, files)
   return folder
 
 
@@ -194,25 +202,69 @@ def _check_target(folder: pathlib.Path, overwrite: bool) -> None:
     raise ValueError(f"{folder} holds {', '.join(others)}, too, so it is not overwritten; move that elsewhere first")
 
 
+def _recover(folder: pathlib.Path) -> None:
+  """Clears away what killed saves to a folder have left, and puts back what one of them had moved out of its way."""
+  pattern = re.compile(rf"\.{re.escape(folder.name)}\.(new|old)-[0-9a-f]{{8}}")
+  try:
+    left = [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name) and not path.is_symlink()]
+    left = [path for path in left if path.is_dir() and not set(os.listdir(path)) - _FILES]
+  except OSError:  # there is none, or another process has just been here
+    return
+  for path in left:
+    with contextlib.suppress(FileNotFoundError), _held(path) as alone:
+      if not alone:
+        continue
+      if ".old-" in path.name and not os.path.lexists(folder) and _is_whole(path):
+        path.rename(folder)
+      else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(folder: pathlib.Path) -> bool:
+  try:
+    files = play.read_spec(folder)["files"].items()
+    return all((folder / name).stat().st_size == file["bytes"] for name, file in files)
+  except (OSError, ValueError):
+    return False
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[bool]:
+  """Keeps `_recover` of other processes off a folder; whether none of them holds it, False where none can tell."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      alone = True
+    except OSError:
+      alone = False
+    yield alone
+  finally:
+    os.close(descriptor)
+
+
 def _write(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
   """Under another name first; what is there makes room when all is written."""
   mark = uuid.uuid4().hex[:8]
   new, old = (folder.with_name(f".{folder.name}.{what}-{mark}") for what in ("new", "old"))
-  try:
-    new.mkdir()
-    for name, content in files.items():
-      with (new / name).open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if os.path.lexists(folder):
-      folder.rename(old)
+  with contextlib.ExitStack() as stack:
     try:
-      new.rename(folder)
-    except OSError:
-      if old.exists():
-        old.rename(folder)
-      raise
-  finally:
-    shutil.rmtree(new, ignore_errors=True)
-  shutil.rmtree(old, ignore_errors=True)
+      new.mkdir()
+      stack.enter_context(_held(new))
+      for name, content in files.items():
+        with (new / name).open("wb") as file:
+          file.write(content)
+          file.flush()
+          os.fsync(file.fileno())
+      if os.path.lexists(folder):
+        stack.enter_context(_held(folder))
+        folder.rename(old)
+      try:
+        new.rename(folder)
+      except OSError:
+        if old.exists():
+          old.rename(folder)
+        raise
+    finally:
+      shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 import ilx
 import ilx.export
-from ilx.testing import continuous_spec, discrete_spec, fake_episodes
+from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
 from ilx.types import Step
 
 _BLOCKER = """
@@ -103,6 +103,25 @@ def test_scores_as_before(exported):
   np.testing.assert_array_equal(played.returns, expected.returns)
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_scores_as_before_where_slots_step_apart(exported, sample):
+  folder, agent, params = exported
+  policy = ilx.export.load(folder)
+  kwargs = {"episodes": 9, "num_envs": 4, "batch_size": 2, "sample": sample}
+  played = ilx.evaluate(policy, policy.params, "CartPole-v1", **kwargs)
+  np.testing.assert_array_equal(played.returns, ilx.evaluate(agent, params, "CartPole-v1", **kwargs).returns)
+  if not sample:
+    together = ilx.evaluate(policy, policy.params, "CartPole-v1", **kwargs | {"batch_size": None})
+    np.testing.assert_array_equal(played.returns, together.returns)
+
+
+def test_evaluate_says_that_it_does_not_play_numpy(exported):
+  policy = ilx.export.numpy_policy(exported[0])
+  for batch_size in (None, 2):
+    with pytest.raises(ValueError, match=r"program that jax compiles, as ilx\.evaluate .* do; play with load"):
+      ilx.evaluate(policy, policy.params, "CartPole-v1", episodes=4, batch_size=batch_size)
+
+
 def test_what_the_spec_says(exported):
   spec = json.loads((exported[0] / "policy.json").read_text())
   assert spec["agent"] == {"name": "bc", "hidden": [8]} and spec["ilx"] == ilx.__version__
@@ -112,18 +131,84 @@ def test_what_the_spec_says(exported):
   assert spec["params"]["network/params/torso/Dense_0/kernel"] == {"shape": [4, 8], "dtype": "float32"}
 
 
-def test_wrong_input_is_refused(exported):
+def test_lists_are_arrays(exported):
+  rows = np.random.default_rng(0).normal(size=(6, 4))
+  for make in (ilx.export.load, ilx.export.numpy_policy):
+    policy = make(exported[0])
+    expected, _ = policy.act(policy.params, {}, (rows.astype(np.float32), np.zeros(6), np.ones(6, bool)), None)
+    action, _ = policy.act(policy.params, {}, (rows.tolist(), [0.0] * 6, [True] * 6), None)
+    np.testing.assert_array_equal(action, expected)
+
+
+def test_lists_are_trees_where_the_observation_is_one(tmp_path):
+  spec = continuous_spec(2, 1)
+  spec = spec._replace(observation=[spec.observation, {"x": spec.observation}], statistics=None)
+  agent = ilx.agents.bc(spec, hidden=(8,))
+  episodes = agent.view.prepare(fake_episodes(spec))
+  batch = agent.view.take(episodes, episodes.rows[:4])
+  params = agent.init(jax.random.key(0), batch).params
+  folder = ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
+  expected = agent.act(params, (), Step(batch.observation, batch.reward, np.ones(4, bool)), None)[0]
+  for policy in (ilx.export.load(folder), ilx.export.numpy_policy(folder)):
+    action, _ = policy.act(policy.params, {}, (batch.observation, batch.reward, np.ones(4, bool)), None)
+    np.testing.assert_allclose(action, expected, atol=1e-5)
+
+
+WRONG = {
+  "shape": (
+    (np.zeros((2, 5)), np.zeros(2), [True] * 2),
+    r"observation 'observation' is \[2, 5\]; expected \['B', 4\]$",
+  ),
+  "no batch": ((np.zeros(4), np.zeros(1), [True]), r"observation 'observation' is \[4\]; expected \['B', 4\]$"),
+  "nobody": ((np.zeros((0, 4)), np.zeros(0), []), r"observation 'observation' is of no environment: \[0, 4\]"),
+  "tree": (
+    ({"position": np.zeros((2, 4))}, np.zeros(2), [True] * 2),
+    r"the observation has \['position'\]; the policy's has \['observation'\]$",
+  ),
+  "type": ((np.zeros((2, 4), np.complex64), np.zeros(2), [True] * 2), "is complex64; expected float32$"),
+  "ragged": (([[0.0] * 4, [0.0] * 3], np.zeros(2), [True] * 2), "observation 'observation' is no array of numbers: "),
+  "texts": (([["left"] * 4] * 2, np.zeros(2), [True] * 2), "observation 'observation' is "),
+  "reward": ((np.zeros((2, 4)), np.zeros(3), [True] * 2), r"^reward is \[3\]; expected \[2\], as many as observations"),
+  "rewards": ((np.zeros((2, 4)), np.zeros((2, 1)), [True] * 2), r"^reward is \[2, 1\]; expected \[2\]"),
+  "one reward": ((np.zeros((2, 4)), 0.0, [True] * 2), r"^reward is \[\]; expected \[2\]"),
+  "is_first": ((np.zeros((2, 4)), np.zeros(2), True), r"^is_first is \[\]; expected \[2\]"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_input_is_refused(exported, wrong):
+  step, message = WRONG[wrong]
+  for make in (ilx.export.load, ilx.export.numpy_policy):
+    policy = make(exported[0])
+    with pytest.raises(ValueError, match=message) as raised:
+      policy.act(policy.params, {}, step, None)
+    assert len(str(raised.value)) < 250
+
+
+def test_other_wrong_input_is_refused(exported, tmp_path):
   policy = ilx.export.load(exported[0])
-  for observation, wrong in (
-    (np.zeros((2, 5), np.float32), r"observation 'observation' is \[2, 5\]; expected \['B', 4\]"),
-    ({"position": np.zeros((2, 4))}, r"the observation has \['position'\]; the policy's has \['observation'\]"),
-    (np.zeros((2, 4), np.complex64), "is complex64; expected float32"),
-  ):
-    with pytest.raises(ValueError, match=wrong):
-      policy.act(policy.params, {}, (observation, np.zeros(2), np.ones(2, bool)), None)
   step = np.zeros((2, 4), np.float32), np.zeros(2), np.ones(2, bool)
   with pytest.raises(ValueError, match=r"key has \(4,\) numbers"):
     policy.act(policy.params, {}, step, jax.random.key(0, impl="rbg"))
+  for make in (ilx.export.load, ilx.export.numpy_policy):
+    with pytest.raises(ValueError, match="batch_size is 0; at least 1"):
+      make(exported[0]).carry(0)
+  spec = continuous_spec(4, 2)._replace(observation={name: jax.ShapeDtypeStruct((4,), np.float32) for name in "ab"})
+  spec = spec._replace(statistics=None)
+  agent = ilx.agents.chunked_bc(spec, hidden=(8,), length=3)
+  episodes = agent.view.prepare(fake_episodes(spec))
+  params = agent.init(jax.random.key(0), agent.view.take(episodes, episodes.rows[:4])).params
+  policy = ilx.export.load(ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"]))
+  given = {"a": np.zeros((2, 4)), "b": np.zeros((3, 4))}
+  with pytest.raises(ValueError, match=r"observation 'b' is of 3 environments, other parts of .* are of 2"):
+    policy.act(policy.params, policy.carry(2), (given, *step[1:]), None)
+  given["b"] = given["a"]
+  with pytest.raises(ValueError, match=r"carry 'age' is \[5\]; the observation is of 2 environments"):
+    policy.act(policy.params, policy.carry(5), (given, *step[1:]), None)
+  with pytest.raises(ValueError, match=r"carry has \[\]; the policy's has \['age', 'total'\]"):
+    policy.act(policy.params, {}, (given, *step[1:]), None)
+  with pytest.raises(ValueError, match=r"carry is a tuple; expected"):
+    policy.act(policy.params, (), (given, *step[1:]), None)
 
 
 def test_what_is_there_is_not_replaced_unless_asked(exported, tmp_path):
@@ -164,6 +249,88 @@ def test_a_full_disk_leaves_what_was_there(exported, tmp_path, monkeypatch):
     ilx.export.save(agent, params, spec, folder, platforms=["cpu"], overwrite=True)
   assert [path.name for path in tmp_path.iterdir()] == ["policy"]
   ilx.export.load(folder)
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(exported, tmp_path):
+  spec, agent, params = _agent()
+  (tmp_path / "real").mkdir()
+  (tmp_path / "links").mkdir()
+  real, link = tmp_path / "real" / "policy", tmp_path / "links" / "latest"
+  link.symlink_to(real)
+  assert ilx.export.save(agent, params, spec, link, platforms=["cpu"]) == link
+  assert ilx.export.load(real).spec["platforms"] == ["cpu"]
+  with pytest.raises(ValueError, match="real/policy exists"):
+    ilx.export.save(agent, params, spec, link, platforms=["cpu"])
+  changed = params._replace(network=jax.tree.map(lambda x: x + 1, params.network))
+  ilx.export.save(agent, changed, spec, link, platforms=["cpu"], overwrite=True)
+  found = ilx.export.load(real).params["network/params/head/logits/bias"]
+  np.testing.assert_array_equal(found, changed.network["params"]["head"]["logits"]["bias"])
+  assert link.is_symlink() and link.resolve() == real and not real.is_symlink()
+  assert [path.name for path in link.parent.iterdir()] == ["latest"]
+  assert [path.name for path in real.parent.iterdir()] == ["policy"]
+
+
+_KILLED = """
+import os, pathlib, signal, sys
+import jax
+from tests.export.test_export_alone import _agent
+import ilx.export
+spec, agent, params = _agent()
+rename = pathlib.Path.rename
+def killed(self, target):
+  if f".{{self.name}}"[1:].startswith({before!r}):
+    os.kill(os.getpid(), signal.SIGKILL)
+  return rename(self, target)
+pathlib.Path.rename = killed
+ilx.export.save(agent, params, spec, {folder!r}, platforms=["cpu"], overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("before", ["policy", ".policy.new-"])
+def test_the_next_save_clears_up_after_a_killed_one(exported, tmp_path, before):
+  """Killed before it moves the old policy away, or before the new one takes its place."""
+  spec, agent, params = _agent()
+  folder = tmp_path / "policy"
+  shutil.copytree(exported[0], folder)
+  done = subprocess.run([sys.executable, "-c", _KILLED.format(before=before, folder=str(folder))], capture_output=True)
+  assert done.returncode == -9, done.stderr
+  left = sorted(path.name.rsplit("-")[0] for path in tmp_path.iterdir())
+  assert left == ([".policy.new", "policy"] if before == "policy" else [".policy.new", ".policy.old"])
+  # Of somebody else, whatever their names.
+  others = [".policy.old-thesis", ".policy.new-0123456", ".policy.old-abcdef01", ".policies.old-01234567"]
+  for other in others:
+    (tmp_path / other).mkdir()
+    (tmp_path / other / "chapter.tex").write_text("years of work")
+  with pytest.raises(ValueError, match="policy exists"):
+    ilx.export.save(agent, params, spec, folder, platforms=["cpu"])
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "policy"])
+  np.testing.assert_equal(ilx.export.load(folder).spec, ilx.export.load(exported[0]).spec)  # what was there
+  ilx.export.save(agent, params, spec, folder, platforms=["cpu"], overwrite=True)
+  assert ilx.export.load(folder).spec["platforms"] == ["cpu"]
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "policy"])
+
+
+def test_what_another_process_is_writing_is_left_alone(exported, tmp_path):
+  spec, agent, params = _agent()
+  theirs = tmp_path / ".policy.new-01234567"
+  theirs.mkdir()
+  holder = subprocess.Popen(
+    [
+      sys.executable,
+      "-c",
+      f"import fcntl, os; fcntl.flock(os.open({str(theirs)!r}, 0), 2); print(1, flush=True); input()",
+    ],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+  )
+  try:
+    assert holder.stdout.readline() == b"1\n"
+    ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
+    assert theirs.exists()
+  finally:
+    holder.communicate(b"\n")
+  ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"], overwrite=True)
+  assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 def _rewrite(folder, change):
@@ -214,6 +381,7 @@ DAMAGES = {
   "field": (lambda f: _rewrite(f, lambda s: s.pop("params")), "policy.json .* has no 'params'"),
   "kind": (lambda f: _rewrite(f, lambda s: s["action"].update(kind="x")), "policy.json .* action is 'x'"),
   "type": (lambda f: _rewrite(f, lambda s: s.update(carry=[])), "policy.json is damaged"),
+  "frames": (lambda f: _rewrite(f, lambda s: s.update(frame_stack="4")), "policy.json .* frame_stack is '4'"),
   "huge": (_huge, r"params.safetensors is damaged or not of this policy.json: .*bias is F32 \[2\]"),
   "flip": (lambda f: _flip(f / "params.safetensors"), "params.safetensors has not the checksum"),
   "cut": (lambda f: (f / "params.safetensors").write_bytes(b"12"), "params.safetensors has 2 bytes where"),
@@ -237,20 +405,87 @@ def test_damaged_folders_are_one_sentence(exported, tmp_path, damage):
       ilx.export.numpy_policy(folder)
 
 
-def test_numpy_refuses_layers_that_do_not_fit(exported, tmp_path):
-  for layers in (
+def _parts(**parts):
+  return [["dense", "network/params/torso/Dense_0"], ["relu"], ["parts", parts]]
+
+
+_LOGITS = [["dense", "network/params/head/logits"]]
+_ALL = [["dense", "network/params/torso/Dense_0"], ["relu"], *_LOGITS]
+
+
+@pytest.mark.parametrize(
+  "layers",
+  [
     [["dense", "nothing"]],
-    [["dense", "network/params/head/logits"]],
+    _LOGITS,
     [["system"]],
     [[]],
     [["dense"]],
     [3],
-  ):
-    folder = tmp_path / "policy"
-    shutil.copytree(exported[0], folder, dirs_exist_ok=True)
-    _rewrite(folder, lambda spec, layers=layers: spec.update(numpy=layers))
+    _ALL,  # no choice
+    [*_ALL, ["tanh"]],
+    [*_ALL, ["argmax"], ["tanh"]],
+    [*_ALL, ["choices", [2]]],
+    [*_ALL, ["choices", [1 << 60, 1 << 60]]],
+    [*_ALL, ["choices", [0, -2]]],
+    [*_ALL, ["choices", []]],
+    [*_ALL, ["choices", 2]],
+    [*_ALL, ["choices"]],
+    _parts(a=[*_LOGITS, ["argmax"]]),
+    _parts(),
+    [*_parts(), ["argmax"]],
+    [["parts"]],
+    [["parts", []]],
+  ],
+)
+def test_numpy_refuses_layers_that_do_not_fit(exported, tmp_path, layers):
+  folder = tmp_path / "policy"
+  shutil.copytree(exported[0], folder)
+  _rewrite(folder, lambda spec: spec.update(numpy=layers))
+  with pytest.raises(ValueError, match=r"policy.json describes layers that are not those of its parameters"):
+    ilx.export.numpy_policy(folder)
+
+
+def test_numpy_refuses_parts_that_do_not_fit(tmp_path):
+  spec = factored_spec()
+  agent = ilx.agents.bc(spec, hidden=(8,))
+  episodes = agent.view.prepare(fake_episodes(spec))
+  params = agent.init(jax.random.key(0), agent.view.take(episodes, episodes.rows[:4])).params
+  folder = ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
+  layers = json.loads((folder / "policy.json").read_text())["numpy"]
+  hand = layers[-1][1]["hand"][-1][1]
+  changes = [
+    lambda s: s["numpy"][-1][1].pop("stick"),
+    lambda s: s["numpy"][-1][1].update(more=[["argmax"]]),
+    lambda s: s["numpy"][-1][1].update(weapon=layers[-1][1]["stick"]),
+    lambda s: s["numpy"][-1][1].update(stick=layers[-1][1]["weapon"]),
+    lambda s: s["numpy"][-1][1].update(hand=hand["buttons"]),
+    lambda s: s["numpy"][-1][1]["hand"][-1][1].update(buttons=hand["trigger"]),
+    lambda s: s["numpy"][-1][1]["hand"][-1][1]["buttons"][-1].__setitem__(1, [2, 5, 2]),
+    lambda s: s["action"]["parts"]["stick"].update(low=[0.0]),
+    lambda s: s["action"]["parts"]["stick"].pop("low"),
+    lambda s: s["action"]["parts"]["weapon"].update(num_actions=1 << 60),
+  ]
+  ilx.export.numpy_policy(folder)
+  for change in changes:
+    text = (folder / "policy.json").read_text()
+    _rewrite(folder, change)
     with pytest.raises(ValueError, match=r"policy.json describes layers that are not those of its parameters"):
       ilx.export.numpy_policy(folder)
+    (folder / "policy.json").write_text(text)
+
+
+def test_folders_exported_before_are_read(exported, tmp_path):
+  """Those of actions in one part are as they were, but for the number of stacked frames."""
+  folder = tmp_path / "policy"
+  shutil.copytree(exported[0], folder)
+  spec = json.loads((folder / "policy.json").read_text())
+  assert spec["numpy"] == [*_ALL, ["argmax"]]
+  _rewrite(folder, lambda spec: spec.pop("frame_stack"))
+  step = np.zeros((2, 4), np.float32), np.zeros(2), np.ones(2, bool)
+  for make in (ilx.export.load, ilx.export.numpy_policy):
+    policy = make(folder)
+    assert policy.act(policy.params, policy.carry(2), step, None)[0].shape == (2,)
 
 
 def test_numpy_refuses_what_is_no_mlp(tmp_path):

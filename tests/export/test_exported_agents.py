@@ -11,9 +11,11 @@ import ilx
 import ilx.export
 from ilx.agents import policies
 from ilx.agents.rebrac import Torso
+from ilx.evaluation import acting
 from ilx.networks import mlp, scaling
 from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
-from ilx.types import Continuous, Discrete, Spec, Statistics, Step
+from ilx.testing.fake import single_frames
+from ilx.types import Continuous, Discrete, MultiDiscrete, Spec, Statistics, Step
 
 _TREE = Spec(
   {
@@ -48,7 +50,7 @@ AGENTS = {
 def _trained(constructor, spec, arguments):
   """The agent, and params as if it had learnt: made up, which is quicker than ``init``."""
   agent = constructor(spec, **arguments)
-  episodes = agent.view.prepare(fake_episodes(spec))
+  episodes = agent.view.prepare(fake_episodes(single_frames(spec) if agent.view.frame_stack else spec))
   batch = agent.view.take(episodes, episodes.rows[:4])
   shapes = jax.eval_shape(agent.init, jax.random.key(0), batch).params
   rng = np.random.default_rng(0)
@@ -110,6 +112,10 @@ _PART = jax.ShapeDtypeStruct((2,), np.float32)
 _Pair = collections.namedtuple("_Pair", "right left")
 # More parts than one digit numbers, of which some are named.
 _TUPLES = continuous_spec()._replace(observation=(_Pair(_PART, _PART), *(_PART,) * 11), statistics=None)
+_HAND = {"buttons": MultiDiscrete((2, 9, 5)), "aim": _RANKED, "low": Continuous(0.0, 10.0)}
+_GAME = {"stick": Continuous([-1.0, -2.0], [1.0, 2.0]), "jump": Discrete(2), "weapon": Discrete(3)}
+_FRAMES = continuous_spec()._replace(observation=jax.ShapeDtypeStruct((4, 5), np.float32), action=_GAME)
+_FRAMES = _FRAMES._replace(statistics=Statistics(9, *(np.tile(x, (4, 1)) for x in continuous_spec().statistics[1:5])))
 _LAYERS = policies.make(continuous_spec()).clone(torso=mlp.MLP((8, 8), layer_norm=True))
 MLPS = {
   **{name: AGENTS[name] for name in ("bc", "bc-discrete", "iql", "td3_bc", "rebrac")},
@@ -120,6 +126,15 @@ MLPS = {
   "tree": (ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "flat"}),
   "tuples": (ilx.agents.bc, _TUPLES, {"hidden": (8,)}),
   "goals": (ilx.agents.bc, _GOALS, {"hidden": (8,)}),
+  "choices": (ilx.agents.bc, continuous_spec()._replace(action=MultiDiscrete((2, 9, 5))), {"hidden": (8,)}),
+  "parts": (ilx.agents.bc, continuous_spec()._replace(action=_GAME), {"hidden": (32, 8)}),
+  "one part": (ilx.agents.bc, continuous_spec()._replace(action={"action": Discrete(4)}), {"hidden": (8,)}),
+  "nested parts": (
+    ilx.agents.bc,
+    continuous_spec()._replace(action={**_GAME, "hand": _HAND, "low": {"high": Discrete(5)}}),
+    {"hidden": (8,), "head": "tanh_gaussian"},
+  ),
+  "frames": (ilx.agents.bc, _FRAMES, {"hidden": (8,), "frame_stack": 4}),
 }
 
 
@@ -140,12 +155,59 @@ def test_numpy_plays_mlps(name, tmp_path):
   constructor, spec, arguments = MLPS[name]
   agent, params = _trained(constructor, spec, arguments)
   folder = ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
-  policy = ilx.export.numpy_policy(folder)
+  policy, compiled, played = ilx.export.numpy_policy(folder), ilx.export.load(folder), []
   for step in _steps(spec, 64, 2):
     action, carry = policy.act(policy.params, policy.carry(64), step, None)
     expected = agent.act(params, (), step, None)[0]
-    np.testing.assert_allclose(action, expected, atol=1e-5, rtol=1e-5)
-    assert isinstance(action, np.ndarray) and action.dtype == expected.dtype and carry == {}
-  assert np.ptp(np.asarray(expected), axis=0).min() > 0.01
+    _equal(action, expected, 1e-5)
+    _equal(action, compiled.act(compiled.params, compiled.carry(64), step, None)[0], 1e-5)
+    for x, y in zip(jax.tree.leaves(action), jax.tree.leaves(expected), strict=True):
+      assert isinstance(x, np.ndarray) and x.dtype == y.dtype and carry == {}
+    played.append(action)
+  for part in jax.tree.leaves(jax.tree.map(lambda *x: np.concatenate(x), *played)):
+    assert np.ptp(part, axis=0).min() > 0.01
   with pytest.raises(ValueError, match="numpy plays modes alone"):
     policy.act(policy.params, {}, step, jax.random.key(0))
+
+
+def test_a_choice_among_few_is_never_beyond_them(tmp_path):
+  """Logits in the place of what cannot be chosen are large."""
+  agent, params = _trained(*MLPS["choices"])
+  head = params.network["params"]["head"]["logits"]
+  head["bias"] = head["bias"] + 100.0 * (np.arange(27) % 9 > 4)
+  folder = ilx.export.save(agent, params, MLPS["choices"][1], tmp_path / "policy", platforms=["cpu"])
+  step = next(_steps(continuous_spec(), 64, 1))
+  for policy in (ilx.export.numpy_policy(folder), ilx.export.load(folder)):
+    action = np.asarray(policy.act(policy.params, policy.carry(64), step, None)[0])
+    assert (action < [2, 9, 5]).all() and (action[:, 1] > 4).all()
+
+
+def test_a_policy_of_stacked_frames_says_so(tmp_path):
+  agent, params = _trained(*MLPS["frames"])
+  folder = ilx.export.save(agent, params, _FRAMES, tmp_path / "policy", platforms=["cpu"])
+  for policy in (ilx.export.numpy_policy(folder), ilx.export.load(folder)):
+    assert policy.spec["frame_stack"] == 4
+    with pytest.raises(
+      ValueError, match=r"is \[2, 5\]; expected \['B', 4, 5\]; .* stacks of 4 frames, the newest last, .* first"
+    ):
+      policy.act(policy.params, {}, (np.zeros((2, 5), np.float32), np.zeros(2), np.ones(2, bool)), None)
+
+
+@pytest.mark.parametrize("name", ["bc-discrete", "bc-factored", "chunked-votes", "transformer-actions", "dt", "iql"])
+def test_exported_agents_act_one_by_one(name, tmp_path):
+  """As slots that step apart do: under vmap, with a carry of its own for each and noise of its own."""
+  agent, params = _trained(*AGENTS[name])
+  spec = AGENTS[name][1]
+  policy = ilx.export.load(ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"]))
+  for key in (None, jax.random.key(3)):
+    own, theirs = (acting.apart(p, x, 5, key) for p, x in ((agent, params), (policy, policy.params)))
+    together, steps = acting.together(policy, policy.params, 5, key), list(_steps(spec, 5, 9))
+    slots = [np.arange(5)[:2], np.arange(5)[2:]]
+    for step in steps:
+      expected = together(np.arange(5), step)
+      for some in slots:
+        mine = jax.tree.map(lambda x, some=some: x[some], step)
+        action = theirs(some, mine)
+        _equal(action, own(some, mine), 1e-5)
+        if key is None:
+          _equal(action, jax.tree.map(lambda x, some=some: x[some], expected), 1e-5)
