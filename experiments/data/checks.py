@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data import fields
+from experiments.data.bounds import Bounds
 from experiments.data.fields import Stored
 from experiments.data.problems import ERROR, WARNING
 from ilx.data import decode, images
@@ -49,8 +50,7 @@ def episode(
   record: Mapping[str, Stored],
   step_fields: Mapping[str, Any],
   beside: Mapping[str, Any],
-  bounds: tuple[np.ndarray, np.ndarray] | None,
-  discrete: bool,
+  bounds: Mapping[str, Bounds],
   pool: Executor,
   note: Note,
 ) -> dict[str, Stored]:
@@ -60,8 +60,7 @@ def episode(
     record: what ``example.parse`` gave; of one step at least.
     step_fields: fields of the steps by name.
     beside: the other fields.
-    bounds: of the action's dimensions.
-    discrete: whether ``bounds`` are 0 and the number of actions less one.
+    bounds: of the action, or of its parts, by field.
     pool: decodes pictures.
     note: see ``Note``.
   """
@@ -87,7 +86,7 @@ def episode(
     elif step_fields[name].kind == "image":
       _pictures(name, value, step_fields[name], pool, note)
   _flags(good, steps, note)
-  _ranges(good, bounds, discrete, note)
+  _ranges(good, bounds, note)
   return good
 
 
@@ -227,7 +226,7 @@ def _flags(good: Mapping[str, Stored], steps: int, note: Note) -> None:
       )  # fmt: skip
 
 
-def _ranges(good: Mapping[str, Stored], bounds: Any, discrete: bool, note: Note) -> None:
+def _ranges(good: Mapping[str, Stored], bounds: Mapping[str, Bounds], note: Note) -> None:
   discount = good.get("steps/discount")
   if discount is not None and discount.size:
     # The last step's carries no meaning.
@@ -236,17 +235,20 @@ def _ranges(good: Mapping[str, Stored], bounds: Any, discrete: bool, note: Note)
     if bad.any():
       step = int(bad.argmax())
       note(ERROR, "range", f"{values[step]:g} is not in [0, 1]", field="steps/discount", step=step)
-  action = good.get("steps/action")
-  if bounds is None or action is None or len(action) < 2:
-    return
+  for name, given in bounds.items():
+    if isinstance(action := good.get(name), np.ndarray) and len(action) > 1:
+      _bounded(name, action, given, note)
+
+
+def _bounded(name: str, action: np.ndarray, given: Bounds, note: Note) -> None:
   rows = action.reshape(len(action), -1)[:-1]
-  low, high = bounds
+  low, high, discrete = given
   if rows.shape[1] != len(low):
     note(
       ERROR,
       "metadata",
       f"metadata.json bounds {len(low)} dimensions, the action has {rows.shape[1]}",
-      field="steps/action",
+      field=name,
     )
     return
   slack = 0 if discrete else 1e-6 * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
@@ -259,7 +261,7 @@ def _ranges(good: Mapping[str, Stored], bounds: Any, discrete: bool, note: Note)
     more = f"; {int(bad.sum())} values in this episode" if bad.sum() > 1 else ""
     # No such discrete action exists; continuous ones are clipped where they are learnt.
     level = ERROR if discrete else WARNING
-    note(level, "action out of bounds", f"{where}{found:g}, outside {limits}{more}", field="steps/action", step=step)
+    note(level, "action out of bounds", f"{where}{found:g}, outside {limits}{more}", field=name, step=step)
 
 
 def constant_dimensions(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[int, float]]:

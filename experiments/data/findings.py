@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import fields
+from experiments.data import activity, fields
 from experiments.report import text
 
 # A field of floats with no more distinct values than this, in so many steps, looks discretised.
@@ -85,7 +85,7 @@ def _numbers(survey: Any, name: str, numbers: dict[str, Any], tell: Callable) ->
   if name in ("steps/reward", "steps/discount") and not any(numbers["not_finite"]):
     return
   low, high, std = (np.array(numbers[key], np.float64) for key in ("min", "max", "std"))
-  level = "warning" if name == "steps/action" else "note"
+  level = "warning" if activity.inside(name, "steps/action") else "note"
 
   def dimensions(chosen: np.ndarray, level: str, message: str) -> np.ndarray:
     if chosen.any():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import activity, fields, reading, survey, tolerant
+from experiments.data import activity, bounds, fields, reading, tolerant
 from experiments.data.rules import Rules
 from ilx.data import example, shards
 from ilx.data.rlds import Info
@@ -83,13 +83,9 @@ class _Planner:
     self._fields = {name: feature for name, feature in fields.of_steps(info).items() if fields.examined(feature)}
     self._beside = {name: feature for name, feature in fields.of_episodes(info).items() if fields.examined(feature)}
     self._seen: dict[int, Path] = {}  # hashes of the steps of what stays
-    self._bounds = survey.bounds(info)
     if "steps/reward" not in self._fields or math.prod(self._fields["steps/reward"].shape) != 1:
       raise ValueError(f"{info.directory}: the steps have no reward of one number")
-    if rules.clip_actions and (self._bounds is None or "action_low" not in info.metadata):
-      raise ValueError(f"{info.directory}: metadata.json gives no action_low and action_high to clip actions to")
-    if rules.clip_actions and not np.all(self._bounds[0] <= self._bounds[1]):
-      raise ValueError(f"{info.directory}: action_low in metadata.json is not below action_high; correct it to clip")
+    self._clipped = bounds.to_clip(info, self._fields) if rules.clip_actions else {}
     if rules.drop_idle_start or rules.drop_idle_end:
       activity.check(info, rules.idle_ignore)
     self._success = f"episode_metadata/{rules.success_key}"
@@ -196,11 +192,12 @@ class _Planner:
       self._log(*where, "trimmed", "idle start", steps=kept.start)
     if kept.stop < steps:
       self._log(*where, "trimmed", "idle end", steps=steps - kept.stop)
-    if self._rules.clip_actions:
-      rows = columns["steps/action"].reshape(steps, -1)[kept.start : kept.stop - 1]
-      low, high = self._bounds
-      if outside := int(((rows < low.astype(np.float32)) | (rows > high.astype(np.float32))).sum()):
-        self._log(*where, "clipped", "actions out of bounds", values=outside)
+    outside = 0
+    for name, edges in self._clipped.items():
+      rows = columns[name].reshape(steps, -1)[kept.start : kept.stop - 1]
+      outside += int(((rows < edges.low.astype(np.float32)) | (rows > edges.high.astype(np.float32))).sum())
+    if outside:
+      self._log(*where, "clipped", "actions out of bounds", values=outside)
     self.plan.kept.append(kept)
     self.plan.after.update(episodes=1, transitions=kept.stop - kept.start - 1)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import activity, fields
+from experiments.data import activity, bounds, fields
 from experiments.data.frames import Frames
 from experiments.data.measure import Distinct, Moments, Sample, Words
 from experiments.data.reading import Chunk, chunks
@@ -65,7 +65,7 @@ class Survey:
     self.returns, self.lengths = Moments(1), Moments(1)
     self.pictures: dict[str, Distinct] = {}
     self.frames = Frames(info)
-    self._bounds = bounds(info)
+    self._bounds = bounds.of(info)
     self._features = fields.of_steps(info)
 
   def report(self, problem: str) -> None:
@@ -121,8 +121,9 @@ class Survey:
         places = np.random.default_rng(0).choice(rows.shape[1], _POOLED, replace=False)
         rows = rows[:, places]
       field.sample.add({"values": rows}, len(rows))
-      if name == "steps/action" and self._bounds is not None and len(self._bounds[0]) == rows.shape[1]:
-        low, high = self._bounds
+      given = self._bounds.get(name)
+      if given is not None and len(given.low) == rows.shape[1] == len(field.outside):
+        low, high = given.low, given.high
         field.outside[...] += ((rows < low - 1e-6) | (rows > high + 1e-6)).sum(axis=0)
         field.at_bounds[...] += ((rows == low) | (rows == high)).sum(axis=0)
 
@@ -179,22 +180,6 @@ class Survey:
       self.metadata.setdefault(name, Sample(_EPISODES, seed=2)).add({"values": np.array([value], np.float64)}, 1)
     elif isinstance(value, bool | str):
       self.metadata.setdefault(name, Words()).add(value)
-
-
-def bounds(info: Info) -> tuple[np.ndarray, np.ndarray] | None:
-  """The metadata's action bounds (low, high) ``[A]``, or None where they give none, or none that make sense."""
-  low, high = info.metadata.get("action_low"), info.metadata.get("action_high")
-  count = info.metadata.get("num_actions")
-  try:
-    if low is not None and high is not None:
-      pair = np.asarray(low, np.float64).reshape(-1), np.asarray(high, np.float64).reshape(-1)
-      return pair if len(pair[0]) == len(pair[1]) else None
-    if count is None:
-      return None
-    high = np.asarray(count, np.float64).reshape(-1) - 1
-    return np.zeros_like(high), high
-  except (TypeError, ValueError):
-    return None
 
 
 def survey(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import survey
+from experiments.data import bounds
 from experiments.data.plan import Kept, UnfitError
 from experiments.data.rules import Rules
 from ilx.data import decode, rlds, shards
@@ -38,7 +38,7 @@ class Trimmed:
     for field, _ in rules.cast:
       if field not in known:
         raise ValueError(f"--cast: no field {field!r}; there: {', '.join(sorted(known))}")
-    self._bounds = survey.bounds(info)
+    self._clipped = bounds.to_clip(info, self._fields) if rules.clip_actions else {}
     self._open: tuple[Path, shards.Reader] | None = None
 
   def of(self, kept: list[Kept], files: Mapping[Path, int], metadata: dict[str, Any]) -> "Trimmed":
@@ -96,14 +96,12 @@ class Trimmed:
     steps.setdefault("discount", np.ones(length, np.float32))
     if "is_terminal" not in steps:
       raise UnfitError("the steps have no is_terminal")
-    if self._rules.clip_actions:
-      low, high = (np.asarray(edge, np.float32).reshape(steps["action"].shape[1:]) for edge in self._bounds)
-      steps["action"] = np.clip(steps["action"], low, high)
+    for name, edges in self._clipped.items():
+      node, leaf = _place(steps, name.removeprefix("steps/"))
+      low, high = (edge.astype(np.float32).reshape(node[leaf].shape[1:]) for edge in (edges.low, edges.high))
+      node[leaf] = np.clip(node[leaf], low, high)
     for field, dtype in self._rules.cast:
-      *folders, leaf = field.split("/")
-      node = steps
-      for folder in folders:
-        node = node[folder]
+      node, leaf = _place(steps, field)
       node[leaf] = _cast(node[leaf], np.dtype(dtype), field)
     return steps
 
@@ -167,6 +165,14 @@ def _beside(episode: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
   for key, tree in episode.items():
     if key != "steps":
       yield from walk(tree, "") if isinstance(tree, dict) else [(key, tree)]
+
+
+def _place(steps: dict[str, Any], field: str) -> tuple[dict[str, Any], str]:
+  """The dict that holds a field, and its key there."""
+  *folders, leaf = field.split("/")
+  for folder in folders:
+    steps = steps[folder]
+  return steps, leaf
 
 
 def _cast(value: Any, dtype: np.dtype, field: str) -> np.ndarray:

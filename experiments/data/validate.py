@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import outputs
-from experiments.data import activity, checks, fields, survey, terminal, tolerant, whole
+from experiments.data import activity, bounds, checks, fields, terminal, tolerant, whole
 from experiments.data.measure import Distinct, Moments
 from experiments.data.problems import ERROR, WARNING, Problems
 from ilx.data import decode, example, rlds
@@ -105,12 +105,10 @@ class _Checker:
       for name, feature in (self._fields | self._beside).items()
       if not fields.examined(feature) and getattr(feature, "kind", "") != "unknown"
     }
-    found = survey.bounds(info)
-    self._bounds = found if whole.bounds(info, found, problems) else None
+    self._bounds = whole.bounds(bounds.of(info), self._fields, problems)
     self._ends = whole.Ends(most)
-    self._discrete = "num_actions" in info.metadata and "action_low" not in info.metadata
     self.true = {name: 0 for name in self._fields if name.split("/")[1] in ("is_first", "is_last", "is_terminal")}
-    self._action: Moments | None = None
+    self._actions: dict[str, Moments] = {}
     self._rewards = 0
     self.returns = Moments(1)
     self._distinct = Distinct()
@@ -151,7 +149,7 @@ class _Checker:
     if not fields.count_steps(record, self._fields):
       note(ERROR, "empty", "the episode has no steps")
       return
-    good = checks.episode(record, self._fields, self._beside, self._bounds, self._discrete, pool, note)
+    good = checks.episode(record, self._fields, self._beside, self._bounds, pool, note)
     self.episodes += 1
     self._ends.add(good, where)
     self._gather(good, fields.others(record, good))
@@ -170,11 +168,10 @@ class _Checker:
       reward = good["steps/reward"].reshape(-1)[:-1]
       self._rewards += int(np.count_nonzero(reward))
       self.returns.add(reward.sum(dtype=np.float64).reshape(1, 1))
-    action = good.get("steps/action")
-    if isinstance(action, np.ndarray) and len(action) > 1:
-      rows = action.reshape(len(action), -1)[:-1]
-      self._action = self._action or Moments(rows.shape[1])
-      self._action.add(rows)
+    for name, action in good.items():
+      if activity.inside(name, bounds.ACTION) and isinstance(action, np.ndarray) and len(action) > 1:
+        rows = action.reshape(len(action), -1)[:-1]
+        self._actions.setdefault(name, Moments(rows.shape[1])).add(rows)
     self._distinct.add(activity.content_hash(good | others))
 
   def finish(self, complete: bool) -> None:
@@ -189,10 +186,10 @@ class _Checker:
         self.problems.add(WARNING, "flag", "never true in any episode", field=name)
     if "steps/reward" in self._fields and not self._rewards:
       self.problems.add(WARNING, "reward", "always 0", field="steps/reward")
-    if self._action is not None and self.episodes > 1:
-      for dimension, value in checks.constant_dimensions(self._action.low, self._action.high):
-        where = f"dimension {dimension} is" if len(self._action.low) > 1 else "it is"
-        self.problems.add(WARNING, "constant action", f"{where} always {value:g}", field="steps/action")
+    for name, action in self._actions.items() if self.episodes > 1 else ():
+      for dimension, value in checks.constant_dimensions(action.low, action.high):
+        where = f"dimension {dimension} is" if len(action.low) > 1 else "it is"
+        self.problems.add(WARNING, "constant action", f"{where} always {value:g}", field=name)
     if repeated := self._distinct.repeated:
       count = round(repeated * self.episodes)
       about = "" if self._distinct.exact else "about "

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.activity import inside
+from experiments.data.bounds import ACTION, Bounds
 from experiments.data.fields import Stored
 from experiments.data.measure import Moments
 from experiments.data.problems import ERROR, WARNING, Problems
@@ -78,24 +80,29 @@ class Ends:
       )
 
 
-def bounds(info: Info, found: tuple[np.ndarray, np.ndarray] | None, problems: Problems) -> bool:
-  """Notes bounds of actions that are none, ``found`` of the metadata; returns whether they can be used."""
-  if found is None:
-    told = [info.metadata[name] for name in ("action_low", "action_high", "num_actions") if name in info.metadata]
-    if told and not all(isinstance(value, Mapping) for value in told):  # those of an action's parts are dicts
-      message = "action_low, action_high or num_actions in metadata.json are no bounds"
-      problems.add(ERROR, "metadata", message, file="metadata.json")
-    return False
-  low, high = found
-  bad = np.flatnonzero(~(low <= high))
-  if not len(bad):
-    return True
-  if "action_low" in info.metadata and "action_high" in info.metadata:
-    message = f"action_low {low[bad[0]]:g} is not below action_high {high[bad[0]]:g} in dimension {bad[0]}"
-  else:
-    message = f"num_actions is {high[bad[0]] + 1:g}; there must be one at least"
-  problems.add(ERROR, "metadata", message, file="metadata.json")
-  return False
+def bounds(given: Mapping[str, Bounds | None], step_fields: Mapping[str, Any], problems: Problems) -> dict[str, Bounds]:
+  """Notes bounds of actions that are none, ``given`` by the metadata; returns those that can be used, by field."""
+
+  def note(name: str, message: str) -> None:
+    part = name.removeprefix(ACTION).removeprefix("/")
+    problems.add(ERROR, "metadata", f"{part}: {message}" if part else message, file="metadata.json")
+
+  found = {}
+  for name, one in given.items():
+    if name not in step_fields:
+      if any(inside(field, name) for field in step_fields):
+        note(name, "the action has several parts: action_low, action_high and num_actions must be dicts of them")
+      continue
+    if one is None:
+      note(name, "action_low, action_high or num_actions in metadata.json are no bounds")
+    elif not len(bad := np.flatnonzero(~(one.low <= one.high))):
+      found[name] = one
+    elif one.discrete:
+      note(name, f"num_actions is {one.high[bad[0]] + 1:g}; there must be one at least")
+    else:
+      low, high = one.low[bad[0]], one.high[bad[0]]
+      note(name, f"action_low {low:g} is not below action_high {high:g} in dimension {bad[0]}")
+  return found
 
 
 def summary(info: Info, episodes: int, transitions: int, returns: Moments, problems: Problems) -> None:

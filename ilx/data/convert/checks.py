@@ -60,12 +60,16 @@ def named(cls: type) -> Check:
   def check(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
       raise ValueError(f"{where}: is {value!r}; expected names, each with its settings")
-    for name in value:
-      if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{where}: {name!r} is no name; names are texts without '/'")
-    return {name: build(cls, item, f"{where}.{name}") for name, item in value.items()}
+    return {name_of(name, where): build(cls, item, f"{where}.{name}") for name, item in value.items()}
 
   return check
+
+
+def name_of(value: Any, where: str) -> str:
+  """The name of a field, which is part of paths."""
+  if not isinstance(value, str) or not value or "/" in value:
+    raise ValueError(f"{where}: {value!r} is no name; names are texts without '/'")
+  return value
 
 
 def text(value: Any, where: str) -> str:

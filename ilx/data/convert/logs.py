@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ilx.data import encode
-from ilx.data.convert import mapping_file, session, tables
-from ilx.data.convert.mapping import Field, Mapping
+from ilx.data.convert import actions, mapping_file, session, tables
+from ilx.data.convert.mapping import Mapping
 from ilx.data.convert.recordings import Recording, find_recordings
 from ilx.data.convert.source import Converted
 
@@ -92,7 +92,7 @@ class GameLogs:
       "reward": "recorded" if self.mapping.reward else "filled with 0: none was recorded",
       "mapping": _without_defaults(dataclasses.replace(self.mapping, name=None, metadata={})),
     }
-    return found | _about_actions(self.mapping.action) | self.mapping.metadata
+    return found | actions.metadata(self.mapping.action, self.mapping.metadata)
 
   def __len__(self) -> int:
     """How many episodes there are, segments counted."""
@@ -113,7 +113,8 @@ class GameLogs:
     for name in self.mapping.frames:
       observation[name] = session.images(whole, name, self.mapping, rows)
     terminal = whole.terminal and part == parts - 1
-    steps = encode.episode(observation, whole.action[start:stop], whole.reward[start:stop], terminal=terminal)
+    action = session.part(whole.action, slice(start, stop))
+    steps = encode.episode(observation, action, whole.reward[start:stop], terminal=terminal)
     for name, values in whole.steps.items():
       steps[name] = values[rows].tolist() if values.dtype == object else values[rows]
     metadata = {name: value for name, value in recording.parts.items() if name != "split"}
@@ -183,25 +184,3 @@ def _without_defaults(value: Any) -> Any:
     if item != default:
       found[field.metadata["key"] or field.name] = _without_defaults(item)
   return found
-
-
-def _about_actions(fields: tuple[Field, ...]) -> dict[str, Any]:
-  """The names and bounds of actions, as far as the mapping says them."""
-  if fields[0].kind == "category":
-    return {"num_actions": len(fields[0].vocabulary), "action_names": list(fields[0].vocabulary)}
-  names: list[str] = []
-  for field in fields:
-    names += field.columns or field.vocabulary or (_label(field),)
-  buttons = all(field.kind == "button" and field.align != "sum" for field in fields)
-  found: dict[str, Any] = {}
-  if buttons:
-    found = {"action_low": [0.0] * len(names), "action_high": [1.0] * len(names)}
-  # A column may hold a list whose length is not known here.
-  if all(field.columns or field.kind == "button" for field in fields):
-    found["action_names"] = names
-  return found
-
-
-def _label(field: Field) -> str:
-  """A column's name, with what tells it from others of the same column."""
-  return " ".join([field.column, *(value for _, values in field.where for value in values)])

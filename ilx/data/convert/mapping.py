@@ -12,6 +12,18 @@ every frame such as ``{"stick": [0.1, -0.5], "jump": true, "score": 2}``::
     - {column: jump, kind: button}
   reward: {column: score}
 
+one with an action of several parts, of which each is learnt as what it is, numbers, a button, one of several weapons::
+
+  frames:
+    screen: {path: "sessions/{episode}/video.mp4", resize: [128, 128]}
+  events:
+    pad: {path: "sessions/{episode}/pad.csv"}
+  action:
+    stick: [{column: stick_x}, {column: stick_y}]
+    jump: {column: jump, kind: button}
+    weapon: {column: weapon, kind: category, vocabulary: [sword, bow]}
+  metadata: {action_low: {stick: [-1, -1]}, action_high: {stick: [1, 1]}}
+
 and one that uses more of it, for events at times of their own::
 
   name: my-game
@@ -64,6 +76,9 @@ How it is read:
   out. A segment's end is a time limit too.
 * Buttons are 0 and 1, numbers float32, categories int32. An action is one vector of all its fields, or an integer if
   its one field is a category or has ``dtype: int32``.
+* A part of an action is what its fields are: bool if all are buttons, int32 if all are categories or have ``dtype:
+  int32``, else a float32 vector, in which buttons are 0 and 1, and which has no categories. Buttons with ``align: sum``
+  are numbers. One button or category is one value a step, several are a vector of choices.
 """
 
 # ruff: noqa: RUF009 (``setting`` is ``dataclasses.field``)
@@ -246,6 +261,26 @@ def _fields(value: Any, where: str) -> tuple[Field, ...]:
   return (checks.build(Field, value, where),)
 
 
+def _action(value: Any, where: str) -> tuple[Field, ...] | dict[str, tuple[Field, ...]]:
+  """A field, or a list of fields; or names of parts, each with its field or fields."""
+  known = {f.metadata["key"] or f.name for f in dataclasses.fields(Field)}
+  if not isinstance(value, dict) or not any(_is_part(item) for key, item in value.items() if key not in known):
+    return _fields(value, where)
+  for name in value:
+    if name in known:
+      raise ValueError(f"{where}: {name!r} is a key of fields; give the part another name, or each part its own fields")
+    if value[name] == []:
+      raise ValueError(f"{where}.{name}: is empty; a part is a field or a list of fields")
+  return {checks.name_of(name, where): _fields(item, f"{where}.{name}") for name, item in value.items()}
+
+
+def _is_part(value: Any) -> bool:
+  """Whether a value under no key of a field is meant as a part of an action."""
+  return (
+    value is None or isinstance(value, dict) or (isinstance(value, list) and (not value or isinstance(value[0], dict)))
+  )
+
+
 def _flag_field(value: Any, where: str) -> Field:
   """A field that is a button unless it says otherwise."""
   return checks.build(Field, {"kind": "button"} | value if isinstance(value, dict) else value, where)
@@ -260,7 +295,7 @@ class Mapping:
   """A whole mapping file.
 
   Attributes:
-    action: a field, or a list of fields that make one vector.
+    action: a field, or a list of fields that make one vector; or several parts by name, each of them like that.
     frames: pictures, by name.
     events: tables, by name.
     observation: further observation fields, by name.
@@ -275,7 +310,7 @@ class Mapping:
     metadata: of the dataset: env_id, licence, action_low, action_high...
   """
 
-  action: tuple[Field, ...] = setting(_fields)
+  action: tuple[Field, ...] | dict[str, tuple[Field, ...]] = setting(_action)
   frames: dict[str, Frames] = setting(checks.named(Frames), factory=dict)
   events: dict[str, Events] = setting(checks.named(Events), factory=dict)
   observation: dict[str, Field] = setting(checks.named(Field), factory=dict)
@@ -289,9 +324,18 @@ class Mapping:
   name: str | None = setting(checks.text, None)
   metadata: dict[str, Any] = setting(checks.jsonable, factory=dict)
 
+  def action_fields(self) -> list[tuple[str, Field]]:
+    """Every field of the action, or of its parts, with the key it stands at."""
+    parts = self.action if isinstance(self.action, dict) else {"": self.action}
+    return [
+      (f"action.{name}[{index}]" if name else f"action[{index}]", field)
+      for name, fields in parts.items()
+      for index, field in enumerate(fields)
+    ]
+
   def fields(self) -> list[tuple[str, Field]]:
     """Every field with the key it stands at."""
-    found = [(f"action[{index}]", field) for index, field in enumerate(self.action)]
+    found = self.action_fields()
     for key in ("reward", "terminal", "success"):
       if isinstance(field := getattr(self, key), Field):
         found.append((key, field))

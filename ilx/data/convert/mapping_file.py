@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from ilx.data.convert import checks
+from ilx.data.convert import actions, checks
 from ilx.data.convert.mapping import Field, Mapping
 
 _MOST = 16 << 20
@@ -58,40 +58,82 @@ def _resolved(mapping: Mapping, where: str) -> Mapping:
   if not mapping.events:
     raise ValueError(f"{where}.events: is missing; actions come from a table of events")
   _check_names(mapping, where)
-  action = tuple(_field(field, mapping, f"{where}.action[{i}]", "hold") for i, field in enumerate(mapping.action))
-  whole = [field.kind == "category" or (field.dtype == "int32" and not field.columns) for field in action]
-  if any(whole) and len(action) > 1:
-    raise ValueError(f"{where}.action[{whole.index(True)}]: an integer action is the only field; see 'button'")
-  for index, field in enumerate(action):
-    if field.kind == "text":
-      raise ValueError(f"{where}.action[{index}]: an action is no text; use 'kind: category' with a vocabulary")
   if mapping.reward is not None and mapping.reward.kind not in ("number", "button"):
     raise ValueError(f"{where}.reward: a reward is a number, no {mapping.reward.kind}")
-  changes: dict[str, Any] = {"action": action, "clock": _clock(mapping, where)}
+  changes: dict[str, Any] = {"action": _action(mapping, where), "clock": _clock(mapping, where)}
   for key, align in (("reward", "sum"), ("terminal", "any"), ("success", "any")):
     if isinstance(field := getattr(mapping, key), Field):
       if key != "reward" and field.kind != "button":
         raise ValueError(f"{where}.{key}: is true or false, so its kind is 'button', not {field.kind!r}")
       changes[key] = _field(field, mapping, f"{where}.{key}", align)
-  for key in ("observation", "steps", "episode"):
+  for key, align in (("observation", "hold"), ("steps", "hold"), ("episode", None)):
     fields = getattr(mapping, key)
-    changes[key] = {name: _field(field, mapping, f"{where}.{key}.{name}", "hold") for name, field in fields.items()}
+    changes[key] = {name: _field(field, mapping, f"{where}.{key}.{name}", align) for name, field in fields.items()}
   return dataclasses.replace(mapping, **changes)
 
 
-def _field(field: Field, mapping: Mapping, where: str, align: str) -> Field:
-  """The field with its table and alignment."""
+def _action(mapping: Mapping, where: str) -> Any:
+  """The action's fields, or those of its parts, with their tables and alignments."""
+  if isinstance(mapping.action, dict):
+    _check_bounds(mapping, where)
+    return {name: _part(fields, mapping, f"{where}.action.{name}") for name, fields in mapping.action.items()}
+  action = _vector(mapping.action, mapping, f"{where}.action")
+  whole = [field.kind == "category" or (field.dtype == "int32" and not field.columns) for field in action]
+  if any(whole) and len(action) > 1:
+    raise ValueError(
+      f"{where}.action[{whole.index(True)}]: an integer action is the only field; see 'button', or give the action "
+      "several parts, each with a name"
+    )
+  return action
+
+
+def _part(fields: tuple[Field, ...], mapping: Mapping, where: str) -> tuple[Field, ...]:
+  part = _vector(fields, mapping, where)
+  choices = [actions.is_choice(field) for field in part]
+  if any(choices) and not all(choices):
+    raise ValueError(
+      f"{where}[{choices.index(True)}]: a category or integer is no dimension of a vector with numbers or buttons; "
+      "make it a part of its own"
+    )
+  return part
+
+
+def _vector(fields: tuple[Field, ...], mapping: Mapping, where: str) -> tuple[Field, ...]:
+  found = tuple(_field(field, mapping, f"{where}[{index}]", "hold") for index, field in enumerate(fields))
+  for index, field in enumerate(found):
+    if field.kind == "text":
+      raise ValueError(f"{where}[{index}]: an action is no text; use 'kind: category' with a vocabulary")
+  return found
+
+
+def _check_bounds(mapping: Mapping, where: str) -> None:
+  """Of an action of several parts."""
+  parts = ", ".join(mapping.action)
+  for key in actions.BOUNDS:
+    given = mapping.metadata.get(key)
+    if given is None:
+      continue
+    if not isinstance(given, dict):
+      raise ValueError(f"{where}.metadata.{key}: is {given!r}; the action has parts, give each its own: {parts}")
+    for name in given:
+      if name not in mapping.action:
+        near = checks.nearest(name, mapping.action)
+        raise ValueError(f"{where}.metadata.{key}: the action has no part {name!r}{near}; there are {parts}")
+
+
+def _field(field: Field, mapping: Mapping, where: str, align: str | None) -> Field:
+  """The field with its table, and its alignment: ``align`` unless it says another; None in the episode's metadata."""
   source = _one_of(field.source, mapping.events, f"{where}.from", "events")
-  if field.take is not None and ".episode." not in where:
+  if field.take is not None and align is not None:
     raise ValueError(f"{where}.take: is for fields of 'episode'; 'align' says what becomes of a step's records")
-  if ".episode." in where:
+  if align is None:
     if field.kind in ("text", "category") and field.take not in (None, "first", "last"):
       raise ValueError(f"{where}.take: is {field.take!r}; of a {field.kind} only 'first' and 'last' can be taken")
     if field.align is not None:
       raise ValueError(f"{where}.align: the episode's metadata are of all records; say which by 'take'")
   if field.align == "sum" and field.fill is not None:
     raise ValueError(f"{where}.fill: is for 'hold' and 'press'; nothing is 0 where records are summed")
-  if ".episode." in where:
+  if align is None:
     return dataclasses.replace(field, source=source, take=field.take or "last")
   return dataclasses.replace(field, source=source, align=field.align or align)
 

@@ -12,6 +12,7 @@ from ilx.data.convert.mapping import Mapping as GameMapping
 from ilx.data.convert.steps import Steps
 from ilx.data.convert.tables import Table
 from ilx.data.images import Images
+from ilx.types import Tree
 
 Files = Mapping[str, tuple[pathlib.Path, ...]]
 
@@ -39,7 +40,8 @@ class Session(NamedTuple):
     frames: by stream, which of its frames every step shows, int64 ``[S]``.
     pictures: by stream.
     observation: by field, ``[S, ...]``.
-    action: float32 ``[S, A]`` or int32 ``[S]``.
+    action: float32 ``[S, A]`` or int32 ``[S]``; or a dict of parts, which may also be
+      bool ``[S]`` and ``[S, K]`` or int32 ``[S, K]``.
     reward: float32 ``[S]``.
     steps: further fields, ``[S, ...]``.
     metadata: of the recording.
@@ -50,7 +52,7 @@ class Session(NamedTuple):
   frames: dict[str, np.ndarray]
   pictures: dict[str, Pictures]
   observation: dict[str, np.ndarray]
-  action: np.ndarray
+  action: Tree
   reward: np.ndarray
   steps: dict[str, np.ndarray]
   metadata: dict[str, Any]
@@ -91,13 +93,18 @@ def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table]) -> Ses
     frames={name: _shown(name, s, streams, times, total, chosen, clock.source)[cut] for name, s in streams.items()},
     pictures=streams,
     observation={k: aligned.stored(f, f"observation.{k}")[cut] for k, f in mapping.observation.items()},
-    action=aligned.action()[cut],
+    action=part(aligned.action(), cut),
     reward=aligned.reward()[cut],
     steps={name: aligned.stored(field, f"steps.{name}")[cut] for name, field in mapping.steps.items()},
     metadata=aligned.metadata(),
     terminal=terminal,
     num_actions=actions,
   )
+
+
+def part(action: Tree, steps: slice) -> Tree:
+  """Some steps of an action, or of all its parts."""
+  return {name: part(value, steps) for name, value in action.items()} if isinstance(action, dict) else action[steps]
 
 
 def images(session: Session, name: str, mapping: GameMapping, rows: np.ndarray) -> Images:

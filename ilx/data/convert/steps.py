@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ilx.data.convert import align, clocks
+from ilx.data.convert import actions, align, clocks
 from ilx.data.convert.align import Grid
 from ilx.data.convert.mapping import Field, Mapping
 from ilx.data.convert.tables import Table
+from ilx.types import Tree
 
 
 class Steps:
@@ -56,7 +57,9 @@ class Steps:
         raise ValueError(
           f"{tables[field.source].where} (observation.{name}): has no record for the last of {total} frames"
         )
-    self.final = all(field.source in between for field in mapping.action) and (total - 1) % mapping.clock.skip == 0
+    self.final = (
+      all(field.source in between for _, field in mapping.action_fields()) and (total - 1) % mapping.clock.skip == 0
+    )
 
   def _at_steps(self, field: Field, key: str) -> np.ndarray:
     table = self._tables[field.source]
@@ -82,13 +85,15 @@ class Steps:
         raise ValueError(f"{self._tables[field.source].where} ({key}): {found[bad].flat[0]} is no {dtype}")
     return found.astype(dtype)
 
-  def action(self) -> np.ndarray:
-    """One vector, or integers."""
-    fields = self._mapping.action
-    parts = [self.stored(field, f"action[{index}]") for index, field in enumerate(fields)]
-    if len(parts) == 1 and parts[0].dtype == np.int32 and parts[0].ndim == 1:
-      return parts[0]
-    return np.concatenate([part.reshape(len(part), -1).astype(np.float32) for part in parts], axis=1)
+  def action(self) -> Tree:
+    """One vector, or integers; or a dict of parts."""
+    action = self._mapping.action
+    if not isinstance(action, dict):
+      return actions.joined(self._each(action, "action"))
+    return {name: actions.joined_part(self._each(fields, f"action.{name}"), fields) for name, fields in action.items()}
+
+  def _each(self, fields: tuple[Field, ...], key: str) -> list[np.ndarray]:
+    return [self.stored(field, f"{key}[{index}]") for index, field in enumerate(fields)]
 
   def reward(self) -> np.ndarray:
     """0 where none is mapped."""

@@ -6,11 +6,13 @@ import pickle
 from fractions import Fraction
 
 import av
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from test_events import FORMATS, write_events
 
+import ilx
 from ilx.data import rlds
 from ilx.data.convert import logs, video, write
 
@@ -591,6 +593,157 @@ def test_actions_and_their_names(one):
   assert "action_low" not in source.metadata
   assert source.metadata["env_id"] == "X-v0"
   assert json.loads(json.dumps(source.metadata))["mapping"]["clock"] == {"from": "screen"}
+
+
+PARTS = {
+  "stick": [{"column": "x"}, {"column": "y"}],
+  "jump": {"column": "jump", "kind": "button"},
+  "pad": {"column": "keys", "kind": "button", "vocabulary": ["w", "a"]},
+  "weapon": {"column": "weapon", "kind": "category", "vocabulary": ["sword", "bow", "axe"]},
+}
+
+
+def played(i, **more):
+  """A record of all that ``PARTS`` name, told apart by ``i``."""
+  keys = [["w"], ["a", "q"], []][i % 3]
+  return {
+    "x": i / 100, "y": -i, "jump": i % 2 == 1, "keys": keys, "weapon": ["sword", "bow"][i // 2 % 2], "r": 2.0**i
+  } | more  # fmt: skip
+
+
+def test_an_action_of_several_parts(one):
+  source = one([played(i) for i in range(5)], action=PARTS)
+  action = source[0].steps["action"]
+  assert {name: (part.dtype.name, part.shape) for name, part in action.items()} == {
+    "stick": ("float32", (5, 2)), "jump": ("bool", (5,)), "pad": ("bool", (5, 2)), "weapon": ("int32", (5,)),
+  }  # fmt: skip
+  # What is done in a step, and 0 behind the last one.
+  assert np.allclose(action["stick"], [[0, 0], [0.01, -1], [0.02, -2], [0.03, -3], [0, 0]])
+  assert action["jump"].tolist() == [False, True, False, True, False]
+  assert action["pad"].tolist() == [[1, 0], [0, 1], [0, 0], [1, 0], [0, 0]]
+  assert action["weapon"].tolist() == [0, 0, 1, 1, 0]
+  assert source.metadata["num_actions"] == {"weapon": 3}
+  assert source.metadata["action_names"] == {"jump": ["jump"], "pad": ["w", "a"], "weapon": ["sword", "bow", "axe"]}
+  assert "action_low" not in source.metadata
+  assert json.loads(json.dumps(source.metadata))["mapping"]["action"]["jump"] == [
+    {"from": "pad", "column": "jump", "kind": "button", "align": "hold"}
+  ]
+  assert pickle.loads(pickle.dumps(source))[0].steps["action"]["weapon"].tolist() == [0, 0, 1, 1, 0]
+
+
+def test_parts_are_aligned_like_whole_actions(one):
+  """Frames skipped, segments, records between the frames, and times of their own: as the one vector has it."""
+  weapon = {"column": "n", "dtype": "int32"}
+  vector = [*PARTS["stick"], {"column": "y", "align": "sum"}, PARTS["jump"] | {"align": "any"}, PARTS["pad"]]
+  parts = {"move": vector[:3], "jump": vector[3], "pad": vector[4]}
+  for settings in (
+    {"clock": {"skip": 2}},
+    {"clock": {"segment": 3}},
+    {"clock": {"segment": 3}, "terminal": True},
+    {"events": {"pad": {"path": "{episode}.jsonl", "time": "t"}}, "clock": {"skip": 3}},
+  ):
+    for records in (8, 9) if "events" not in settings else (9,):
+      lines = [played(i, n=i % 3, t=i / FPS - 0.01) for i in range(records)]
+      whole, apart = (one(lines, 9, action=action, **settings) for action in (vector, parts))
+      chosen = one(lines, 9, action=weapon, **settings)
+      several = one(lines, 9, action=parts | {"weapon": weapon}, **settings)
+      assert len(whole) == len(apart) == len(several) == (3 if "segment" in settings["clock"] else 1)
+      for i in range(len(whole)):
+        expected, found = whole[i].steps, apart[i].steps["action"]
+        together = np.concatenate([found["move"], found["jump"][:, None], found["pad"]], axis=1)
+        assert np.array_equal(together, expected["action"])
+        assert apart[i].steps["reward"].tolist() == expected["reward"].tolist()
+        assert np.array_equal(several[i].steps["action"]["weapon"], chosen[i].steps["action"])
+  assert several.metadata.get("num_actions") is None
+
+
+def test_what_the_fields_of_a_part_make_of_it(one):
+  records = [played(i, n=i % 3, keys=["w"]) for i in range(4)]
+  button, weapon = PARTS["jump"], PARTS["weapon"]
+  parts = {
+    "buttons": {"columns": ["jump", "n"], "kind": "button"},
+    "alone": {"columns": ["jump"], "kind": "button"},
+    "counted": button | {"align": "sum"},
+    "analogue": button | {"dtype": "float32"},
+    "mixed": [{"column": "x"}, button],
+    "choice": button | {"dtype": "int32"},
+    "choices": [weapon, button | {"dtype": "int32"}],
+    "small": {"column": "n", "dtype": "uint8"},
+    "flag": {"column": "n", "dtype": "bool"},
+  }
+  source = one(records, 4, action=parts, metadata={"num_actions": {"small": 5}, "action_high": {"counted": [9]},
+                                                   "action_low": {"counted": [0]}})  # fmt: skip
+  action = source[0].steps["action"]
+  assert {name: (part.dtype.name, part.shape[1:]) for name, part in action.items()} == {
+    "buttons": ("bool", (2,)), "alone": ("bool", (1,)), "counted": ("float32", (1,)), "analogue": ("float32", (1,)),
+    "mixed": ("float32", (2,)), "choice": ("int32", ()), "choices": ("int32", (2,)), "small": ("int32", ()),
+    "flag": ("bool", ()),
+  }  # fmt: skip
+  assert action["buttons"].tolist() == [[0, 0], [1, 1], [0, 1], [0, 0]]
+  assert action["choices"].tolist() == [[0, 0], [0, 1], [1, 0], [0, 0]]
+  assert source.metadata["num_actions"] == {"choice": 2, "choices": [3, 2], "small": 5}
+  assert source.metadata["action_low"] == {"analogue": [0], "counted": [0]}
+  assert source.metadata["action_high"] == {"analogue": [1], "counted": [9]}
+  assert source.metadata["action_names"]["choices"] == ["weapon", "jump"]
+  assert source.metadata["action_names"]["choice"] == ["jump"]
+  assert "mixed" not in source.metadata["action_names"]
+
+
+def test_damage_in_a_part_names_it(one):
+  records = [played(i) for i in range(5)]
+  with pytest.raises(ValueError, match=r"s1\.jsonl, line 3: column 'weapon' is 'bwo'; not in the vocabulary \(did you"):
+    one([*records[:2], played(2, weapon="bwo"), *records[3:]], action=PARTS)[0]
+  with pytest.raises(ValueError, match=r"s1\.jsonl \(action\.n\[0\]\): 0\.5 is no int32"):
+    one([played(i, n=i / 2) for i in range(5)], action={"n": {"column": "n", "dtype": "int32"}})[0]
+  table = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
+  late = [played(i, t=i / FPS + 0.15) for i in range(5)]
+  with pytest.raises(ValueError, match=r"s1\.jsonl \(action\.stick\[0\]\): step 0, at .*; set 'fill'"):
+    one(late, action=PARTS, events=table)[0]
+
+
+def test_parts_become_a_dataset_that_is_learnt_from(tmp_path):
+  rng = np.random.default_rng(0)
+  for name in ("a", "b"):
+    rows = [
+      [
+        *rng.uniform(-1, 1, 2).round(3),
+        rng.integers(2),
+        ("sword", "bow")[rng.integers(2)],
+        *rng.normal(size=2).round(3),
+      ]
+      for _ in range(40)
+    ]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    (tmp_path / f"{name}.csv").write_text("stick_x,stick_y,jump,weapon,hp,speed\n" + text)
+  settings = {
+    "events": {"log": {"path": "{episode}.csv"}},
+    "observation": {"state": {"columns": ["hp", "speed"]}},
+    "action": {
+      "stick": [{"column": "stick_x"}, {"column": "stick_y"}],
+      "jump": {"column": "jump", "kind": "button"},
+      "weapon": PARTS["weapon"],
+    },
+    "metadata": {"action_low": {"stick": [-2, -2]}, "action_high": {"stick": [2, 2]}},
+  }
+  source = logs.open(tmp_path, settings)
+  path = write.write(source, tmp_path / "out", name="game")
+  info, episodes = rlds.read_info(path), rlds.load(path)
+  assert set(episodes.action) == {"stick", "jump", "weapon"}
+  first = source[0].steps["action"]
+  for name, part in episodes.action.items():
+    assert part.dtype == first[name].dtype and np.array_equal(part[:40], first[name])
+  spec = ilx.data.spec(episodes, info.metadata)
+  assert (spec.action["stick"].low.tolist(), spec.action["stick"].high.tolist()) == ([-2, -2], [2, 2])
+  assert spec.action["jump"] == ilx.Discrete(2)
+  assert spec.action["weapon"] == ilx.Discrete(3)  # nobody has the axe
+  agent = ilx.agents.bc(spec, hidden=(8,))
+  batch = agent.view.sample(jax.random.key(0), agent.view.prepare(episodes), 16)
+  state, metrics = jax.jit(agent.update)(agent.init(jax.random.key(1), batch), batch)
+  assert metrics and all(np.isfinite(value) for value in metrics.values())
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params.network))
+  step = ilx.Step(batch.observation, np.zeros(16, np.float32), np.ones(16, bool))
+  action, _ = agent.act(state.params, agent.carry(16), step, None)
+  assert {name: part.shape for name, part in action.items()} == {"stick": (16, 2), "jump": (16,), "weapon": (16,)}
 
 
 def test_the_example_game_becomes_a_dataset(tmp_path):

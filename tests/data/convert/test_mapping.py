@@ -45,13 +45,49 @@ def test_files_and_dicts_say_the_same(tmp_path):
 
 def test_the_examples_of_the_documentation_are_mappings(tmp_path):
   blocks = re.findall(r"::\n\n((?:  .*\n|\n)+)", mapping_module.__doc__)
-  assert len(blocks) == 2
+  assert len(blocks) == 3
   for block in blocks:
     (tmp_path / "a.yaml").write_text(textwrap.dedent(block))
     found = mapping_file.read(tmp_path / "a.yaml")
     assert found.action
   assert found.clock == Clock(source="screen", skip=4, segment=1000)
   assert found.action[0].where == (("key", ("w",)),)
+
+
+PARTS = {
+  "stick": [{"column": "x"}, {"column": "y"}],
+  "jump": {"column": "jump", "kind": "button"},
+  "weapon": {"column": "weapon", "kind": "category", "vocabulary": ["sword", "bow"]},
+}
+
+
+def test_an_action_may_have_parts():
+  found = mapping_file.read(SMALL | {"action": PARTS})
+  assert {name: len(fields) for name, fields in found.action.items()} == {"stick": 2, "jump": 1, "weapon": 1}
+  assert found.action["jump"] == (Field(source="pad", column="jump", kind="button", align="hold"),)
+  assert [key for key, _ in found.fields()] == [
+    "action.stick[0]",
+    "action.stick[1]",
+    "action.jump[0]",
+    "action.weapon[0]",
+  ]
+  assert len(found.fields_of("pad")) == 4
+  # Fields' keys are no parts.
+  whole = mapping_file.read(SMALL | {"action": {"column": "x", "where": {"a": "b"}, "kind": "button"}})
+  assert whole.action == (Field(source="pad", column="x", where=(("a", ("b",)),), kind="button", align="hold"),)
+
+
+@pytest.mark.parametrize("name", ["my.episode.stick", "episode", "column2", "left stick", "1"])
+def test_parts_may_have_any_name_without_a_slash(name):
+  found = mapping_file.read(SMALL | {"action": {name: {"column": "x"}}})
+  assert found.action == {name: (Field(source="pad", column="x", align="hold"),)}
+
+
+def test_a_file_may_be_called_after_an_episode(tmp_path):
+  path = tmp_path / "one.episode.yaml"
+  path.write_text(yaml.safe_dump(SMALL | {"reward": {"column": "r", "align": "hold"}}))
+  found = mapping_file.read(path)
+  assert found.action[0].align == found.reward.align == "hold" and found.action[0].take is None
 
 
 ERRORS = [
@@ -92,6 +128,33 @@ ERRORS = [
   ("action", {"column": "x", "pressed": ["a"]}, "'pressed' is for buttons"),
   ("action", {"column": "x", "take": "last"}, r"action\[0\]\.take: is for fields of 'episode'"),
   ("action", {"column": "x", "where": {"a": []}}, r"action\.where\.a: is \[\]"),
+  ("action", {}, r"mapping\.action: give either 'column' or 'columns'"),
+  ("action", {"stick": []}, r"mapping\.action\.stick: is empty; a part is a field or a list of fields"),
+  ("action", {"stick": {}}, r"mapping\.action\.stick: give either 'column' or 'columns'"),
+  ("action", {"stick": None}, r"mapping\.action\.stick: is None; expected keys among from, column"),
+  ("action", {"stick": "x"}, r"mapping\.action: unknown key 'stick'; there are from, column"),
+  ("action", PARTS | {"roll": "r"}, r"mapping\.action\.roll: is 'r'; expected keys among from, column"),
+  ("action", {"a/b": {"column": "x"}}, r"mapping\.action: 'a/b' is no name; names are texts without '/'"),
+  ("action", PARTS | {"": {"column": "x"}}, r"mapping\.action: '' is no name"),
+  ("action", PARTS | {"kind": {"column": "x"}}, r"mapping\.action: 'kind' is a key of fields; give the part another"),
+  ("action", PARTS | {"column": "x"}, r"mapping\.action: 'column' is a key of fields"),
+  ("action", {"stick": {"colum": "x"}}, r"action\.stick: unknown key 'colum' \(did you mean 'column'\?\)"),
+  ("action", {"stick": [{"column": "x"}, {"kind": "button"}]}, r"mapping\.action\.stick\[1\]: give either 'column'"),
+  ("action", {"hand": {"stick": {"column": "x"}}}, r"mapping\.action\.hand: unknown key 'stick'"),
+  ("action", {"a": {"column": "x", "from": "pda"}}, r"action\.a\[0\]\.from: no events 'pda' \(did you mean 'pad'\?\)"),
+  ("action", {"a": {"column": "x", "kind": "text"}}, r"action\.a\[0\]: an action is no text"),
+  ("action", {"a": {"column": "x", "take": "last"}}, r"action\.a\[0\]\.take: is for fields of 'episode'"),
+  (
+    "action",
+    {"a": [{"column": "x"}, PARTS["weapon"]]},
+    r"action\.a\[1\]: a category or integer is no dimension of a v",
+  ),
+  ("action", {"a": [PARTS["weapon"], PARTS["jump"]]}, r"action\.a\[0\]: .*; make it a part of its own"),
+  (
+    "action",
+    {"a": [PARTS["jump"], {"column": "x", "dtype": "int32"}]},
+    r"action\.a\[1\]: .*; make it a part of its own",
+  ),
   ("reward", {"column": "x", "kind": "text"}, r"reward: a reward is a number, no text"),
   ("terminal", "yes", r"mapping\.terminal: is 'yes'; expected keys among"),
   ("terminal", {"column": "x", "kind": "number"}, r"terminal: is true or false, so its kind is 'button'"),
@@ -117,6 +180,25 @@ ERRORS = [
 def test_mistakes_name_the_key(path, value, message):
   with pytest.raises(ValueError, match=message):
     mapping_file.read(changed(SMALL, path, value))
+
+
+@pytest.mark.parametrize(
+  ("metadata", "message"),
+  [
+    (
+      {"action_low": [-1, -1]},
+      r"metadata\.action_low: is \[-1, -1\]; the action has parts, give each its own: stick, j",
+    ),
+    (
+      {"num_actions": {"wepon": 3}},
+      r"metadata\.num_actions: the action has no part 'wepon' \(did you mean 'weapon'\?\)",
+    ),
+  ],
+)
+def test_bounds_must_be_those_of_the_parts(metadata, message):
+  with pytest.raises(ValueError, match=message):
+    mapping_file.read(SMALL | {"action": PARTS, "metadata": metadata})
+  assert mapping_file.read(SMALL | {"metadata": metadata}).metadata == metadata
 
 
 def test_the_table_must_be_named_where_there_are_several():
