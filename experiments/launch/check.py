@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,12 +11,13 @@ from absl import flags
 
 from experiments import main, run
 from experiments.launch.sweep import Run
+from experiments.report.run import read_object
 
 FINISHED, INTERRUPTED, NEW = "finished", "interrupted", "new"
 
 
 class Checked(NamedTuple):
-  """A run, its config, and how far it is: FINISHED, INTERRUPTED (it has checkpoints) or NEW."""
+  """A run, its config, and how far it is: FINISHED (with its report), INTERRUPTED (it has checkpoints) or NEW."""
 
   run: Run
   config: ml_collections.ConfigDict
@@ -86,17 +86,18 @@ def _fields(config: Any) -> list[str]:
 
 
 def progress(config: ml_collections.ConfigDict, folder: pathlib.Path) -> str:
-  """FINISHED, INTERRUPTED or NEW.
+  """FINISHED, INTERRUPTED or NEW; a run that was stopped between its result and its report is INTERRUPTED.
 
   Raises:
-    ValueError: where the folder holds a run of another config.
+    ValueError: where the folder holds a run of another config, or a result that is none.
   """
   run.check_config(config, folder)
-  try:
-    result = json.loads((folder / "result.json").read_text())
-  except FileNotFoundError:
+  path = folder / "result.json"
+  if not path.exists():
     learnt = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
     return INTERRUPTED if learnt else NEW
-  except ValueError as error:
-    raise ValueError(f"{folder / 'result.json'} cannot be read ({error}); remove it to have the run finished") from None
-  return FINISHED if result.get("steps") == config.steps else INTERRUPTED
+  try:
+    result = read_object(path)
+  except ValueError:
+    raise ValueError(f"{path} cannot be read; remove it to have the run finished") from None
+  return FINISHED if result.get("steps") == config.steps and (folder / "report.html").exists() else INTERRUPTED

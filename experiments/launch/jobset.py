@@ -17,6 +17,9 @@ PORT = 8476
 _GROUP = 1000
 # Variable with the pod's place among those of its run.
 _INDEX, _INDEX_FIELD = "ILX_PROCESS", "batch.kubernetes.io/job-completion-index"
+# How Kubernetes writes amounts, and names that may be part of a host's (RFC 1123).
+_QUANTITY = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?"
+_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _REPLICATED, _CONTAINER, _VOLUME = "hosts", "ilx", "runs"
 
 
@@ -55,7 +58,27 @@ class Hosts(NamedTuple):
 
 
 def check(hosts: Hosts) -> None:
-  """Raises ValueError, naming the flag, for what does not go together."""
+  """Raises ValueError, naming the flag, for what Kubernetes would refuse, or does not go together."""
+  for flag, amount in (("cpus", hosts.cpus), ("memory", hosts.memory)):
+    if amount is not None and not re.fullmatch(_QUANTITY, amount):
+      raise ValueError(f"--{flag}={amount} must be a number with or without a unit, such as 8, 500m or 64Gi")
+  if hosts.namespace is not None and not (re.fullmatch(_LABEL, hosts.namespace) and len(hosts.namespace) <= 63):
+    raise ValueError(f"--namespace={hosts.namespace} must be at most 63 small letters, digits and inner dashes")
+  if not (re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", hosts.claim) and len(hosts.claim) <= 253):
+    raise ValueError(f"--claim={hosts.claim} must be at most 253 small letters, digits and inner dashes and dots")
+  for key in hosts.variables:
+    if not re.fullmatch(r"[A-Za-z_.-][A-Za-z0-9_.-]*", key):
+      raise ValueError(f"--env={key}=...: a variable has letters, digits, _, - and dots, and no digit first")
+    if key == _INDEX:
+      raise ValueError(f"--env={key}=...: this variable is set by the launcher")
+  for key, value in hosts.selector.items():
+    prefix, slash, name = key.rpartition("/")
+    if not _is_value(name) or not name or (slash and not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", prefix)):
+      raise ValueError(
+        f"--node_selector={key}=...: a label has letters, digits and inner _, - and dots, such as a.b/kind"
+      )
+    if not _is_value(value):
+      raise ValueError(f"--node_selector={key}={value}: a label's value has letters, digits and inner _, - and dots")
   if (hosts.accelerator == "cpu") != (hosts.devices == 0):
     wanted = "0" if hosts.accelerator == "cpu" else "at least 1"
     raise ValueError(f"--devices_per_node={hosts.devices} must be {wanted} with --accelerator={hosts.accelerator}")
@@ -68,6 +91,11 @@ def check(hosts: Hosts) -> None:
     if chips != hosts.nodes * hosts.devices:
       there = f"{hosts.nodes} nodes of {hosts.devices} chips"
       raise ValueError(f"--tpu_topology={hosts.tpu[1]} has {chips} chips, --nodes and --devices_per_node are {there}")
+
+
+def _is_value(text: str) -> bool:
+  """Of a label, or its name without the prefix; the empty one is a value, too."""
+  return re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?", text) is not None and len(text) <= 63
 
 
 def jobset(name: str, labels: Mapping[str, str], run: str, words: Sequence[str], hosts: Hosts) -> dict[str, Any]:

@@ -13,9 +13,11 @@ The sweep's folder is a path in the pods, below --mount, where the volume of --c
 
 The cluster needs the JobSet controller (jobset.sigs.k8s.io), and this command pyyaml and kubectl. A run whose pod is
 evicted gets SIGTERM, has --save_seconds to save, and starts again; so does one that fails, --max_restarts times. What
-has been submitted is not replaced: kubectl delete jobset -l ilx/sweep=NAME removes it, the runs' folders remain.
+has been submitted is not replaced: kubectl delete jobset -l ilx/sweep=NAME removes it, the runs' folders remain. NAME
+is --name, or the folder's with a hash, such as iql-724985: several folders of the volume may be called the same.
 """
 
+import hashlib
 import pathlib
 import re
 import subprocess
@@ -41,7 +43,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(name, default, words, lower_bound=least, flag_values=values)
 
   string("image", None, "The container's.")
-  string("name", None, "Of the JobSets, which are numbered; by default that of the sweep's folder.")
+  string(
+    "name", None, "Of the JobSets, which are numbered; by default that of the sweep's folder and a hash of its path."
+  )
   string("namespace", None, "By default kubectl's.")
   string("claim", None, "PersistentVolumeClaim of the volume with the runs.")
   string("mount", "/runs", "Where the volume is in the pods.")
@@ -89,7 +93,11 @@ def manifests(values: flags.FlagValues, runs: Sequence[Checked]) -> str:
   hosts, folder = _hosts(values), pathlib.PurePosixPath(values.workdir)
   if not folder.is_relative_to(hosts.mount) or ".." in folder.parts:
     raise ValueError(f"--workdir={folder} must be below --mount={hosts.mount}, where the volume is in the pods")
-  base = _name(values.name or folder.name, len(runs), hosts.nodes)
+  # Folders called alike must not meet under one name: the second sweep would be refused, or taken for the first.
+  place = f"{hosts.claim}:{folder.relative_to(hosts.mount)}"
+  base = (
+    _name(values.name, len(runs), hosts.nodes) if values.name else _name(folder.name, len(runs), hosts.nodes, place)
+  )
   found: list[dict[str, Any]] = []
   for place, one in enumerate(runs):
     words = ["python", "-m", "experiments.main", *one.run.flags, f"--workdir={folder / one.run.name}"]
@@ -102,6 +110,8 @@ def _hosts(values: flags.FlagValues) -> Hosts:
   for flag in ("image", "claim"):
     if not values[flag].value:
       raise ValueError(f"--{flag} is missing; see: python -m experiments.launch k8s --help")
+  if re.search(r"\s", values.image):
+    raise ValueError(f"--image={values.image} must be without spaces")
   if not values.mount.startswith("/"):
     raise ValueError(f"--mount={values.mount} must be an absolute path")
   tpu = values.tpu_type, values.tpu_topology
@@ -128,16 +138,22 @@ def _hosts(values: flags.FlagValues) -> Hosts:
 
 
 def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+  found: dict[str, str] = {}
   for text in texts:
-    if not re.match(r"[^=]+=", text):
+    key, equals, value = text.partition("=")
+    if not key or not equals:
       raise ValueError(f"--{flag}={text} must be KEY=VALUE")
-  return dict(text.split("=", 1) for text in texts)
+    if key in found:
+      raise ValueError(f"--{flag}: {key} is set twice")
+    found[key] = value
+  return found
 
 
-def _name(wanted: str, count: int, nodes: int) -> str:
-  """As Kubernetes allows: small letters, digits, dashes, a letter first."""
+def _name(wanted: str, count: int, nodes: int, place: str = "") -> str:
+  """As Kubernetes allows: small letters, digits, dashes, a letter first; with a hash of ``place``, if given."""
   name = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")
   name = name if name[:1].isalpha() else f"ilx-{name}".rstrip("-")
+  name += f"-{hashlib.sha256(place.encode()).hexdigest()[:6]}" if place else ""
   most = jobset.longest_name(nodes) - (len(f"-{count - 1}") if count > 1 else 0)
   if len(name) > most:
     raise ValueError(f"the JobSets' name {name!r} is longer than {most} letters; give a shorter --name")

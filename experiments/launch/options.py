@@ -8,6 +8,12 @@ from absl import flags
 from experiments.launch import check, sweep
 from experiments.launch.check import Checked
 
+# Flags of experiments.main that are not a sweep's to set, and why.
+_REFUSED = {
+  "explain_placement": "it would train nothing; give it to python -m experiments.main",
+  "distributed": "the launcher tells the processes of a run of each other, see --nodes of slurm and k8s; leave it out",
+}
+
 
 def define(values: flags.FlagValues, where: str = "") -> None:
   """Defines the flags that say which runs there are; ``where`` adds something about the folder."""
@@ -41,6 +47,10 @@ def runs(values: flags.FlagValues, rest: Sequence[str], here: bool = True) -> li
   if not values.workdir:
     raise ValueError("--workdir must name the sweep's folder, such as --workdir=runs/sweep")
   found = sweep.expand(rest, values.grid, _lines(values["list"].value))
+  for word in (word for run in found for word in run.flags):
+    name = word.removeprefix("--").partition("=")[0]
+    if (why := _REFUSED.get(name) or _REFUSED.get(name.removeprefix("no"))) is not None:
+      raise ValueError(f"--{name} is no flag for a sweep: {why}")
   return check.check(found, folder(values) if here else None, list(values))
 
 

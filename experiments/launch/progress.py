@@ -13,6 +13,7 @@ from experiments.launch.processes import Ended, Process
 
 # Logs are looked at so often.
 _SECONDS = 1.0
+# Bytes at the end of a log that are read first.
 _TAIL = 4096
 
 
@@ -71,8 +72,24 @@ def last_step(log: pathlib.Path) -> int:
   """Updates made by a run when it last wrote its log; 0 where it did not yet."""
   try:
     with open(log, "rb") as file:
-      file.seek(max(0, file.seek(0, 2) - _TAIL))
-      lines = file.read().split(b"\n")[:-1]  # what follows the last newline is being written
-    return int(json.loads(lines[-1])["step"]) if lines else 0
-  except (FileNotFoundError, ValueError):  # a line longer than the tail
+      size, tail = file.seek(0, 2), _TAIL
+      while True:
+        file.seek(max(0, size - tail))
+        # What is behind the last newline is being written; what is before the first may be the end of a row.
+        *lines, _ = file.read(min(size, tail)).split(b"\n")
+        for line in reversed(lines if tail >= size else lines[1:]):
+          if (step := _step(line)) is not None:
+            return step
+        if tail >= size:
+          return 0
+        tail *= 8  # rows of many seeds are long
+  except FileNotFoundError:
     return 0
+
+
+def _step(line: bytes) -> int | None:
+  """None of what is no row."""
+  try:
+    return int(json.loads(line)["step"])
+  except (ValueError, TypeError, KeyError):
+    return None

@@ -9,10 +9,14 @@ import numpy as np
 
 import ilx
 from experiments import run, scoring
+from experiments.report import facts
 from experiments.report.compare import fields, groups, progress
+from experiments.report.run import number, numbers, read_object
 from ilx.training import logs
 
 _SEED = "seed"
+# A field of rows that no config has: in which environment, where that tells runs apart.
+_PLACE = "played in"
 
 
 class Row(NamedTuple):
@@ -20,9 +24,11 @@ class Row(NamedTuple):
 
   Attributes:
     name: of the run; empty for several.
-    fields: what it has that others have not: fields of the config (other flags with their dashes), and their values.
-    state: "finished", or how far it is.
-    result: ``result.json``, empty where it is not finished; of several what it says of returns; ``runs`` are its seeds.
+    fields: what it has that others have not: fields of the config (other flags with their dashes), and their values;
+      where runs of one config were played in different environments, also "played in".
+    state: "finished", or how far it is, or which of its files cannot be read.
+    result: ``result.json``, empty where it is not there (yet); of several what it says of returns; ``runs`` are their
+      seeds.
   """
 
   name: str
@@ -32,7 +38,7 @@ class Row(NamedTuple):
 
 
 def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
-  """The runs of a sweep, one row each.
+  """The runs of a sweep, one row each; of one with a damaged file the state says so.
 
   Args:
     folder: the sweep's.
@@ -40,35 +46,67 @@ def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = N
       fields in which these differ.
 
   Raises:
-    ValueError: for files that are no JSON, or no runs at all.
+    ValueError: for no runs at all.
   """
   if swept is None:
     swept = _differing(folder)
-  return [Row(name, fields, *_come_to(folder / name)) for name, fields in swept.items()]
+  return _with_places([Row(name, fields, *_come_to(folder / name)) for name, fields in swept.items()])
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
   """For those that differ in the seed alone one row, with intervals over seeds and episodes.
 
-  Unfinished runs and those that played nothing are left out; empty where no two are left that go together.
+  Unfinished runs and those that played nothing are left out, and runs that were played in different environments are
+  apart; empty where no two are left that go together.
   """
-  groups: dict[str, list[Row]] = {}
-  for row in rows:
-    if row.result.get("return_mean") is not None and _SEED in row.fields:
-      others = {name: value for name, value in row.fields.items() if name != _SEED}
-      groups.setdefault(json.dumps(others, sort_keys=True), []).append(row)
-  return [_together(group) for group in groups.values() if len(group) > 1]
+  alike: dict[str, list[Row]] = {}
+  for row in _with_places(rows):
+    if _SEED in row.fields and _returns(row):
+      alike.setdefault(_but_for_the_seed(row), []).append(row)
+  return [_together(group) for group in alike.values() if len(group) > 1]
+
+
+def _with_places(rows: Sequence[Row]) -> list[Row]:
+  """With the environment among the fields, where rows that are the same but for the seed were played in several.
+
+  A config seldom names it: it is the dataset's, which may have been built anew between two runs.
+  """
+  places = [facts.played_in(row.result) for row in rows]
+  found: dict[str, set[str]] = {}
+  for row, place in zip(rows, places, strict=True):
+    if place is not None:
+      found.setdefault(_but_for_the_seed(row), set()).add(place)
+  if all(len(several) == 1 for several in found.values()):
+    return list(rows)
+  return [
+    row if place is None else row._replace(fields={**row.fields, _PLACE: place})
+    for row, place in zip(rows, places, strict=True)
+  ]
+
+
+def _but_for_the_seed(row: Row) -> str:
+  return json.dumps({name: value for name, value in row.fields.items() if name != _SEED}, sort_keys=True)
+
+
+def _returns(row: Row) -> dict[str, list[float]]:
+  """The returns of every seed of a run; empty where one has none."""
+  several = facts.seeds(row.result)
+  seeds = [part.get("seed") for part in several] if several else [row.fields[_SEED]]
+  parts = several or [row.result]
+  found = {str(seed): numbers(part.get("returns")) for seed, part in zip(seeds, parts, strict=True)}
+  return found if all(found.values()) else {}
 
 
 def _together(rows: Sequence[Row]) -> Row:
-  returns: dict[int, np.ndarray] = {}
+  returns: dict[str, list[float]] = {}
   for row in rows:
-    several = row.result.get("per_seed")
-    seeds = [one["seed"] for one in several] if several else [row.fields[_SEED]]
-    for seed, own in zip(seeds, scoring.returns_of(row.result), strict=True):
+    for seed, own in _returns(row).items():
       returns.setdefault(seed, own)  # a seed that several runs have is one
   fields = {name: value for name, value in rows[0].fields.items() if name != _SEED}
-  summary = ilx.evaluation.summary(np.stack([*returns.values()]))
+  each = list(returns.values())
+  if len({len(own) for own in each}) > 1:
+    each = [float(np.mean(own)) for own in each]  # every seed counts alike, however many episodes it played
+  summary = ilx.evaluation.summary(np.array(each))
   random, expert = (_mean(rows, f"{who}_return") for who in ("random", "expert"))
   result = {
     "runs": len(returns),
@@ -82,41 +120,46 @@ def _together(rows: Sequence[Row]) -> Row:
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
   """None where a run does not know it."""
-  values = [row.result[name] for row in rows]
+  values = [number(row.result.get(name)) for row in rows]
   return None if None in values else float(np.mean(values))
 
 
 def _differing(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-  configs = {path.parent.name: run.flat(_json(path)) for path in sorted(folder.glob("*/config.json"))}
-  if not configs:
+  configs: dict[str, dict[str, Any]] = {}
+  others: list[str] = []  # of which no config tells anything
+  for path in sorted(folder.glob("*/config.json")):
+    try:
+      configs[path.parent.name] = run.flat(read_object(path))
+    except (OSError, ValueError):
+      others.append(path.parent.name)
+  if not configs and not others:
     raise ValueError(f"{folder} holds no runs; --workdir must name the folder of a sweep")
   # A run that is older than a field did as the field's default does.
-  configs = {name: fields.defaults(config.get("agent.name")) | config for name, config in configs.items()}
+  configs = {name: fields.defaults(str(config.get("agent.name"))) | config for name, config in configs.items()}
   differ = [name for name in fields.differing([*configs.values()]) if name == _SEED or name not in groups.ASIDE]
   found = {name: {field: config.get(field) for field in differ} for name, config in configs.items()}
   # Those that ended before they had a config have a log alone.
-  others = sorted(path.stem for path in folder.glob("*.log") if path.stem not in found)
+  others += sorted(path.stem for path in folder.glob("*.log") if path.stem not in {*found, *others})
   return found | {name: {} for name in others}
 
 
 def _come_to(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
   """How far a run is, and its result."""
-  config = _json(folder / "config.json") if (folder / "config.json").exists() else {}
-  if (folder / "result.json").exists():
-    result = _json(folder / "result.json")
-    if result.get("steps") == config.get("steps"):
-      return "finished", result
-  rows = logs.read_jsonl(folder / "log.jsonl") if (folder / "log.jsonl").exists() else []
+  files: dict[str, dict[str, Any]] = {}
+  for name in ("config.json", "result.json", "diverged.json"):
+    try:
+      files[name] = read_object(folder / name)
+    except (OSError, ValueError):
+      return f"cannot be read: {name}", {}
+  config, result = files["config.json"], files["result.json"]
+  if result and result.get("steps") == config.get("steps"):
+    return "finished" if (folder / "report.html").exists() else "no report yet", result
+  rows = logs.read_jsonl(folder / "log.jsonl") if (folder / "log.jsonl").is_file() else []
   if not rows or not config:
     ended = (folder.parent / f"{folder.name}.log").exists() and not (folder / "config.json").exists()
     return ("failed, or not begun" if ended else "not started"), {}
-  if (step := progress.diverged(folder, rows[-1]["step"])) is not None:
-    return f"diverged at update {step:,} of {config['steps']:,}", {}
-  return f"{rows[-1]['step']:,} of {config['steps']:,} updates", {}
-
-
-def _json(path: pathlib.Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f"{path} cannot be read: {error}") from None
+  step, planned = rows[-1]["step"], number(config.get("steps"))
+  whole = f" of {planned:,.0f}" if planned is not None else ""
+  if (diverged := progress.diverged(folder, step)) is not None:
+    return f"diverged at update {diverged:,}{whole}", {}
+  return f"{step:,}{whole} updates", {}

@@ -157,16 +157,21 @@ def array(wanted: str | None, count: int, todo: Sequence[int]) -> str:
   """Slurm's array: the elements in ``wanted``, or all, that are in ``todo``, and how many at a time.
 
   Raises:
-    ValueError: for elements that there are not, or none to do.
+    ValueError: for elements that there are not, a range that ends before it begins, or none to do.
   """
   found = re.fullmatch(r"([\d,-]*)(%[1-9]\d*)?", wanted or "")
   pieces = [re.fullmatch(r"(\d+)(?:-(\d+))?", piece) for piece in found[1].split(",")] if found and found[1] else []
   if not found or None in pieces:
     raise ValueError(f"--array={wanted} must be such as 0-5, 1,3, 0-99%10 or %10")
-  numbers = {number for piece in pieces for number in range(int(piece[1]), int(piece[2] or piece[1]) + 1)}
-  if beyond := sorted(numbers - set(range(count))):
-    raise ValueError(f"--array={wanted}: there is no element {beyond[0]}; the {count} runs are 0 to {count - 1}")
-  chosen = sorted(numbers & set(todo)) if numbers else list(todo)
+  ranges = [(int(piece[1]), int(piece[2] or piece[1])) for piece in pieces]
+  for first, last in ranges:
+    if last < first:
+      raise ValueError(f"--array={wanted}: {first}-{last} ends before it begins")
+    if last >= count:  # before anything of that size is made
+      beyond = max(first, count)
+      raise ValueError(f"--array={wanted}: there is no element {beyond}; the {count} runs are 0 to {count - 1}")
+  numbers = {number for first, last in ranges for number in range(first, last + 1)}
+  chosen = [place for place in todo if place in numbers] if ranges else list(todo)
   if not chosen:
     raise ValueError(f"--array={wanted}: all of these are finished")
   return ",".join(map(str, chosen)) + (found[2] or "")

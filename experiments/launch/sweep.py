@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from experiments.report import facts
+
 # Longer names are cut; a hash of the whole name ends them.
 _MAX_NAME = 120
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -138,7 +140,10 @@ def _names(swept: Sequence[Flags], config: str | None) -> list[str]:
   def part(name: str, value: str | None) -> str:
     if value is None:
       return shorter[name]
-    return _stem(value) if name == "config" else f"{shorter[name]}={value.rstrip('/').rpartition('/')[2]}"
+    if name == "config":
+      return _stem(value)
+    # Of paths their ends; several datasets, with their shares or without, are one value.
+    return f"{shorter[name]}={','.join(map(facts.short_dataset, value.split(',')))}"
 
   found = []
   for own in swept:

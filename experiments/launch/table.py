@@ -3,7 +3,8 @@
 python -m experiments.launch table --workdir=runs/sweep
 
 One row for each run, with the fields in which they differ; where some differ in the seed alone, also one row for all of
-these, whose interval is over seeds and episodes. It is written to table.md and table.json in the folder, too.
+these, whose interval is over seeds and episodes. Rows of runs that are no sweep's begin with the run's folder. A run of
+which a file is damaged has a row that says so. The table is written to table.md and table.json in the folder, too.
 """
 
 import json
@@ -18,11 +19,15 @@ from experiments.data import terminal
 from experiments.launch import options, results, sweep
 from experiments.launch.results import Row
 from experiments.report import heldout, text
+from experiments.report.run import interval, number
 from ilx.training import logs
 
 # What of a result is kept in table.json.
 _SCORES = ("return_mean", "return_ci95", "return_iqm", "return_iqm_ci95", "normalized_score", "heldout", "loss")
 _KEPT = (*_SCORES, "runs", "steps", "seconds")
+# What is shown of it.
+_NUMBERS = ("return_mean", "normalized_score", "loss", "seconds")
+_AGENT = "agent.name"
 
 
 def define(values: flags.FlagValues) -> None:
@@ -55,17 +60,25 @@ def show(rows: Sequence[Row], folder: pathlib.Path) -> None:
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
   """Heads and cells; a column of which no row has anything is left out."""
   fields = list(dict.fromkeys(name for row in rows for name in row.fields))
+  fields.sort(key=lambda name: name != _AGENT)  # first of all
   names = sweep.short(fields)
-  means = [row.result["return_mean"] for row in rows if row.result.get("return_mean") is not None]
+  if _AGENT in names and "agent" not in names.values():
+    names[_AGENT] = "agent"
+  means = [mean for row in rows if (mean := number(row.result.get("return_mean"))) is not None]
   decimals = text.decimals_for(means)
-  columns = {names[field]: [_value(row.fields.get(field)) for row in rows] for field in fields}
-  if not fields:
-    columns = {"run": [row.name for row in rows]}
+  columns = {"run": [row.name for row in rows]} if _by_name(rows) else {}
+  columns |= {names[field]: [_value(row.fields.get(field)) for row in rows] for field in fields}
   scores = [_scores(row.result, decimals) for row in rows]
   columns |= {head: [score.get(head, "") for score in scores] for head in dict.fromkeys(h for s in scores for h in s)}
   columns["state"] = ["" if row.state == "finished" else row.state for row in rows]
   kept = {head: column for head, column in columns.items() if any(column)}
   return list(kept), [list(line) for line in zip(*kept.values(), strict=True)]
+
+
+def _by_name(rows: Sequence[Row]) -> bool:
+  """Whether rows need the names of the runs: those of a sweep say what the fields do, unless several have the same."""
+  fields = [json.dumps(dict(row.fields), sort_keys=True) for row in rows]
+  return len({*fields}) < len(rows) or any(not row.fields or (row.name and "=" not in row.name) for row in rows)
 
 
 def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -80,16 +93,18 @@ def _scores(result: Mapping[str, Any], decimals: int) -> dict[str, str]:
   found = {}
   if result.get("runs"):
     found["seeds"] = str(result["runs"])
-  if result.get("return_mean") is not None:
-    found["return"] = text.fixed(result["return_mean"], decimals, "-")
-    found["95 % interval"] = " to ".join(text.fixed(edge, decimals, "-") for edge in result["return_ci95"])
-  if result.get("normalized_score") is not None:
-    found["normalised"] = text.fixed(result["normalized_score"], 1, "-")
+  mean, score, loss, seconds = (number(result.get(name)) for name in _NUMBERS)
+  if mean is not None:
+    found["return"] = text.fixed(mean, decimals, "-")
+    if (band := interval(result.get("return_ci95"))) is not None:
+      found["95 % interval"] = " to ".join(text.fixed(edge, decimals, "-") for edge in band)
+  if score is not None:
+    found["normalised"] = text.fixed(score, 1, "-")
   found |= {name.lower(): value for name, value in heldout.measures(result, "-")}
-  if not result.get("runs") and result.get("return_mean") is None and result.get("loss") is not None:
-    found["loss"] = text.significant(result["loss"], "-")
-  if result.get("seconds") is not None:
-    found["minutes"] = f"{result['seconds'] / 60:.1f}"
+  if not result.get("runs") and mean is None and loss is not None:
+    found["loss"] = text.significant(loss, "-")
+  if seconds is not None:
+    found["minutes"] = f"{seconds / 60:.1f}"
   return found
 
 

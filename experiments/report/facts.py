@@ -1,6 +1,8 @@
 """What a result says: scores beside the references, in the words and numbers that report and terminal share."""
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -113,6 +115,16 @@ def plays(result: Mapping[str, Any], config: Mapping[str, Any] | None = None) ->
   return result.get("env_id", "") is not None and (config or {}).get("env_id") != "none"
 
 
+def played_in(result: Mapping[str, Any]) -> str | None:
+  """``Hopper-v5``, ``Hopper-v5 {"frame_skip": 2}``, ``no environment``; None where the result does not tell."""
+  if "env_id" not in result:
+    return None
+  if result["env_id"] is None:
+    return "no environment"
+  options = result.get("env_kwargs")
+  return f"{result['env_id']}{f' {json.dumps(options, sort_keys=True)}' if options else ''}"
+
+
 def unscored(result: Mapping[str, Any]) -> str:
   """Why there is no score."""
   if plays(result):
@@ -144,13 +156,16 @@ def data(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """The names of the datasets without the folders they are in."""
   found = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
   # Several have shares: "a=0.7,b=0.3".
-  return " and ".join(_short(piece.strip().rpartition("=")[0] or piece.strip()) for piece in found.split(","))
+  return " and ".join(short_dataset(piece.strip().rpartition("=")[0] or piece.strip()) for piece in found.split(","))
 
 
-def _short(dataset: str) -> str:
-  """Of a path the last part tells the most; before it, if it is a version, the one above."""
+def short_dataset(dataset: str) -> str:
+  """``hopper``, ``hopper/1.0.0``: a dataset without the folders it is in.
+
+  Of a path the last part tells the most; before it, if it is a version, the one above.
+  """
   parts = [part for part in dataset.split("/") if part] or [dataset]
-  return "/".join(parts[-2 if parts[-1][:1].isdigit() else -1 :])
+  return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+", parts[-1]) else -1 :])
 
 
 def finite(values: Any) -> list[float]:

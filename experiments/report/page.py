@@ -6,6 +6,7 @@ import os
 import pathlib
 from html import escape
 
+from experiments import outputs
 from experiments.report import curves, details, facts, sections, seeds
 from experiments.report.run import Run, read
 
@@ -24,12 +25,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
   """
   run = read(pathlib.Path(workdir))
   path = run.folder / "report.html"
-  temporary = run.folder / "report.html.tmp"
-  try:
-    temporary.write_text(render(run), encoding="utf-8", errors="replace")
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  outputs.write(path, render(run))
   return path
 
 

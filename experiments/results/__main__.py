@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, outputs
 from experiments.results import bc, page, runs, suite
 from ilx.training import Interrupted
 
@@ -54,7 +54,7 @@ def main() -> None:
         runs.convert(task, pathlib.Path(FLAGS.recordings or "."), workdir)
       failures = runs.finish(todo, workdir, folder, FLAGS.jobs)
     text = page.page(folder, bc.shell(["-m", "experiments.results", *sys.argv[1:]]))
-    pathlib.Path(FLAGS.output).write_text(text)
+    outputs.write(pathlib.Path(FLAGS.output), text)
   except Interrupted as stop:
     print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
     sys.exit(128 + stop.signal)

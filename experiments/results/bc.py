@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from experiments import cli, run
+from experiments import cli, outputs, run
 from experiments.configs import bc as defaults
 from experiments.results import recordings, table
 from experiments.results.recordings import Recording
@@ -48,7 +48,7 @@ def main() -> None:
   command = ["-m", "experiments.results.bc", *sys.argv[1:]]
   try:
     page = produce(files, pathlib.Path(FLAGS.workdir), FLAGS.seeds, execute, command)
-    pathlib.Path(FLAGS.output).write_text(page)
+    outputs.write(pathlib.Path(FLAGS.output), page)
   except subprocess.CalledProcessError as error:
     print(f"error: exit status {error.returncode} from {shell(error.cmd[1:])}", file=sys.stderr)
     sys.exit(1)

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 import ilx
-from experiments import cli, markdown, run
+from experiments import cli, markdown, outputs, run
 from experiments.configs import bc as configs
 from experiments.demos import datasets
 from experiments.report import text
@@ -67,7 +67,7 @@ def main() -> None:
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   command = bc.shell(["-m", "experiments.results.builtin", *sys.argv[1:]])
-  pathlib.Path(FLAGS.output).write_text(page(rows, command))
+  outputs.write(pathlib.Path(FLAGS.output), page(rows, command))
   print(f"written to {FLAGS.output}")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import cli, markdown
+from experiments import cli, markdown, outputs
 from experiments.results import hlo, links, scaled
 from experiments.revision import git_commit
 
@@ -100,7 +100,7 @@ def main() -> None:
     print(f"data={mesh[0]} fsdp={mesh[1]} tensor={mesh[2]}", flush=True)
     found.append(in_process(mesh))
   command = " ".join(["python -m experiments.results.scaling", *sys.argv[1:]])
-  pathlib.Path(FLAGS.output).write_text(page(found, command, (git_commit() or "unknown")[:12]))
+  outputs.write(pathlib.Path(FLAGS.output), page(found, command, (git_commit() or "unknown")[:12]))
   print(f"written to {FLAGS.output}")
 
 

@@ -3,7 +3,8 @@
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
 
 Scores are normalised, and given as a sequence of tasks, for each the scores of its seeds, ``[seeds]``. Intervals are of
-95 %, percentiles of a stratified bootstrap: in every task its seeds are drawn anew, with replacement.
+95 %, percentiles of a stratified bootstrap: in every task its seeds are drawn anew, with replacement, ``resamples``
+times (ValueError where that is not at least once).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilx.evaluation.scores import INTERVAL, interval, iqm
+from ilx.evaluation.scores import INTERVAL, check_resamples, interval, iqm
 from ilx.types import Array
 
 Tasks = Sequence[Array]
@@ -36,7 +37,11 @@ def interquartile_mean(tasks: Tasks, *, resamples: int = 5000, seed: int = 0) ->
 
 
 def optimality_gap(tasks: Tasks, target: float = 100.0, *, resamples: int = 5000, seed: int = 0) -> Estimate:
-  """How much is lacking to ``target`` in the mean, where what is above it counts no more than it; less is better."""
+  """How much is lacking to ``target`` in the mean, where what is above it counts no more than it; less is better.
+
+  The mean is of all runs, whatever their task, as in the paper's own code (rliable): other than for ``mean``, a task
+  with more seeds counts more. With equally many seeds for every task the two count alike.
+  """
 
   def gap(drawn: list[np.ndarray]) -> np.ndarray:
     return target - np.mean(np.minimum(np.concatenate(drawn, axis=-1), target), axis=-1)
@@ -84,6 +89,7 @@ def _estimate(statistic: Callable[[list[np.ndarray]], np.ndarray], tasks: Tasks,
 
 def _resampled(tasks: Tasks, resamples: int, seed: int) -> list[np.ndarray]:
   """For every task ``[resamples, seeds]``."""
+  check_resamples(resamples)
   rng = np.random.default_rng(seed)
   return [task[rng.integers(len(task), size=(resamples, len(task)))] for task in _checked(tasks)]
 

@@ -5,6 +5,7 @@ They are Python, stepped one after the other: a hundred times slower than EnvPoo
 """
 
 import functools
+import numbers
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -60,7 +61,8 @@ def spec(env_id: str, env_kwargs: Mapping[str, Any]) -> Spec:
 
   Raises:
     ImportError: where gymnasium is not installed.
-    ValueError: for a task that is unknown, has no time limit, or spaces that are of no fixed size.
+    ValueError: for a task that is unknown, has no time limit or one that is no positive integer, or spaces that are of
+      no fixed size.
   """
   _registered(env_id, env_kwargs)
   env = _make(env_id, env_kwargs)
@@ -101,6 +103,8 @@ def _registered(env_id: str, env_kwargs: Mapping[str, Any]) -> Any:
   limit = _limit(found, env_kwargs)
   if limit is None:
     raise ValueError(f"{env_id} has no time limit; set one: env_kwargs={{'max_episode_steps': 1000}}")
+  if isinstance(limit, bool) or not isinstance(limit, numbers.Integral):
+    raise ValueError(f"{env_id}: max_episode_steps={limit!r} must be a whole number")
   if limit < 1:  # to gymnasium -1 is none
     raise ValueError(f"{env_id}: max_episode_steps={limit} must be at least 1")
   return found

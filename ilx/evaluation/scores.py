@@ -31,7 +31,7 @@ def summary(returns: Array, *, resamples: int = 5000, seed: int = 0) -> dict[str
 
   Args:
     returns: ``[episodes]`` of one policy, or ``[seeds, episodes]``.
-    resamples: bootstrap resamples.
+    resamples: bootstrap resamples, at least 1.
     seed: of the resampling; the same arguments give the same numbers.
 
   Returns:
@@ -39,8 +39,9 @@ def summary(returns: Array, *, resamples: int = 5000, seed: int = 0) -> dict[str
     intervals ``mean_ci95`` and ``iqm_ci95`` as (low, high).
 
   Raises:
-    ValueError: for no returns, more than two axes, or values that are not finite.
+    ValueError: for no returns, more than two axes, values that are not finite, or no resamples.
   """
+  check_resamples(resamples)
   returns = np.asarray(returns, np.float64)
   if returns.ndim not in (1, 2) or returns.size == 0:
     raise ValueError(f"returns must be [episodes] or [seeds, episodes] and not empty, got shape {returns.shape}")
@@ -70,6 +71,12 @@ def normalized(score: Array, random: float, expert: float) -> Array:
   if expert == random:
     raise ValueError(f"normalized score: the expert's return equals the random policy's, {random}")
   return 100.0 * (score - random) / (expert - random)
+
+
+def check_resamples(resamples: int) -> None:
+  """Raises ValueError where a bootstrap would have nothing to make an interval of."""
+  if resamples < 1:
+    raise ValueError(f"resamples={resamples} must be at least 1")
 
 
 def _bootstrap(returns: np.ndarray, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,21 @@ def test_what_is_no_score_is_refused(scores):
     aggregates.mean(scores)
 
 
+@pytest.mark.parametrize(
+  "estimate",
+  [
+    aggregates.mean,
+    aggregates.interquartile_mean,
+    aggregates.optimality_gap,
+    lambda tasks, **more: aggregates.probability_of_improvement(tasks, tasks, **more),
+    lambda tasks, **more: aggregates.performance_profile(tasks, [1.0], **more),
+  ],
+)
+def test_an_interval_needs_resamples(estimate):
+  with pytest.raises(ValueError, match="resamples=0 must be at least 1"):
+    estimate(TASKS, resamples=0)
+
+
 def test_tasks_must_be_the_same():
   with pytest.raises(ValueError, match="2 tasks of ours and 1 of theirs"):
     aggregates.probability_of_improvement(TASKS, TASKS[:1])

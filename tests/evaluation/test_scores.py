@@ -72,6 +72,11 @@ def test_summary_refuses(returns, message):
     scores.summary(returns)
 
 
+def test_an_interval_needs_resamples():
+  with pytest.raises(ValueError, match="resamples=0 must be at least 1"):
+    scores.summary([1.0, 2.0], resamples=0)
+
+
 def test_normalized_by_hand():
   assert scores.normalized(75.0, random=50.0, expert=150.0) == 25.0
   np.testing.assert_array_equal(scores.normalized(np.asarray([-280.0, 12_000.0]), -280.0, 12_000.0), [0.0, 100.0])

@@ -141,6 +141,44 @@ def test_the_same_seed_twice_is_no_second_seed(tmp_path):
   assert "1 run " in _page(tmp_path, before[0], before[0]).text
 
 
+def _played(folder, env_id, env_kwargs=None):
+  path = folder / "result.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), "env_id": env_id, "env_kwargs": env_kwargs or {}}))
+  return folder
+
+
+def test_runs_of_one_config_in_different_environments_are_not_seeds_of_one_method(tmp_path):
+  """Such as before and after the dataset, which names the environment, was built anew."""
+  four, five, options = (
+    _played(_make(tmp_path / f"run{seed}", seed), *where)
+    for seed, where in enumerate([("Hopper-v4",), ("Hopper-v5",), ("Hopper-v5", {"frame_skip": 2})])
+  )
+  late = _make(tmp_path / "late", 3, finished=False, log=[{"step": 100, "train/loss": 1.0}])
+  other = _played(_make(tmp_path / "other", 0, agent="other"), "Hopper-v5")
+  found = _groups(four, five, options, late, other)
+  assert [(group.method, group.task, group.env_id) for group in found] == [
+    ("made_up", "halfcheetah-expert, played in Hopper-v4", "Hopper-v4"),
+    ("made_up", "halfcheetah-expert, played in Hopper-v5", "Hopper-v5"),
+    ("other", "halfcheetah-expert, played in Hopper-v5", "Hopper-v5"),
+    ("made_up", 'halfcheetah-expert, played in Hopper-v5 {"frame_skip": 2}', "Hopper-v5"),
+    ("made_up", "halfcheetah-expert, environment not known yet", ""),
+  ]
+  text = _page(tmp_path, four, five, options, late, other).text
+  assert "played in Hopper-v4" in text and "environment not known yet" in text
+  (both,) = _groups(five, late)
+  assert both.task == "halfcheetah-expert" and len(both.runs) == 2, (
+    "it is taken for one more seed while nothing speaks against it"
+  )
+
+
+def test_versions_of_the_environments_package_are_told(tmp_path):
+  folders = [_make(tmp_path / str(seed), seed) for seed in (0, 1)]
+  for folder, version in zip(folders, ("1.1.1", "1.2.5"), strict=True):
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "versions": {"envpool": version}}))
+  assert "HalfCheetah-v5, EnvPool 1.1.1 and 1.2.5" in _page(tmp_path, *folders).text
+
+
 def test_names_say_what_tells_runs_of_an_agent_apart(tmp_path):
   folders = [_make(tmp_path / f"{x}-{task}", batch=x, dataset=task) for x in (8, 16) for task in ("a/1.0.0", "b/1.0.0")]
   found = _groups(*folders)

@@ -117,3 +117,10 @@ def test_errors_name_the_file(tmp_path):
   with pytest.raises(ValueError, match=r"result\.json: must hold a JSON object, got list"):
     write_report(folder)
   assert (folder / "report.html").read_text() == "earlier"
+
+
+def test_two_at_once_do_not_write_the_same_temporary_file(tmp_path):
+  """Such as a run that ends while somebody writes its report anew; here the other one's is there, and a folder."""
+  folder = make(tmp_path)
+  (folder / "report.html.tmp").mkdir()
+  assert "<html" in write_report(folder).read_text()

@@ -1,6 +1,7 @@
 """The table of results: what is run, what is kept, what the page says."""
 
 import concurrent.futures
+import errno
 import json
 import pathlib
 import subprocess
@@ -8,7 +9,8 @@ import types
 
 import pytest
 
-from experiments.results import archive, page, runs, suite
+from experiments.results import __main__ as command
+from experiments.results import archive, bc, page, runs, suite
 from ilx.training import logs
 
 TASK = suite.TASKS["hopper-medium"]
@@ -194,3 +196,25 @@ def test_agents_that_cannot_act_there_are_left_out():
 def test_unknown_names_are_refused(agents, datasets, message):
   with pytest.raises(ValueError, match=message):
     suite.cells(agents, datasets)
+
+
+def cut(path, text, **others):
+  """Stands for `pathlib.Path.write_text` on a disk that fills up."""
+  path.write_bytes(text[: len(text) // 2].encode())
+  raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("module", [command, bc])
+def test_a_full_disk_leaves_the_page_there_was(tmp_path, monkeypatch, module):
+  output = tmp_path / "page.md"
+  output.write_text("earlier")
+  given = {"output": output, "workdir": tmp_path, "archive": tmp_path, "agents": ["bc"], "datasets": [TASK.dataset]}
+  given |= {"seeds": 1, "seeds_per_run": 1, "steps": 4, "transformer_steps": 4, "page_only": True}
+  monkeypatch.setattr(module, "FLAGS", types.SimpleNamespace(**given, demos=".", offline=None, recordings=None))
+  monkeypatch.setattr(page, "page", lambda *_: "a new page")
+  monkeypatch.setattr(bc, "produce", lambda *_: "a new page")
+  monkeypatch.setattr(pathlib.Path, "write_text", cut)
+  with pytest.raises(SystemExit):
+    module.main()
+  assert output.read_text() == "earlier"
+  assert [path.name for path in tmp_path.iterdir()] == ["page.md"]

@@ -1,11 +1,15 @@
-"""Runs that are the same but for the seed, as one group; and what groups are called."""
+"""Runs that are the same but for the seed, as one group; and what groups are called.
+
+What was played is seldom in a config: it is the dataset's, which may be built anew between two runs. So runs whose
+results name different environments are never one group, nor of one task.
+"""
 
 import dataclasses
 import json
 import pathlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.report import facts
@@ -71,7 +75,13 @@ def of(runs: Sequence[Run]) -> list[Group]:
   for run in runs:
     kept = {name: value for name, value in fields.of(run).items() if name not in ASIDE and value is not None}
     alike.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
-  found = [_named(part, suffix) for same in alike.values() for part, suffix in _without_twins(same)]
+  apart = [part for same in alike.values() for part in _by_environment(same)]
+  played: dict[str, set[str]] = {}
+  for run in runs:
+    if (place := facts.played_in(run.result)) is not None:
+      played.setdefault(_task(run), set()).add(place)
+  several = {task for task, places in played.items() if len(places) > 1}
+  found = [_named(part, suffix, several) for same in apart for part, suffix in _without_twins(same)]
   tasks = list(dict.fromkeys(one.task for one in found))
   found.sort(key=lambda one: tasks.index(one.task))
   telling = {agent: _telling([one for one in found if one.agent == agent]) for agent in {one.agent for one in found}}
@@ -84,10 +94,28 @@ def of(runs: Sequence[Run]) -> list[Group]:
   ]
 
 
-def _named(runs: list[Run], suffix: str) -> _Alike:
-  config = fields.of(runs[0])
-  task = json.dumps([config.get(name) for name in TASK])
-  return _Alike(task, facts.agent({}, runs[0].config), config, runs, suffix)
+def _by_environment(runs: list[Run]) -> list[list[Run]]:
+  """Runs of one config by what they were played in; those that do not tell (yet) are with the others if these agree."""
+  parts: dict[str | None, list[Run]] = {}
+  for run in runs:
+    parts.setdefault(facts.played_in(run.result), []).append(run)
+  return list(parts.values()) if len(parts.keys() - {None}) > 1 else [runs]
+
+
+def _task(run: Run) -> str:
+  """As the config has it."""
+  config = fields.of(run)
+  return json.dumps([config.get(name) for name in TASK])
+
+
+def _named(runs: list[Run], suffix: str, several: Collection[str]) -> _Alike:
+  """``several``: tasks that were played in more than one environment."""
+  task = _task(runs[0])
+  if task in several:
+    place = next((place for run in runs if (place := facts.played_in(run.result)) is not None), None)
+    told = "environment not known yet" if place is None else f"played in {place}"
+    task = json.dumps([*json.loads(task), told])
+  return _Alike(task, facts.agent({}, runs[0].config), fields.of(runs[0]), runs, suffix)
 
 
 def _without_twins(runs: list[Run]) -> list[tuple[list[Run], str]]:

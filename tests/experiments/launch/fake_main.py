@@ -49,6 +49,7 @@ def main() -> None:
   result = {"steps": step, "return_mean": total + 1.0, "return_ci95": [total, total + 2.0], "returns": returns}
   result |= {"random_return": 0.0, "expert_return": 1000.0, "normalized_score": (total + 1) / 10, "seconds": 6.0}
   _write(workdir / "result.json", result)
+  (workdir / "report.html").touch()
 
 
 def _write(path: pathlib.Path, value: object) -> None:

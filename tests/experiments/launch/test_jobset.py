@@ -1,5 +1,6 @@
 """JobSets: their fields are those of the API, the command survives, pods find each other, what dies starts again."""
 
+import hashlib
 import os
 import pathlib
 import re
@@ -13,6 +14,8 @@ from experiments.launch import check
 yaml = pytest.importorskip("yaml")
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BC = f"--config={ROOT / 'experiments/configs/bc.py'}"
+# Of the sweep's folder, with the hash of its place in the volume.
+NAME = f"my-sweep-1-{hashlib.sha256(b'volume:My sweep_1').hexdigest()[:6]}"
 REQUIRED = (BC, "--workdir=/runs/My sweep_1", "--image=registry/ilx:cpu", "--claim=volume")
 CUDA = ("--accelerator=cuda", "--devices_per_node=8")
 TPU = ("--accelerator=tpu", "--devices_per_node=4", "--tpu_type=tpu-v5p-slice", "--tpu_topology=2x2x2", "--nodes=2")
@@ -117,13 +120,32 @@ def test_the_fields_are_those_of_the_api(capsys, more):
 
 def test_each_run_is_a_jobset_with_its_command(capsys):
   found = jobsets(capsys, "--grid=config.seed=0,1")
-  assert [jobset["metadata"]["name"] for jobset in found] == ["my-sweep-1-0", "my-sweep-1-1"]
+  assert [jobset["metadata"]["name"] for jobset in found] == [f"{NAME}-0", f"{NAME}-1"]
   assert [jobset["metadata"]["annotations"]["ilx/run"] for jobset in found] == ["seed=0", "seed=1"]
-  assert {jobset["metadata"]["labels"]["ilx/sweep"] for jobset in found} == {"my-sweep-1"}
+  assert {jobset["metadata"]["labels"]["ilx/sweep"] for jobset in found} == {NAME}
   container = pod_of(found[1])["containers"][0]
   words = ["python", "-m", "experiments.main", BC, "--config.seed=1", "--workdir=/runs/My sweep_1/seed=1"]
   assert container["args"] == words and "command" not in container
   assert jobsets(capsys, "--name=other")[0]["metadata"]["name"] == "other"
+
+
+def test_sweeps_in_folders_called_alike_have_other_names(capsys):
+  folders = ["/runs/a/iql", "/runs/b/iql", "/runs/iql", "/runs/Iql", "/runs/iql-0"]
+  names = [jobset["metadata"]["name"] for folder in folders for jobset in jobsets(capsys, f"--workdir={folder}")]
+  assert len({*names}) == 5 and all(re.fullmatch(r"iql(-0)?-[0-9a-f]{6}", name) for name in names)
+  (again,) = jobsets(capsys, "--workdir=/runs/a/iql/")
+  assert again["metadata"]["name"] == names[0], "the same command finds what it submitted"
+  (other,) = jobsets(capsys, "--workdir=/runs/a/iql", "--claim=another")
+  assert other["metadata"]["name"] != names[0]
+
+
+@pytest.mark.parametrize("amount", ["8", "500m", "0.5", "64Gi", "1e3", "12E", ".5k"])
+def test_amounts_as_kubernetes_writes_them(capsys, amount):
+  (jobset,) = jobsets(
+    capsys, f"--cpus={amount}", f"--memory={amount}", "--node_selector=a.b/kind=x_1.y", "--env=a.B-1_=x=y"
+  )
+  assert pod_of(jobset)["containers"][0]["resources"]["requests"] == {"cpu": amount, "memory": amount}
+  assert variables(pod_of(jobset))["a.B-1_"] == "x=y"
 
 
 def test_kubernetes_does_not_expand_what_is_given(capsys):
@@ -137,7 +159,7 @@ def test_pods_on_several_nodes_find_each_other(capsys):
   (jobset,) = jobsets(capsys, *CUDA, "--nodes=4")
   job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
   assert (job["completions"], job["parallelism"], job["completionMode"]) == (4, 4, "Indexed")
-  where = "my-sweep-1-hosts-0-0.my-sweep-1:8476,4,$(ILX_PROCESS)"
+  where = f"{NAME}-hosts-0-0.{NAME}:8476,4,$(ILX_PROCESS)"
   assert pod_of(jobset)["containers"][0]["args"][-1] == f"--distributed={where}"
   index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
   assert variables(pod_of(jobset))["ILX_PROCESS"] == {"fieldRef": {"fieldPath": index}}
@@ -212,6 +234,22 @@ def test_runs_and_data_are_in_the_volume(capsys):
     ((*TPU, "--nodes=4"), "--tpu_topology=2x2x2 has 8 chips, .* 4 nodes of 4 chips"),
     ((*TPU, "--tpu_topology=8"), "must be such as 2x4"),
     (("--env=A",), "--env=A must be KEY=VALUE"),
+    (("--env=1A=",), "--env=1A=...: a variable has letters"),
+    (("--env=A B=1",), "--env=A B=...: a variable has letters"),
+    (("--env=A=1", "--env=A=2"), "--env: A is set twice"),
+    (("--env=ILX_PROCESS=1",), "--env=ILX_PROCESS=...: this variable is set by the launcher"),
+    (("--memory=abc",), "--memory=abc must be a number with or without a unit"),
+    (("--memory=64GB",), "--memory=64GB must be"),
+    (("--memory=-1Gi",), "--memory=-1Gi must be"),
+    (("--cpus=",), "--cpus= must be"),
+    (("--cpus=8 cores",), "--cpus=8 cores must be"),
+    (("--namespace=Bad_NS",), "--namespace=Bad_NS must be at most 63 small letters"),
+    ((f"--namespace={'x' * 64}",), "must be at most 63 small letters"),
+    (("--claim=My_volume",), "--claim=My_volume must be at most 253 small letters"),
+    (("--image=two words",), "--image=two words must be without spaces"),
+    (("--node_selector=kind=a b",), "--node_selector=kind=a b: a label's value has letters"),
+    (("--node_selector=-kind=a",), "--node_selector=-kind=...: a label has letters"),
+    (("--node_selector=a=1", "--node_selector=a=2"), "--node_selector: a is set twice"),
     (("--node_selector==a",), "--node_selector==a must be KEY=VALUE"),
     ((f"--name={'x' * 60}",), "longer than 47 letters; give a shorter --name"),
     (("--accelerator=gpu",), "--accelerator=gpu"),

@@ -20,6 +20,7 @@ def folder_of(one, root, steps=None):
   logs.write_json(path / "config.json", check.config_of(one.flags).to_dict())
   if steps is not None:
     logs.write_json(path / "result.json", {"steps": steps})
+    (path / "report.html").touch()
   return path
 
 
@@ -75,6 +76,13 @@ def test_how_far_a_run_is(tmp_path):
   assert {one.state for one in check.check(four, None)} == {check.NEW}
 
 
+def test_a_run_that_was_stopped_before_its_report_is_not_finished(tmp_path):
+  (one,) = runs("config.seed=0", common=(BC, "--config.steps=10"))
+  (folder_of(one, tmp_path, steps=10) / "report.html").unlink()
+  (found,) = check.check([one], tmp_path)
+  assert found.state == check.INTERRUPTED
+
+
 def test_a_folder_of_another_config_is_refused(tmp_path):
   (one,) = runs("config.seed=0")
   folder_of(one, tmp_path, steps=50_000)
@@ -82,8 +90,9 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     check.check(runs("config.seed=0", common=(BC, "--config.batch_size=32")), tmp_path)
 
 
-def test_a_damaged_result_is_named(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "null"])
+def test_a_damaged_result_is_named(tmp_path, text):
   (one,) = runs("config.seed=0")
-  (folder_of(one, tmp_path) / "result.json").write_text("{")
+  (folder_of(one, tmp_path) / "result.json").write_text(text)
   with pytest.raises(ValueError, match=r"result.json cannot be read"):
     check.check([one], tmp_path)

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.launch import __main__ as launch
 from experiments.launch import local
+from experiments.launch.progress import last_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HERE = pathlib.Path(__file__).parent
@@ -142,6 +143,9 @@ def test_a_dry_run_prints_commands_and_touches_nothing(tmp_path, capsys, monkeyp
     (["--list=/bin/ls"], "--list=/bin/ls cannot be read"),
     (["--jobs=2", "--gpus_per_job=9"], "there are 0"),
     (["7"], "unexpected '7'"),
+    (["--explain_placement"], "--explain_placement is no flag for a sweep: it would train nothing"),
+    (["--grid=explain_placement=true"], "--explain_placement is no flag for a sweep"),
+    (["--distributed=10.0.0.1:1234,2,0"], "--distributed is no flag for a sweep: the launcher tells"),
   ],
 )
 def test_nothing_is_started_where_a_flag_is_wrong(tmp_path, capsys, more, message):
@@ -149,6 +153,14 @@ def test_nothing_is_started_where_a_flag_is_wrong(tmp_path, capsys, more, messag
   errors = capsys.readouterr().err
   assert errors.startswith("error: ") and message in errors
   assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("command", ["slurm", "k8s"])
+def test_other_launchers_tell_processes_of_each_other_themselves(tmp_path, capsys, command):
+  (tmp_path / "runs.txt").write_text("--distributed=auto")
+  given = [f"--workdir={tmp_path / 'sweep'}", f"--list={tmp_path / 'runs.txt'}", "--nodes=2", "--dry_run"]
+  assert launch.main([command, BC, *given]) == 2
+  assert "error: --distributed is no flag for a sweep" in capsys.readouterr().err
 
 
 def test_a_sweep_must_have_a_folder(capsys):
@@ -162,6 +174,21 @@ def test_help_has_the_flags_and_an_example(capsys, command):
   output = capsys.readouterr().out
   assert f"python -m experiments.launch {command} " in output
   assert "--workdir\n" in output
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 100_000])
+def test_how_far_a_run_is_however_long_its_rows_are(tmp_path, size):
+  log = tmp_path / "log.jsonl"
+  assert last_step(log) == 0
+  row = {"step": 1, "losses": "x" * size}
+  log.write_text("")
+  assert last_step(log) == 0
+  log.write_text(json.dumps(row)[:-2])
+  assert last_step(log) == 0, "it is being written"
+  log.write_text("".join(json.dumps({**row, "step": step}) + "\n" for step in (5, 10)) + json.dumps(row)[:-2])
+  assert last_step(log) == 10
+  log.write_text(json.dumps({**row, "step": 7}) + "\nnothing\n[]\n")
+  assert last_step(log) == 7
 
 
 def test_the_tool_lists_its_commands(capsys):

@@ -47,6 +47,11 @@ def test_a_real_sweep_from_data_to_table(dataset, tmp_path, monkeypatch, capsys)
   capsys.readouterr()
   assert launch.main(["table", f"--workdir={tmp_path / 'sweep'}"]) == 0
   assert (tmp_path / "sweep" / "table.md").read_text() == before, "the folders alone tell the same"
+  report = tmp_path / "sweep" / "seed=1" / "report.html"
+  report.unlink()  # as where a run is stopped while its video is drawn
+  assert launch.main(command) == 0
+  assert "2 runs, 1 of them finished" in capsys.readouterr().out
+  assert report.exists() and (tmp_path / "sweep" / "table.md").read_text() == before
   assert launch.main(command) == 0
   assert "2 runs, 2 of them finished" in capsys.readouterr().out
 
@@ -60,6 +65,7 @@ def made_up(folder, name, config, returns=None, **result):
     result = {"random_return": 0.0, "expert_return": 100.0, "normalized_score": np.mean(returns)} | result
   if result:
     logs.write_json(path / "result.json", {"steps": 10, "seconds": 90.0, **result})
+    (path / "report.html").touch()
   return path
 
 
@@ -78,9 +84,9 @@ def test_any_folder_of_runs_has_a_table_of_what_they_differ_in(tmp_path, capsys)
     "|[3,4]|2|25|12to38|25.0|1.5|".replace("12to38", _interval([[10.0, 20.0], [30.0, 40.0]])),
   ]
   lines = [line.replace(" ", "") for line in single.splitlines()]
-  assert lines[0] == "|seed|hidden|return|95%interval|normalised|minutes|state|"
-  assert lines[2] == "|0|[3,4]|15|10to20|15.0|1.5||"
-  assert lines[5] == "|1|[5]|||||6of10updates|"
+  assert lines[0] == "|run|seed|hidden|return|95%interval|normalised|minutes|state|"
+  assert lines[2] == "|a|0|[3,4]|15|10to20|15.0|1.5||"
+  assert lines[5] == "|d|1|[5]|||||6of10updates|"
   assert "10 to 20" in capsys.readouterr().out
 
 
@@ -121,7 +127,7 @@ def test_runs_without_play_show_their_loss_and_likeness():
   ]
   assert results.over_seeds(rows) == []
   heads, lines = table.cells(rows)
-  assert heads == ["seed", "loss", "minutes", "accuracy"] or heads == ["seed", "accuracy", "loss", "minutes"]
+  assert heads == ["run", "seed", "loss", "minutes", "accuracy"]
   assert {cell for line in lines for cell in line} >= {"0.25", "0.5", "50.0 %"}
 
 
@@ -150,18 +156,115 @@ def test_a_seed_that_several_runs_have_counts_once():
   assert both.result["normalized_score"] == pytest.approx(30.0)
 
 
+def test_seeds_of_different_numbers_of_episodes_count_alike():
+  rows = [
+    Row("a", {"seed": 0}, "finished", {"returns": [1.0, 1.0, 1.0], "return_mean": 1.0}),
+    Row("b", {"seed": 1}, "finished", {"returns": [4.0], "return_mean": 4.0}),
+  ]
+  (both,) = results.over_seeds(rows)
+  assert both.result["return_mean"] == 2.5 and both.result["seconds"] is None
+
+
+def test_runs_played_in_different_environments_are_apart(tmp_path, capsys):
+  """Their configs are the same: the dataset names the environment, and was built anew between two runs."""
+  played = [{"env_id": "Hopper-v4"}] * 2 + [{"env_id": "Hopper-v5", "env_kwargs": {"frame_skip": 2}}] * 2
+  for seed, (place, more) in enumerate(zip(played, (0, 0, 40, 60), strict=True)):
+    made_up(tmp_path, f"seed={seed}", {"seed": seed}, [10.0 + more, 20.0 + more], expert_return=100.0 + more, **place)
+  made_up(tmp_path, "seed=4", {"seed": 4})
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 0
+  over, single = (tmp_path / "table.md").read_text().split("\n\n")
+  cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in over.splitlines()]
+  assert cells[0] == ["played in", "seeds", "return"]
+  assert cells[2:] == [["Hopper-v4", "2", "15"], ['Hopper-v5 {"frame_skip": 2}', "2", "65"]]
+  assert [line.split("|")[2].strip() for line in single.splitlines()[2:]] == [
+    *["Hopper-v4"] * 2,
+    *[cells[3][0]] * 2,
+    "",
+  ]
+  capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "state"),
+  [
+    ("config.json", "[]", "cannot be read: config.json"),
+    ("config.json", "{", "cannot be read: config.json"),
+    ("result.json", "[1]", "cannot be read: result.json"),
+    ("result.json", '{"steps": ', "cannot be read: result.json"),
+    ("diverged.json", "7", "cannot be read: diverged.json"),
+    ("config.json", '{"steps": null, "seed": 1}', "4 updates"),
+    ("config.json", '{"steps": 10, "seed": [1], "agent": "bc"}', ""),
+    ("config.json", '{"steps": 10, "seed": 1, "agent": {"name": ["bc"]}}', ""),
+  ],
+)
+def test_one_damaged_run_does_not_lose_the_table(tmp_path, capsys, name, text, state):
+  for seed in range(3):
+    made_up(tmp_path, f"run{seed}", {"seed": seed}, [10.0, 20.0])
+  (tmp_path / "run1" / "log.jsonl").write_text('{"step": 4}\n')
+  (tmp_path / "run1" / name).write_text(text)
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 0
+  rows = {row["name"]: row for row in json.loads((tmp_path / "table.json").read_text())["runs"]}
+  assert rows.keys() == {"run0", "run1", "run2"}
+  assert rows["run1"]["state"] == state or (state == "" and rows["run1"]["state"] == "finished")
+  assert rows["run0"]["state"] == rows["run2"]["state"] == "finished"
+  output = capsys.readouterr().out
+  assert "run1" in output and state in output
+
+
+@pytest.mark.parametrize(
+  "result",
+  [
+    {"return_ci95": None},
+    {"return_ci95": ["a", 2]},
+    {"return_mean": "much"},
+    {"return_mean": None},
+    {"returns": 7},
+    {"returns": [None]},
+    {"per_seed": [7]},
+    {"per_seed": [{"returns": [1.0]}, {"seed": 3}]},
+    {"normalized_score": [], "random_return": "?", "seconds": "long", "loss": {}, "heldout": {"accuracy": "good"}},
+  ],
+)
+def test_a_result_of_wrong_values_does_not_lose_the_table(tmp_path, result):
+  for seed in range(3):
+    made_up(tmp_path, f"run{seed}", {"seed": seed}, [10.0, 20.0])
+  path = tmp_path / "run1" / "result.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), **result}))
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 0
+  lines = (tmp_path / "table.md").read_text().splitlines()
+  assert sum(line.startswith("| run") for line in lines) == 4
+  assert "10 to 20" in lines[-1]
+
+
+def test_a_run_without_its_report_says_so_and_keeps_its_score(tmp_path):
+  (made_up(tmp_path, "a", {"seed": 0}, [1.0, 2.0]) / "report.html").unlink()
+  (row,) = results.read(tmp_path)
+  assert row.state == "no report yet" and row.result["return_mean"] == 1.5
+
+
+def test_rows_of_runs_that_are_no_sweep_begin_with_the_run_and_its_agent():
+  rows = [
+    Row(f"{agent}-hopper-seed{seed}", {"seed": seed, "agent.name": agent}, "finished", {"loss": 1.0})
+    for agent in ("bc", "iql")
+    for seed in (0, 1)
+  ]
+  heads, lines = table.cells(rows)
+  assert heads == ["run", "agent", "seed", "loss"] and lines[2][:3] == ["iql-hopper-seed0", "iql", "0"]
+
+
+def test_rows_of_a_sweep_begin_with_their_fields_unless_these_are_equal():
+  rows = [Row(f"seed={seed}", {"seed": seed}, "finished", {"loss": 1.0}) for seed in (0, 1)]
+  assert table.cells(rows)[0] == ["seed", "loss"]
+  assert table.cells([*rows, rows[0]._replace(name="seed=0,old")])[0] == ["run", "seed", "loss"]
+  # A run that failed before it had a config.
+  heads, lines = table.cells([*rows, Row("seed=2", {}, "failed, or not begun", {})])
+  assert heads == ["run", "seed", "loss", "state"] and lines[2][0] == "seed=2"
+
+
 def test_cells_with_bars_stay_cells():
   assert markdown.table(["a|b"], [["x|y"]]).splitlines() == ["| a\\|b |", "| --- |", "| x\\|y |"]
 
 
-@pytest.mark.parametrize(
-  ("make", "message"),
-  [
-    (lambda folder: None, "holds no runs"),
-    (lambda folder: (made_up(folder, "a", {}) / "config.json").write_text("{"), "config.json cannot be read"),
-  ],
-)
-def test_what_is_no_sweep_is_said(tmp_path, capsys, make, message):
-  make(tmp_path)
+def test_a_folder_without_runs_is_said(tmp_path, capsys):
   assert launch.main(["table", f"--workdir={tmp_path}"]) == 2
-  assert message in capsys.readouterr().err
+  assert "holds no runs" in capsys.readouterr().err

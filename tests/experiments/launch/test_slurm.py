@@ -150,6 +150,7 @@ def test_finished_runs_are_left_out(cluster, capsys):
   (folder / "checkpoints" / "50000").mkdir(parents=True)
   logs.write_json(folder / "config.json", check.config_of([BC, "--config.seed=1"]).to_dict())
   logs.write_json(folder / "result.json", {"steps": 50_000})
+  (folder / "report.html").touch()
   text = script(capsys, cluster / "sweep")
   assert "--array=0,2" in directives(text)
   assert "config.seed=1" not in text and "  2) flags=(" in text
@@ -169,10 +170,17 @@ def test_elements(wanted, found):
   assert slurm.array(wanted, 4, [0, 2, 3]) == found
 
 
-@pytest.mark.parametrize("wanted", ["4", "0-4", "x", "1-", "0-3:2", "%0", "1", ","])
+@pytest.mark.parametrize("wanted", ["4", "0-4", "x", "1-", "0-3:2", "%0", "1", ",", "3-0", "2,1-0", "0-99999999999999"])
 def test_elements_that_are_none(wanted):
   with pytest.raises(ValueError, match=f"--array={wanted}"):
     slurm.array(wanted, 4, [0, 2, 3])
+
+
+def test_ranges_that_hold_nothing_are_named():
+  with pytest.raises(ValueError, match=r"--array=2,1-0: 1-0 ends before it begins"):
+    slurm.array("2,1-0", 4, [0, 2, 3])
+  with pytest.raises(ValueError, match=r"there is no element 4; the 4 runs are 0 to 3"):
+    slurm.array("2-99999999999999", 4, [0, 2, 3])
 
 
 @pytest.mark.parametrize("option", ["--account=a\n#SBATCH --nodes=9", "account=a", "--comment='a'", "--comment=a#b"])
@@ -201,6 +209,7 @@ def test_all_finished_is_nothing_to_submit(cluster, capsys):
   (folder / "checkpoints" / "50000").mkdir(parents=True)
   (folder / "config.json").write_text(json.dumps(check.config_of([BC]).to_dict()))
   logs.write_json(folder / "result.json", {"steps": 50_000})
+  (folder / "report.html").touch()
   assert launch.main(["slurm", BC, f"--workdir={cluster / 'sweep'}"]) == 0
   assert "all of 1 runs are finished" in capsys.readouterr().out
   assert called(cluster, "sbatch") is None

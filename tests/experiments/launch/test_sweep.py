@@ -80,6 +80,16 @@ def test_names_are_good_for_folders():
   assert other != long and other[:100] == long[:100]
 
 
+def test_datasets_of_one_version_are_told_apart():
+  assert names([BC], ["config.dataset=/a/x/1.0.0,/a/y/1.0.0/,z"], None) == [
+    "dataset=x_1.0.0",
+    "dataset=y_1.0.0",
+    "dataset=z",
+  ]
+  mixtures = "config.dataset='/a/x/1.0.0=0.7,/b/y=0.3','/a/z/1.0.0=0.7,/b/y=0.3'"
+  assert names([BC], [mixtures], None) == ["dataset=x_1.0.0=0.7,y=0.3", "dataset=z_1.0.0=0.7,y=0.3"]
+
+
 @pytest.mark.parametrize(
   ("common", "grid", "lines", "message"),
   [
