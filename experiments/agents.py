@@ -20,6 +20,7 @@ AGENTS = tuple(name for name in ilx.agents.__all__ if name not in ("augmented", 
 # Fields of the section that are not arguments of the constructor but make its optimizers, with their defaults.
 _OPTIMIZER = {
   "learning_rate": 3e-4,
+  "critic_learning_rate": None,
   "schedule": "constant",
   "warmup": 0,
   "weight_decay": 0.0,
@@ -51,7 +52,7 @@ def make(
   """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
 
   The optimizer is Adam. Of agents that learn values too, with an argument ``policy_optimizer``, the schedule is for the
-  policy alone.
+  policy alone, and ``critic_learning_rate``, where it is not None, is that of the values.
 
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
@@ -100,9 +101,13 @@ def make(
     if "frame_stack" not in arguments:
       raise ValueError(f"config.frame_stack={frame_stack}: the agent {name!r} does not stack frames; set it to 0")
     fields["frame_stack"] = frame_stack
+  of_values = options.pop("critic_learning_rate")
   if "policy_optimizer" in arguments:
     fields["policy_optimizer"] = _optimizer(steps, **options)
     options["schedule"] = "constant"
+    options["learning_rate"] = options["learning_rate"] if of_values is None else of_values
+  elif of_values is not None:
+    raise ValueError(f"config.agent.critic_learning_rate={of_values}: {name!r} has one learning rate; leave it out")
   agent = constructor(spec, optimizer=_optimizer(steps, **options), **fields)
   if options["freeze"]:
     _check_frozen(agent, spec, frame_stack, options["freeze"])
@@ -137,12 +142,14 @@ def _optimizer(
 
 
 def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
+  if steps < 1:
+    raise ValueError(f"config.steps={steps} must be at least 1")
   if not 1 <= options["accumulate"] <= steps:
     raise ValueError(
       f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
     )
-  for field in ("learning_rate", "warmup", "weight_decay", "gradient_clip"):
-    if not options[field] >= 0:
+  for field in ("learning_rate", "critic_learning_rate", "warmup", "weight_decay", "gradient_clip"):
+    if options[field] is not None and not options[field] >= 0:
       raise ValueError(f"config.agent.{field}={options[field]} must be at least 0")
 
 
@@ -155,7 +162,8 @@ def _check_frozen(agent: ilx.Agent, spec: ilx.Spec, frame_stack: int, pattern: s
   paths = [placement.name_of(path) for path, _ in jax.tree.leaves_with_path(network)]
   if not any(re.search(pattern, path) for path in paths):
     raise ValueError(
-      f"config.agent.freeze={pattern!r} matches no parameter of the policy; there are {', '.join(paths)}"
+      f"config.agent.freeze={pattern!r} matches no parameter of the policy (of other networks alone is not "
+      f"enough); there are {', '.join(paths)}"
     )
 
 

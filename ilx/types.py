@@ -11,6 +11,7 @@ parts, each of the kind that ``Spec.action`` says, int32 ``[B, K]`` where that i
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -100,7 +101,7 @@ class Chunk(NamedTuple):
 _WIDEST = 1e30
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Continuous:
   """Bounded real-valued actions.
 
@@ -140,10 +141,24 @@ class Continuous:
         raise ValueError("Continuous: quantiles must rise and lie within the bounds")
       object.__setattr__(self, "quantiles", quantiles)
 
+  def __eq__(self, other: object) -> bool:
+    return self._key() == other._key() if isinstance(other, Continuous) else NotImplemented
+
+  def __hash__(self) -> int:
+    return hash(self._key())
+
+  def _key(self) -> tuple[Any, ...]:
+    arrays = (self.low, self.high, self.quantiles)
+    return tuple(None if x is None else (x.shape, tuple(x.ravel().tolist())) for x in arrays)
+
   @property
   def size(self) -> int:
     """A; 1 for one number without an axis."""
     return self.low.size
+
+
+def _whole(count: Any) -> bool:
+  return math.isfinite(count) and int(count) == count and count >= 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +168,7 @@ class Discrete:
   num_actions: int
 
   def __post_init__(self):
-    if int(self.num_actions) != self.num_actions or self.num_actions < 1:
+    if not _whole(self.num_actions):
       raise ValueError(f"Discrete: num_actions is {self.num_actions!r}; expected an integer of at least 1")
     object.__setattr__(self, "num_actions", int(self.num_actions))
 
@@ -169,10 +184,10 @@ class MultiDiscrete:
   num_actions: tuple[int, ...]
 
   def __post_init__(self):
-    sizes = tuple(int(n) for n in np.asarray(self.num_actions).reshape(-1))
-    if not sizes or min(sizes) < 1:
+    sizes = np.asarray(self.num_actions).reshape(-1).tolist()
+    if not sizes or not all(map(_whole, sizes)):
       raise ValueError(f"MultiDiscrete: num_actions are {self.num_actions}; expected integers of at least 1")
-    object.__setattr__(self, "num_actions", sizes)
+    object.__setattr__(self, "num_actions", tuple(map(int, sizes)))
 
   @property
   def size(self) -> int:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ilx.types import Continuous, Discrete
+from ilx.types import Continuous, Discrete, MultiDiscrete
 
 RISING = np.array([[-1.0, -1.0], [0.0, 1.0]])
 
@@ -26,7 +26,7 @@ def test_bounds_that_make_no_sense_are_refused(low, high, quantiles, message):
     Continuous(np.array(low), np.array(high), quantiles)
 
 
-@pytest.mark.parametrize("num_actions", [0, -1, 2.5])
+@pytest.mark.parametrize("num_actions", [0, -1, 2.5, np.nan, np.inf])
 def test_choices_of_none_are_refused(num_actions):
   with pytest.raises(ValueError, match=f"num_actions is {num_actions}"):
     Discrete(num_actions)
@@ -36,3 +36,16 @@ def test_bounds_are_float32():
   action = Continuous([-1, -2], [1, 2], RISING)
   assert {x.dtype for x in (action.low, action.high, action.quantiles)} == {np.dtype(np.float32)}
   assert action.size == 2
+
+
+@pytest.mark.parametrize("num_actions", [(), (2.7, 3), (0, 2), (np.nan, 2)])
+def test_several_choices_of_none_are_refused(num_actions):
+  with pytest.raises(ValueError, match="expected integers of at least 1"):
+    MultiDiscrete(num_actions)
+
+
+def test_bounds_are_compared_by_their_values():
+  one = Continuous([-1, -2], [1, 2], RISING)
+  assert one == Continuous([-1, -2], [1, 2], RISING)
+  assert hash(one) == hash(Continuous([-1, -2], [1, 2], RISING))
+  assert one not in (Continuous([-1, -2], [1, 2]), Continuous([-1, -2], [1, 3], RISING), Continuous(-1, 1), Discrete(2))

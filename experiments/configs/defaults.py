@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
   # are); the targets of values still move in every update.
   config.agent.accumulate = 1
   # A regular expression of parameters that stay as they are, of all networks, such as "encoder" (paths are like
-  # params/torso/Dense_0/kernel); empty: none.
+  # params/torso/Dense_0/kernel), at least one of the policy's; empty: none.
   config.agent.freeze = ""
   # Decay of the moving average of parameters that is played instead of the last ones, such as 0.999; 0: none.
   config.agent.ema = 0.0

@@ -4,7 +4,8 @@ python -m experiments.main --config=experiments/configs/iql.py
 
 The paper's hyper-parameters; its runs are a million updates (`--config.steps=1_000_000`). For antmaze it has
 `--config.agent.expectile=0.9 --config.agent.temperature=10 --config.agent.reward_scale=1
---config.agent.reward_shift=-1`, for kitchen and adroit `--config.agent.temperature=0.5 --config.agent.dropout=0.1`.
+--config.agent.reward_shift=-1`, for kitchen and adroit `--config.agent.temperature=0.5 --config.agent.dropout=0.1
+--config.agent.reward_scale=1`: it scales the rewards of locomotion alone.
 """
 
 import ml_collections
@@ -43,6 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.layer_norm = False
   config.agent.n_step = 1
   config.agent.learning_rate = 3e-4
+  # Of V and Q; None: the same.
+  config.agent.critic_learning_rate = config_dict.placeholder(float)
   # "constant", or "cosine" to decay the policy's learning rate to zero over the run.
   config.agent.schedule = "cosine"
 

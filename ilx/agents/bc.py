@@ -76,7 +76,7 @@ def bc(
 
   def init(key: jax.Array, batch: Transition) -> State:
     key, network_key = jax.random.split(key)
-    params = policies.init(network, spec, network_key, batch.observation)
+    params = policies.init(network, spec, network_key, batch)
     return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
 
   def loss(variables: Any, params: Params, batch: Transition) -> jax.Array:

@@ -107,7 +107,7 @@ def bc_transformer(
     return observation, actions_lib.features(spec.action, action), action
 
   def init(key: jax.Array, batch: Window) -> State:
-    policies.check_batch(spec, batch.observation, axes=2)
+    policies.check_batch(spec, batch, axes=2)
     key, network_key = jax.random.split(key)
     params = Params(None, scaling.observation_scale(spec), scaling.action_scale(spec.action))
     one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), batch)

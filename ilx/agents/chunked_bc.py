@@ -82,7 +82,7 @@ def chunked_bc(
 
   def init(key: jax.Array, batch: Chunk) -> State:
     key, network_key = jax.random.split(key)
-    params = policies.init(network, spec, network_key, batch.observation)
+    params = policies.init(network, spec, network_key, batch, action_axes=2)
     return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
 
   def predict(variables: Any, params: Params, observation: Tree) -> Distribution:

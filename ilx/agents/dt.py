@@ -168,7 +168,7 @@ def dt(
     return (observation, features, window.returns_to_go / return_scale, window.time_step, window.mask), action
 
   def init(key: jax.Array, batch: Window) -> State:
-    policies.check_batch(spec, batch.observation, axes=2)
+    policies.check_batch(spec, batch, axes=2)
     key, network_key = jax.random.split(key)
     scales = scaling.observation_scale(spec), scaling.action_scale(spec.action)
     params = Params(None, *scales, jnp.full((), target_return, jnp.float32))

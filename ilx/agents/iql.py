@@ -147,7 +147,7 @@ def iql(
 
   def init(key: jax.Array, batch: Transition) -> State:
     key, policy_key, value_key, critic_key = jax.random.split(key, 4)
-    params = policies.init(policy, spec, policy_key, batch.observation)
+    params = policies.init(policy, spec, policy_key, batch)
     observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
     observation = scaling.standardise(params.observation, observation)
     feature = None if num_actions else actions.features(spec.action, scaling.to_unit(params.action, action))

@@ -14,10 +14,12 @@ import optax
 from ilx.networks import compound, encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
 from ilx.parallel import placement, replicas
-from ilx.types import Spec, Step, Tree
+from ilx.types import Action, Continuous, Discrete, Spec, Step, Tree
 
 # Numbers in one observation, from which on flattening pictures is warned of.
 _MANY = 50_000
+# How many standard deviations a mean may be away from 0; float32 has 7 digits, and of the rest 2 should be left.
+_FAR = 1e5
 
 
 class Params(NamedTuple):
@@ -73,7 +75,8 @@ def make(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
   """
-  if isinstance(hidden, str) or not all(isinstance(width, int | np.integer) and width > 0 for width in hidden):
+  widths = hidden if isinstance(hidden, Sequence) and not isinstance(hidden, str) else (None,)
+  if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
     raise ValueError(f"hidden={hidden!r} must be widths of layers, such as (256, 256)")
   encoder_module = make_encoder(spec, encoder)
   head_module = heads.make(spec.action, head, **(head_options or {}))
@@ -91,7 +94,26 @@ def make_encoder(spec: Spec, encoder: str) -> nn.Module:
       "generalise badly; choose fewer or smaller pictures, or an encoder (pictures are uint8)",
       stacklevel=4,
     )
+  if far := _far(spec):
+    warnings.warn(
+      f"{', '.join(far)}: so far from 0, beside how much they vary, numbers lose their digits in float32, in which "
+      "networks compute; subtract an offset when recording (of clocks: where they began), or leave them out",
+      stacklevel=4,
+    )
   return made
+
+
+def _far(spec: Spec) -> list[str]:
+  """The leaves that float32 cannot tell the values of; pictures and what hardly varies are scaled otherwise."""
+  if spec.statistics is None:
+    return []
+  leaves = jax.tree_util.tree_leaves_with_path(spec.observation)
+  moments = zip(jax.tree.leaves(spec.statistics.mean), jax.tree.leaves(spec.statistics.std), strict=True)
+  return [
+    _name(path)
+    for (path, leaf), (mean, std) in zip(leaves, moments, strict=True)
+    if not encoders.is_picture(leaf) and np.any((std > scaling.STD_FLOOR) & (np.abs(mean) > _FAR * std))
+  ]
 
 
 def check_observation(spec: Spec) -> None:
@@ -99,38 +121,63 @@ def check_observation(spec: Spec) -> None:
   numbers = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
     name = _name(path)
-    if np.dtype(leaf.dtype).kind not in "fiub":
+    if not hasattr(leaf, "dtype"):
+      raise ValueError(
+        f"{name} of the spec is {leaf!r}; expected jax.ShapeDtypeStruct(shape, dtype) of one step (ilx.data.spec)"
+      )
+    if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool):
       raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
     numbers += math.prod(leaf.shape)
   if not numbers:
     raise ValueError("the observation has no numbers")
 
 
-def check_batch(spec: Spec, observation: Tree, axes: int = 1) -> None:
-  """Raises ValueError where observations are not the spec's behind ``axes`` leading axes.
+def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None = None) -> None:
+  """Raises ValueError where the batch's items are not of the spec's shapes, naming the field.
 
   They would be broadcast: learnt from, item against item, or refused by something that knows of neither.
+
+  Args:
+    spec: what items are to be.
+    batch: a `Transition`, `Window`, `Chunk`, or anything with fields of these names; others are not looked at.
+    axes: how many leading axes of the batch there are.
+    action_axes: the same of actions, where these have others.
   """
+  of_action = jax.tree.map(lambda part: jax.ShapeDtypeStruct(_shape(part), jnp.float32), spec.action)
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  items = {"observation": spec.observation, "next_observation": spec.observation, "action": of_action}
+  items |= {"next_action": of_action, "reward": number, "discount": number}
+  for field, item in items.items():
+    if getattr(batch, field, None) is None:
+      continue
+    behind = action_axes if action_axes and item is of_action else axes
+    expected, found = _shapes(item, field, 0), _shapes(getattr(batch, field), field, behind)
+    for name in expected | found:
+      if expected.get(name) != found.get(name):
+        has, wants = (str(list(of[name])) if name in of else "none" for of in (found, expected))
+        stacked = (
+          "; are frames stacked in both alike (ilx.data.spec(..., frame_stack=k) and the agent's frame_stack=k)?"
+          if item is spec.observation
+          else ""
+        )
+        raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{stacked}")
 
-  def shapes(tree: Tree, axes: int) -> dict[str, tuple[int, ...]]:
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): tuple(leaf.shape[axes:]) for path, leaf in paths}
 
-  expected, found = shapes(spec.observation, 0), shapes(observation, axes)
-  for name in expected | found:
-    if expected.get(name) != found.get(name):
-      has, wants = (str(list(of[name])) if name in of else "none" for of in (found, expected))
-      raise ValueError(
-        f"{name}: an item of the batch has {has}, the spec {wants}; are frames stacked in both alike "
-        "(ilx.data.spec(..., frame_stack=k) and the agent's frame_stack=k)?"
-      )
+def _shape(action: Action) -> tuple[int, ...]:
+  """Of one action of a kind."""
+  return action.low.shape if isinstance(action, Continuous) else () if isinstance(action, Discrete) else (action.size,)
 
 
-def init(network: Any, spec: Spec, key: jax.Array, observation: Tree) -> Params:
-  """Fresh params; of the batch of observations ``[B, O]`` only shapes and dtypes are used."""
-  check_batch(spec, observation)
+def _shapes(tree: Tree, field: str, axes: int) -> dict[str, tuple[int, ...]]:
+  paths = jax.tree_util.tree_leaves_with_path(tree)
+  return {_name(path, field): tuple(leaf.shape[axes:]) for path, leaf in paths}
+
+
+def init(network: Any, spec: Spec, key: jax.Array, batch: Any, action_axes: int | None = None) -> Params:
+  """Fresh params; of the batch, which `check_batch` looks at, only shapes and dtypes are used."""
+  check_batch(spec, batch, 1, action_axes)
   scale = scaling.observation_scale(spec)
-  one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), observation)
+  one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), batch.observation)
   return Params(
     network=network.init(key, scaling.standardise(scale, one)),
     observation=scale,
@@ -156,9 +203,9 @@ def step(
   return optax.apply_updates(variables, updates), optimizer_state
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def _name(path: tuple[Any, ...], field: str = "observation") -> str:
   """``observation/image``; an observation of one part is ``observation``."""
-  return "/".join(filter(None, ["observation", placement.name_of(path)]))
+  return "/".join(filter(None, [field, placement.name_of(path)]))
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:

@@ -112,7 +112,7 @@ def td3_bc(
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
-    return initial_state(spec, policy, critic_network, optimizer, key, batch)
+    return initial_state(spec, policy, critic_network, (optimizer, optimizer), key, batch)
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
@@ -178,13 +178,16 @@ def initial_state(
   spec: Spec,
   policy: Any,
   critic_network: critics.Ensemble,
-  optimizer: optax.GradientTransformation,
+  optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
   key: jax.Array,
   batch: Transition,
 ) -> State:
-  """Fresh networks, with targets that are copies of them; of the batch shapes and dtypes alone are used."""
+  """Fresh networks, with targets that are copies of them; of the batch shapes and dtypes alone are used.
+
+  ``optimizers`` are those of both Q and of the policy.
+  """
   key, policy_key, critic_key = jax.random.split(key, 3)
-  params = policies.init(policy, spec, policy_key, batch.observation)
+  params = policies.init(policy, spec, policy_key, batch)
   observation, action = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (batch.observation, batch.action))
   observation, action = scaling.standardise(params.observation, observation), scaling.to_unit(params.action, action)
   critic = critic_network.init(critic_key, observation, action)
@@ -193,7 +196,7 @@ def initial_state(
     target_policy=jax.tree.map(jnp.copy, params.network),
     critic=critic,
     target_critic=jax.tree.map(jnp.copy, critic),
-    optimizer=(optimizer.init(critic), optimizer.init(params.network)),
+    optimizer=(optimizers[0].init(critic), optimizers[1].init(params.network)),
     policy_metrics={name: jnp.zeros(()) for name in ("policy_loss", "bc_loss")},
     step=jnp.zeros((), jnp.int32),
     key=key,
@@ -218,7 +221,13 @@ def policy_loss(q: jax.Array, bc_loss: jax.Array, alpha: float) -> jax.Array:
     bc_loss: ``[]``, the mean square of the policy's actions less the data's, over batch and dimensions.
     alpha: see `td3_bc`.
   """
-  return bc_loss - alpha / jax.lax.stop_gradient(replicas.mean(jnp.mean(jnp.abs(q)))) * jnp.mean(q)
+  return bc_loss - alpha / mean_size(q) * jnp.mean(q)
+
+
+def mean_size(q: jax.Array) -> jax.Array:
+  """``E |q|`` of ``[B]``, without a gradient and above 0, by which it can be divided where all of q is 0."""
+  size = jax.lax.stop_gradient(replicas.mean(jnp.mean(jnp.abs(q))))
+  return jnp.maximum(size, 1e-8)
 
 
 def check_continuous(name: str, spec: Spec) -> None:

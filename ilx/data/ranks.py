@@ -19,7 +19,8 @@ def rank_actions(spec: Spec, data: Episodes | Stream) -> Spec:
   """The spec with ``Continuous.quantiles`` of the data, so that networks see actions by their rank.
 
   Bins of equal widths (``head="discretised"``, ``binning="quantile"``) then hold equal shares of the data, and a bin
-  stands for its median. Where one number is common, such as a gripper's "open", several bins may be that number.
+  stands for its median. Where one number is common, such as a gripper's "open", it has one bin, and the others that it
+  would fill have no data; a number that is in less than about one of 1,000 transitions may have no bin of its own.
 
   Args:
     spec: of the data.

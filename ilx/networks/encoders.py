@@ -67,6 +67,8 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
   """
   if isinstance(picture, str) and picture not in PICTURES:
     raise ValueError(f"encoder is {picture!r}; choose one of {', '.join(PICTURES)}")
+  if isinstance(picture, nn.Module):
+    raise ValueError(f"encoder is a module, {type(picture).__name__}; give its class, or a functools.partial of it")
 
   def describe(path: Any, leaf: jax.ShapeDtypeStruct) -> Leaf:
     shape = tuple(leaf.shape)

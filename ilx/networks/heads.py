@@ -175,6 +175,10 @@ def _make(action: Action, head: str, given: Mapping[str, Any]) -> nn.Module:
     return CategoricalHead(action.num_actions)
   if isinstance(action, MultiDiscrete):
     return MultiCategoricalHead(action.num_actions)
+  if not isinstance(action, Continuous):
+    raise ValueError(
+      f"the spec's action is {action!r}; expected ilx.types.Continuous, Discrete, MultiDiscrete or a dict"
+    )
   return _CONTINUOUS[head](action, **given)
 
 

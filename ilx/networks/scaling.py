@@ -14,7 +14,7 @@ from ilx.types import Action, Array, Continuous, Spec, Tree
 
 # A dimension that hardly varied in the data says nothing about its scale. Without a floor on the standard deviation a
 # small drift at play time becomes an enormous input; without the limit a dimension just above the floor still can.
-_STD_FLOOR = 1e-3
+STD_FLOOR = 1e-3
 LIMIT = 10.0
 
 
@@ -22,11 +22,11 @@ class ObservationScale(NamedTuple):
   """Standardisation of an observation tree.
 
   Attributes:
-    mean: float32 ``[O]``; of pictures one number for all pixels.
-    std: float32 ``[O]``, floored; likewise.
+    mean: float32 ``[O]``; of pictures one number for all pixels. None where there are no statistics.
+    std: float32 ``[O]``, floored; likewise. Without statistics float32 ``[]``: 255 of pictures, 1 of all else.
   """
 
-  mean: Tree
+  mean: Tree | None
   std: Tree
 
 
@@ -45,13 +45,16 @@ class ActionScale(NamedTuple):
 
 
 def observation_scale(spec: Spec) -> ObservationScale | None:
-  """Mean and floored standard deviation from the spec's statistics; None (no scaling) without them.
+  """Mean and floored standard deviation from the spec's statistics; without them pictures alone are scaled.
 
   Pictures are not standardised by pixel, since a pixel that hardly varied would rule all others: they are divided by
-  255, which here is a mean of 0 and a standard deviation of 255.
+  255, which here is a mean of 0 and a standard deviation of 255. None (no scaling) without statistics and pictures.
   """
   if spec.statistics is None:
-    return None
+    pictures = jax.tree.map(_are_bytes_of_pictures, spec.observation)
+    if not any(jax.tree.leaves(pictures)):
+      return None
+    return ObservationScale(None, jax.tree.map(lambda picture: jnp.full((), 255.0 if picture else 1.0), pictures))
 
   def constant(leaf: jax.ShapeDtypeStruct, x: Array, picture: float) -> jax.Array:
     return jnp.full((), picture) if encoders.is_picture(leaf) else jnp.array(x, jnp.float32)
@@ -59,9 +62,14 @@ def observation_scale(spec: Spec) -> ObservationScale | None:
   return ObservationScale(
     mean=jax.tree.map(lambda leaf, x: constant(leaf, x, 0.0), spec.observation, spec.statistics.mean),
     std=jax.tree.map(
-      lambda leaf, x: jnp.maximum(constant(leaf, x, 255.0), _STD_FLOOR), spec.observation, spec.statistics.std
+      lambda leaf, x: jnp.maximum(constant(leaf, x, 255.0), STD_FLOOR), spec.observation, spec.statistics.std
     ),
   )
+
+
+def _are_bytes_of_pictures(leaf: jax.ShapeDtypeStruct) -> bool:
+  """Of small ones, too, which are seen as vectors; flags and choices in bytes are left as they are."""
+  return encoders.is_picture(leaf) or (leaf.dtype == jnp.uint8 and len(leaf.shape) >= 3)
 
 
 def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
@@ -78,10 +86,12 @@ def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
 def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
   """A float32 tree ``[..., O]`` of standardised leaves; uint8 stays what it is until here.
 
-  Without a scale uint8 leaves are divided by 255 and others left alone.
+  Without statistics leaves are divided by their ``std``, without a scale they are left as they are.
   """
   if scale is None:
-    return jax.tree.map(lambda x: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0), observation)
+    return jax.tree.map(lambda x: x.astype(jnp.float32), observation)
+  if scale.mean is None:
+    return jax.tree.map(lambda x, std: x.astype(jnp.float32) / std, observation, scale.std)
   return jax.tree.map(
     lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -LIMIT, LIMIT),
     observation,
@@ -138,7 +148,25 @@ def _rank(quantiles: Array, x: Array) -> Array:
 
 
 def _at_rank(quantiles: Array, rank: Array) -> Array:
-  place = jnp.clip(rank, 0.0, 1.0) * (len(quantiles) - 1)
-  before = jnp.clip(place.astype(jnp.int32), 0, len(quantiles) - 2)
-  low, high = quantiles[before], quantiles[before + 1]
-  return low + (place - before) * (high - low)
+  """Inverse of `_rank`: between two quantiles linear; among equals the value whose rank is nearest.
+
+  A common value covers many ranks, and its own is in their middle: near their ends its neighbours' are nearer, however
+  rare these are.
+  """
+  last = len(quantiles) - 1
+  place = jnp.clip(rank, 0.0, 1.0) * last
+  before = jnp.minimum(place.astype(jnp.int32), last)
+  low, high = quantiles[before], quantiles[jnp.minimum(before + 1, last)]
+
+  def equals(value: Array) -> tuple[Array, Array]:
+    start, end = (jnp.searchsorted(quantiles, value, side=side, method="scan_unrolled") for side in ("left", "right"))
+    return start, end - 1
+
+  start, end = equals(low)
+  values = jnp.stack([low, quantiles[jnp.maximum(start - 1, 0)], quantiles[jnp.minimum(end + 1, last)]])
+  starts, ends = equals(values)
+  nearest = jnp.argmin(jnp.abs(0.5 * (starts + ends) - place), axis=0)
+  nearest = jnp.take_along_axis(values, nearest[None], axis=0)[0]
+  # With equals on both sides nothing says that there is anything in between.
+  both = (ends[0] > starts[0]) & (ends[2] > starts[2])
+  return jnp.where((high > low) & (place > before) & ~both, low + (place - before) * (high - low), nearest)

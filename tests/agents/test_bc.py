@@ -272,3 +272,54 @@ def test_large_pictures_are_warned_of():
     bc(picture)
     bc(picture, encoder="flat")
     bc(picture._replace(observation=jax.ShapeDtypeStruct((1 << 20,), jnp.uint8)), network=heads.Policy(None, None))
+
+
+def test_numbers_too_far_from_0_for_float32_are_warned_of():
+  shape, mean = jax.ShapeDtypeStruct((2,), jnp.int32), np.array([3.0, 1.7e9])
+  statistics = Statistics(10, mean=mean, std=np.array([1.0, 100.0]), min=None, max=None)
+  spec = Spec(
+    {"clock": shape, "other": shape},
+    Discrete(2),
+    Statistics(
+      10,
+      *({"clock": clock, "other": other} for clock, other in ((mean, np.ones(2)), (statistics.std, np.ones(2)))),
+      min=None,
+      max=None,
+    ),
+  )
+  with pytest.warns(UserWarning, match="observation/clock: so far from 0.*subtract an offset"):
+    bc(spec)
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("action", jnp.ones((8, 1), jnp.int32), r"action: an item of the batch has \[1\], the spec \[\]"),
+    ("reward", jnp.ones((8, 1)), r"reward: an item of the batch has \[1\], the spec \[\]"),
+    ("discount", jnp.ones((8, 2)), r"discount: an item of the batch has \[2\], the spec \[\]"),
+    ("next_observation", jnp.ones((8, 5)), r"next_observation: an item of the batch has \[5\], the spec \[4\]; are"),
+  ],
+)
+def test_batches_of_other_shapes_are_refused(field, value, message):
+  spec = Spec(jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2))
+  batch = Transition(jnp.ones((8, 4)), jnp.ones(8, jnp.int32), jnp.ones(8), jnp.ones(8), jnp.ones((8, 4)))
+  bc(spec).init(jax.random.key(0), batch)
+  with pytest.raises(ValueError, match=message):
+    bc(spec).init(jax.random.key(0), batch._replace(**{field: value}))
+
+
+@pytest.mark.parametrize(
+  ("spec", "arguments", "message"),
+  [
+    (Spec((6,), Discrete(2)), {}, r"observation/0 of the spec is 6; expected jax.ShapeDtypeStruct"),
+    (Spec(jax.ShapeDtypeStruct((4,), jnp.float32), np.float32), {}, "the spec's action is .*expected ilx.types"),
+    (Spec(jax.ShapeDtypeStruct((4,), jnp.float32), Discrete(2)), {"hidden": 64}, "hidden=64 must be widths"),
+  ],
+)
+def test_what_is_no_spec_and_no_widths_is_refused(spec, arguments, message):
+  with pytest.raises(ValueError, match=message):
+    bc(spec, **arguments)
+
+
+def test_observations_of_small_floats_are_numbers():
+  bc(Spec(jax.ShapeDtypeStruct((3,), jnp.bfloat16), Discrete(2)))

@@ -235,3 +235,16 @@ def test_hyper_parameters_out_of_range_are_refused(name):
 def test_discrete_actions_are_refused():
   with pytest.raises(ValueError, match="rebrac learns continuous actions"):
     rebrac(SPEC._replace(action=Discrete(3)))
+
+
+def test_policy_and_values_may_have_optimizers_of_their_own():
+  agent = rebrac(SPEC, hidden=(4,), optimizer=optax.sgd(0.0), policy_optimizer=optax.sgd(1.0))
+  state = agent.init(jax.random.key(0), _batch())
+  after, _ = jax.jit(agent.update)(state, _batch())
+  assert _equal(state.critic, after.critic)
+  assert not _equal(state.params.network, after.params.network)
+
+
+def test_batches_without_the_next_action_are_refused():
+  with pytest.raises(ValueError, match="no next_action and next_is_last; take batches by the agent's own view"):
+    rebrac(SPEC, hidden=(4,)).init(jax.random.key(0), _batch()._replace(next_action=None))

@@ -226,3 +226,11 @@ def test_hyper_parameters_out_of_range_are_refused(arguments, message):
 def test_discrete_actions_are_refused():
   with pytest.raises(ValueError, match="td3_bc learns continuous actions"):
     td3_bc(SPEC._replace(action=Discrete(3)))
+
+
+@pytest.mark.parametrize(("agent", "arguments"), [("td3_bc", (2.5,)), ("rebrac", (0.1, True))])
+def test_where_every_q_is_0_the_loss_is_finite(agent, arguments):
+  policy_loss = importlib.import_module(f"ilx.agents.{agent}").policy_loss
+  value, gradient = jax.value_and_grad(lambda q: policy_loss(q, 1.0, *arguments))(jnp.zeros(4))
+  assert np.isfinite(value)
+  assert np.isfinite(gradient).all()

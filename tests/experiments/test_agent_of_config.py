@@ -48,6 +48,15 @@ def test_the_policy_alone_is_scheduled_where_values_are_learnt_too(given):
   np.testing.assert_allclose(rates(given["optimizer"], 5), np.full(5, 0.1), rtol=1e-4)
 
 
+def test_values_may_have_a_learning_rate_of_their_own(given, monkeypatch):
+  agents.make({"name": "bc", "learning_rate": 0.1, "critic_learning_rate": 0.02}, SPEC, 4)
+  np.testing.assert_allclose(rates(given["policy_optimizer"], 3), np.full(3, 0.1), rtol=1e-4)
+  np.testing.assert_allclose(rates(given["optimizer"], 3), np.full(3, 0.02), rtol=1e-4)
+  monkeypatch.undo()
+  with pytest.raises(ValueError, match=r"critic_learning_rate=0\.02: 'bc' has one learning rate"):
+    agents.make({"name": "bc", "critic_learning_rate": 0.02}, SPEC, 4)
+
+
 def test_warmup_comes_before_the_schedule(given):
   agents.make({"name": "bc", "learning_rate": 0.1, "schedule": "cosine", "warmup": 2}, SPEC, 6)
   expected = [0.05, 0.1, *(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)))]

@@ -15,11 +15,12 @@ def test_coefficients_are_the_papers():
   names = {
     f"{env}-{x}"
     for env in ("halfcheetah", "hopper", "walker2d")
-    for x in ("medium", "medium-replay", "medium-expert", "expert")
+    for x in ("random", "medium", "medium-replay", "medium-expert", "expert")
   }
   assert names == set(rebrac.PAPER)
   assert all(
-    actor in (0.001, 0.01, 0.05, 0.1) and critic in (0.001, 0.01, 0.1, 0.5) for actor, critic in rebrac.PAPER.values()
+    actor in (0.001, 0.01, 0.05, 0.1) and critic in (0, 0.001, 0.01, 0.1, 0.5)
+    for actor, critic in rebrac.PAPER.values()
   )
 
 
@@ -27,7 +28,7 @@ def test_a_name_after_the_colon_chooses_dataset_and_coefficients():
   config = rebrac.get_config("walker2d-medium")
   assert config.dataset == "walker2d-medium"
   assert (config.agent.actor_bc_coef, config.agent.critic_bc_coef) == (0.05, 0.1)
-  with pytest.raises(ValueError, match="no coefficients for it; known: halfcheetah-medium,"):
+  with pytest.raises(ValueError, match="no coefficients for it; known: halfcheetah-random,"):
     rebrac.get_config("walker2d")
 
 

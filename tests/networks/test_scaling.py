@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ilx import testing
-from ilx.networks import scaling
+from ilx.networks import compound, scaling
 from ilx.types import Continuous, Discrete, Spec, Statistics
 
 
@@ -61,11 +61,39 @@ def test_quantiles_that_do_not_fit_the_bounds_are_refused(quantiles):
     Continuous(np.array([-1.0]), np.array([1.0]), np.array(quantiles))
 
 
-def test_bytes_are_scaled_to_one_without_statistics():
-  found = scaling.standardise(None, {"a": jnp.full((5, 2, 2, 1), 255, jnp.uint8), "b": jnp.full((5,), 7)})
-  np.testing.assert_allclose(found["a"], np.ones((5, 2, 2, 1)))
-  np.testing.assert_allclose(found["b"], np.full(5, 7.0))
-  assert found["b"].dtype == jnp.float32
+def test_pictures_alone_are_scaled_to_one_without_statistics():
+  shapes = {"camera": (16, 16, 3), "grid": (7, 7, 3), "flags": (4,)}
+  leaves = {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name, shape in shapes.items()}
+  scale = scaling.observation_scale(Spec(leaves, Discrete(2)))
+  batch = {name: jnp.full((5, *shape), 1 if name == "flags" else 255, jnp.uint8) for name, shape in shapes.items()}
+  found = scaling.standardise(scale, batch)
+  np.testing.assert_allclose(found["camera"], np.ones((5, 16, 16, 3)))
+  np.testing.assert_allclose(found["grid"], np.ones((5, 7, 7, 3)))
+  np.testing.assert_allclose(found["flags"], np.ones((5, 4)))
+  assert found["flags"].dtype == jnp.float32
+  del leaves["camera"], leaves["grid"]
+  assert scaling.observation_scale(Spec(leaves, Discrete(2))) is None
+  np.testing.assert_allclose(scaling.standardise(None, {"flags": batch["flags"]})["flags"], np.ones((5, 4)))
+
+
+@pytest.mark.parametrize(
+  ("values", "shares", "bins"),
+  [
+    ([-1, 0, 1], [0.02, 0.96, 0.02], 16),
+    ([0, 1], [0.97, 0.03], 16),
+    ([0, 1], [0.995, 0.005], 256),
+    ([0, 1], [0.5, 0.5], 9),
+  ],
+)
+def test_rare_values_beside_common_ones_have_bins_that_play_them(values, shares, bins):
+  data = np.repeat(np.array(values, np.float32), np.round(np.array(shares) * 1000).astype(int))[:, None]
+  quantiles = np.quantile(data, np.linspace(0, 1, 513), axis=0, method="inverted_cdf")
+  scale = scaling.action_scale(Continuous(np.array([-2.0]), np.array([2.0]), quantiles))
+  dist = compound.Discretised(jnp.zeros((1, bins)))
+  action = jnp.array(values, jnp.float32)[:, None]
+  index = dist.bin(scaling.to_unit(scale, action))
+  assert len(set(index[:, 0].tolist())) == len(values)
+  np.testing.assert_array_equal(scaling.from_unit(scale, dist.centre(index)), action)
 
 
 def test_standardisation():
