@@ -1,6 +1,8 @@
 """What a config's words on data mean: which datasets, which of their fields, and which of their episodes."""
 
+import difflib
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,9 +52,7 @@ def shares(dataset: str) -> dict[str, float | None]:
     except ValueError:
       raise ValueError(f"config.dataset={dataset!r}: the share {share!r} of {name!r} is no number") from None
   if len({share is None for share in found.values()}) > 1:
-    raise ValueError(
-      f"config.dataset={dataset!r}: give all datasets a share, such as {dataset.split(',')[0]}=1, or none"
-    )
+    raise ValueError(f"config.dataset={dataset!r}: give all datasets a share, such as {next(iter(found))}=1, or none")
   return found
 
 
@@ -62,7 +62,12 @@ def _folder(name: str) -> pathlib.Path:
   try:
     return ilx.data.resolve(name)
   except FileNotFoundError as error:
-    raise FileNotFoundError(f"config.dataset: {error}; built-in: {', '.join(datasets.NAMES)}") from None
+    # Of the names here and the built-in ones; of other collections' ("hopper-medium-v2") without their version.
+    near = difflib.get_close_matches(re.sub(r"-v\d+$", "", name), datasets.NAMES, n=3, cutoff=0.6)
+    built_in = (
+      f"; the built-in ones most like it: {', '.join(near)}" if near else f"; built-in: {', '.join(datasets.NAMES)}"
+    )
+    raise FileNotFoundError(f"config.dataset: {error}{built_in}") from None
 
 
 def agreed(all_parts: Sequence[Part]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the command lines share."""
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,8 +11,20 @@ from absl import app, flags, logging
 HELP = ("--help", "-h", "--helpfull", "--helpshort")
 
 
+# What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
+STOPPED = 130
+
+
 def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage) -> None:
-  """Parses the flags, refuses anything that is not one, and calls ``main``."""
+  """Parses the flags, refuses anything that is not one, and calls ``main``; exit code 0 for help, 130 after Ctrl-C."""
+
+  def parsed(arguments: list[str]) -> list[str]:
+    try:
+      return parse(arguments)
+    except SystemExit as end:
+      if end.code == 1 and set(HELP) & set(arguments):  # absl's; who asks for help has made no mistake
+        sys.exit(0)
+      raise
 
   def start(arguments: list[str]) -> Any:
     if len(arguments) > 1:
@@ -21,9 +34,13 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       # one line.
       logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
       logging.set_verbosity(logging.WARNING)
-    return main()
+    try:
+      return main()
+    except KeyboardInterrupt:
+      print("stopped by SIGINT", file=sys.stderr)
+      sys.exit(STOPPED)
 
-  app.run(start, flags_parser=parse)
+  app.run(start, flags_parser=parsed)
 
 
 def overview(modules: Iterable[str]) -> str:

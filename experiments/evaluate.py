@@ -10,6 +10,7 @@ must be there; the run may be going on. Writes evaluation.json into the run fold
 """
 
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable
@@ -63,6 +64,8 @@ def main() -> None:
   try:
     output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
     found = _task(trained.load(workdir, FLAGS.step))
+    if FLAGS.visitation and FLAGS.episodes < 2:
+      raise ValueError("--visitation compares the data's episodes with each other, too: --episodes must be at least 2")
     if FLAGS.sample and _is_a_point(found):
       raise ValueError(f"--sample: the policy of {workdir} has no distribution; leave the flag out")
     targets = _targets(found)
@@ -77,6 +80,9 @@ def main() -> None:
       "dataset": found.config.dataset,
       "step": found.step,
       "sampled": FLAGS.sample,
+      "seeds": [_seed(found, place) for place in range(len(found.params))],
+      "num_envs": FLAGS.num_envs,
+      "batch_size": FLAGS.batch_size,
       "scores": scores,
     }
     logs.write_json(output, content)
@@ -191,7 +197,7 @@ def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
   seeds = f", {len(found.params)} seeds" if len(found.params) > 1 else ""
   lines = [
     f"{found.config.agent.name} on {found.config.dataset}, {found.step:,} updates{seeds}: {first['env_id']} "
-    f"({first['library']}), {first['episodes']} episodes{' of each' if seeds else ''}"
+    f"({first['library']}), {first['episodes']} episode{'s' * (first['episodes'] > 1)}{' of each' if seeds else ''}"
   ]
   for one in scores:
     low, high = one["return_ci95"]
@@ -234,9 +240,12 @@ def _targets(found: trained.Trained) -> list[float | None]:
   if FLAGS.target_returns and scoring.target_return(found.params[0]) is None:
     raise ValueError(f"--target_returns: {found.config.agent.name} is not asked for returns; leave the flag out")
   try:
-    return [float(value) for value in FLAGS.target_returns] or [None]
+    targets = [float(value) for value in FLAGS.target_returns]
   except ValueError:
-    raise ValueError(f"--target_returns={','.join(FLAGS.target_returns)} must be numbers") from None
+    targets = [math.nan]
+  if not all(map(math.isfinite, targets)) or len({*targets}) < len(targets):
+    raise ValueError(f"--target_returns={','.join(FLAGS.target_returns)} must be finite numbers, each once")
+  return targets or [None]
 
 
 if __name__ == "__main__":

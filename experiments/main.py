@@ -25,6 +25,7 @@ from ml_collections import config_flags
 
 from experiments import choosing, cli, placement, run, summary
 from experiments import devices as devices_lib
+from experiments.report import facts
 from ilx import training
 from ilx.parallel import hosts
 from ilx.training import logs
@@ -64,12 +65,22 @@ def define_flags(values: flags.FlagValues = FLAGS, arguments: Sequence[str] | No
 def parse(argv: list[str]) -> list[str]:
   """Parses flags; what is wrong with them is one line that names the field and the nearest one, not a traceback."""
   try:
-    rest = FLAGS(argv)
+    rest = FLAGS(last_of_each(argv))
     FLAGS.config.keys  # noqa: B018 (a config that could not be loaded says so when it is used)
     return rest
   except UNUSABLE as error:
     print(f"error: {explain(error)}\nSee --help.", file=sys.stderr)
     sys.exit(2)
+
+
+def last_of_each(words: Sequence[str]) -> list[str]:
+  """Without the fields of the config that are given again later, as for other flags; tuples would be joined."""
+  names = [word.lstrip("-").partition("=")[0] if word.startswith("-") and "=" in word else None for word in words]
+  return [
+    word
+    for place, (word, name) in enumerate(zip(words, names, strict=True))
+    if not (name and name.startswith("config.") and name in names[place + 1 :])
+  ]
 
 
 def explain(error: Exception) -> str:
@@ -79,7 +90,10 @@ def explain(error: Exception) -> str:
     return f"--config: {text.splitlines()[-1]}" if "Traceback" in text else text
   if isinstance(error, (AttributeError, KeyError)):
     near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error))
-    return f"the config has no field {near[2]!r}; did you mean {near[1]!r}?" if near else f"no such field: {error}"
+    if near:
+      return f"the config has no field {near[2]!r}; did you mean {near[1]!r}?"
+    field = str(error).strip("'\"")
+    return f"the config has no field {field!r}, nor one of a name like it; the config's file says which it has"
   return f"--config cannot be loaded: {' '.join(str(error).rpartition('Attempted')[2].split())}"
 
 
@@ -103,7 +117,7 @@ def main() -> None:
     if FLAGS.explain_placement:
       return placement.explain(config)
     devices = jax.devices()
-    names = "+".join(pathlib.Path(name).name for name in choosing.shares(config.dataset))
+    names = "+".join(facts.short_dataset(name).replace("/", "_") for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
     folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-{seeds}"
     workdir = pathlib.Path(FLAGS.workdir or folder).expanduser()
@@ -114,6 +128,9 @@ def main() -> None:
   except training.Interrupted as stop:
     print(f"{stop}\nThe same command goes on from there.", file=sys.stderr)
     _leave(128 + stop.signal)
+  except KeyboardInterrupt:
+    print("stopped by SIGINT", file=sys.stderr)
+    _leave(cli.STOPPED)
   except (ArithmeticError, ImportError, OSError, RuntimeError, ValueError) as error:
     if logging.get_verbosity() >= logging.DEBUG:
       raise

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -22,7 +23,7 @@ from experiments.task import load as load_task
 from ilx import parallel
 from ilx.evaluation import environments
 from ilx.parallel import hosts
-from ilx.training import logs
+from ilx.training import lock, logs, signals
 from ilx.training.lock import locked
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "numpy")
@@ -51,20 +52,23 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     ilx.training.FolderInUseError: when another process is at work in it.
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
   """
+  check_values(config)
   check_config(config, workdir)
-  if config.seeds < 1:
-    raise ValueError(f"config.seeds={config.seeds} must be at least 1")
-  for field in ("episodes", "final_episodes"):
-    if config.evaluation[field] < 1:
-      raise ValueError(f"config.evaluation.{field}={config.evaluation[field]} must be at least 1")
   mesh = parallel.make_mesh(**config.mesh)
   with LoadingProgress() as loading_progress:
     task = load_task(config, loading_progress)
   print(loading.describe(task.data), flush=True)
   agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts, task.data.train)
+  there = workdir.exists()
   with locked(workdir):
-    check_config(config, workdir)  # another process may have been there meanwhile
-    return _run(config, workdir, task, agent, mesh)
+    try:
+      check_config(config, workdir)  # another process may have been there meanwhile
+      return _run(config, workdir, task, agent, mesh)
+    except ValueError:
+      # What training refuses leaves nothing.
+      if not there and hosts.is_first() and [path.name for path in workdir.iterdir()] == [lock.NAME]:
+        shutil.rmtree(workdir)
+      raise
 
 
 def _run(
@@ -112,6 +116,30 @@ def _run(
   params = hosts.readable(state.params)
   if not hosts.is_first():
     return None
+
+  def close() -> dict[str, Any]:
+    return _close(config, workdir, task, agent, scorer, params, learns)
+
+  if jax.process_count() > 1:  # the others have ended, and would have to agree
+    return close()
+  with signals.StopSignals() as stop:
+    result = stop.unless_signalled(close)
+  if result is None:
+    name, number = stop.received.name, int(stop.received)
+    raise ilx.training.Interrupted(f"stopped by {name}; all is learnt, but the report is not written", number)
+  return result
+
+
+def _close(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  task: Task,
+  agent: ilx.Agent,
+  scorer: scoring.Scorer,
+  params: Any,
+  learns: bool,
+) -> dict[str, Any]:
+  """Writes the result, the video and the report of a run that has learnt all."""
   before = _result(workdir)
   same = not learns and before.get("steps") == config.steps
   result = summarise(config, task, scorer, params, workdir) | (_origin(before) if same else {})
@@ -121,7 +149,7 @@ def _run(
   if config.evaluation.video and task.env_id is not None:
     first_seed = scoring.each_seed(config, params)[0]
     scoring.record_video(config, task, agent, first_seed, workdir / "episode.mp4")
-  write_report(workdir)
+  write_report(workdir)  # last: a run without it is not finished
   return result
 
 
@@ -137,6 +165,14 @@ def _result(workdir: pathlib.Path) -> dict[str, Any]:
 def _origin(before: Mapping[str, Any]) -> dict[str, Any]:
   """What made a result, for a call that learns nothing more."""
   return {name: before[name] for name in ("devices", "versions", "git_commit", "command") if name in before}
+
+
+def check_values(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError, naming the field, for numbers that are out of range whatever the data."""
+  for field in ("steps", "batch_size", "seeds", "evaluation.episodes", "evaluation.final_episodes"):
+    value = flat(config.to_dict())[field]
+    if value < 1:
+      raise ValueError(f"config.{field}={value} must be at least 1")
 
 
 def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

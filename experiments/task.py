@@ -64,7 +64,7 @@ def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = 
     environments.check_spec(data.spec, env_spec, env_id)
   except ValueError as error:
     without = f"--config.env_id={NONE} trains without playing."
-    raise ValueError(f"{error} {_hint(data.spec, env_spec)}{without}") from None
+    raise ValueError(f"{error} {_hint(data.spec, env_spec, config.frame_stack)}{without}") from None
   data = data._replace(spec=data.spec._replace(action=env_spec.action))
   return Task(data, env_id, env_kwargs, metadata, as_recorded)
 
@@ -77,9 +77,14 @@ def _no_environment(parts: Sequence[choosing.Part]) -> str:
   return f"{parts[0].info.directory} names no environment; {say}"
 
 
-def _hint(data: ilx.Spec, environment: ilx.Spec) -> str:
-  """What to do where the environment stacks frames and the data do not."""
+def _hint(data: ilx.Spec, environment: ilx.Spec, frame_stack: int) -> str:
+  """What to do where one of environment and data stacks frames and the other does not."""
   ours, theirs = jax.tree.leaves(data.observation), jax.tree.leaves(environment.observation)
+  if frame_stack and [leaf.shape[1:] for leaf in ours] == [leaf.shape for leaf in theirs]:
+    return (
+      f"config.frame_stack={frame_stack} is for environments that give stacks of frames, which this one does not: "
+      "leave it out; agents with a memory (bc_transformer, dt) need no stacks. "
+    )
   if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
     return f"If its observations are stacked frames: --config.frame_stack={theirs[0].shape[0]}. "
   return ""

@@ -17,6 +17,8 @@ from ilx.evaluation import gymnasium, repeated
 from ilx.evaluation.repeated import ACTION_REPEAT, Repeated
 from ilx.types import Continuous, Discrete, MultiDiscrete, Spec, Tree
 
+# So many names are told all where none is like the one that was given.
+_FEW = 20
 # Options of the pool, set here; and the folder of assets, which no dataset may choose.
 _RESERVED = ("num_envs", "batch_size", "seed", "num_threads", "thread_affinity_offset", "env_type", "base_path")
 
@@ -197,7 +199,9 @@ def _checked(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, An
     if name in _RESERVED:
       raise ValueError(f"{env_id}: option {name!r} is not the task's to set")
     if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
-      raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, [*options, ACTION_REPEAT])}")
+      raise ValueError(
+        f"{env_id} has no option {name!r}{_nearest(name, sorted({*options, ACTION_REPEAT} - {*_RESERVED}))}"
+      )
   steps = rest.get("max_episode_steps")
   if isinstance(steps, int) and steps < 1:
     raise ValueError(f"{env_id}: max_episode_steps={steps} must be at least 1; leave it out for the task's own")
@@ -215,6 +219,8 @@ def _nearest(name: str, known: Any) -> str:
   nearest = list(dict.fromkeys([*folded.get(wanted, []), *reversed(versions), *similar]))[:4]
   if nearest:
     return f"; did you mean {' or '.join(map(repr, nearest))}?"
+  if len(folded) <= _FEW:
+    return f"; there are {', '.join(sorted(known))}"
   return f"; none of the {len(known)} valid names is like it"
 
 

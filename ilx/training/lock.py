@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_NAME = ".lock"
+# Of the file in the folder; it stays.
+NAME = ".lock"
 # Folders that this process has locked, with the thread that did and how often it did.
 _held: dict[pathlib.Path, tuple[int, int]] = {}
 _guard = threading.Lock()
@@ -84,7 +85,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _flocked(path: pathlib.Path) -> Iterator[None]:
-  with (path / _NAME).open("a+") as file:
+  with (path / NAME).open("a+") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -105,7 +106,7 @@ def _flocked(path: pathlib.Path) -> Iterator[None]:
 
 def _holder(path: pathlib.Path) -> str:
   try:
-    found = json.loads((path / _NAME).read_text())
+    found = json.loads((path / NAME).read_text())
     return f"process {found['pid']} on {found['host']}"
   except (KeyError, OSError, TypeError, ValueError):  # it is about to write who it is
     return "another process"

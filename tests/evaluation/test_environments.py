@@ -100,6 +100,9 @@ def test_unknown_id_names_the_nearest(env_id, nearest):
 def test_unknown_option_names_the_nearest():
   with pytest.raises(ValueError, match="Hopper-v5 has no option 'max_episode_step'; did you mean 'max_episode_steps'"):
     environments.make("Hopper-v5", 1, 0, max_episode_step=3)
+  with pytest.raises(ValueError, match=r"CartPole-v1 has no option 'foo'; there are .*max_episode_steps") as found:
+    environments.make("CartPole-v1", 1, 0, foo=3)
+  assert "num_envs" not in str(found.value)
 
 
 @pytest.mark.parametrize(

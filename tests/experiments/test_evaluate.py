@@ -133,6 +133,7 @@ def test_another_checkpoint_and_task(cloned):
     (("--env_id=Pendulum-v1",), "Pendulum-v1"),
     (("--target_returns=3",), "bc is not asked for returns"),
     (("--env_kwargs=[1]",), "--env_kwargs must be a JSON object"),
+    (("--visitation", "--episodes=1"), "--episodes must be at least 2"),
     (('--env_kwargs={"max_episode_steps": "abc"}',), "CartPole-v1: an option has a wrong type"),
     (("--output=/no/such/folder/x.json",), "--output: /no/such/folder/x.json cannot be written: there is no folder"),
   ],
@@ -160,6 +161,10 @@ def test_several_target_returns(dataset, tmp_path):
   assert "asked for 10: return" in ended.stdout and "asked for 500: return" in ended.stdout
   written = json.loads((tmp_path / "dt" / "evaluation.json").read_text())
   assert [score["target_return"] for score in written["scores"]] == [10.0, 500.0]
+  assert (written["seeds"], written["num_envs"], written["batch_size"]) == ([2_000_000], None, None)
+  for wrong in ("nan", "1e400", "10,10.0", "10,x"):
+    ended = _evaluate(f"--workdir={tmp_path / 'dt'}", f"--target_returns={wrong}")
+    assert ended.returncode == 1 and f"--target_returns={wrong} must be finite numbers, each once" in ended.stderr
 
 
 def test_episodes_that_are_not_learnt_from_are_not_visited(dataset):

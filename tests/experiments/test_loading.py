@@ -101,6 +101,12 @@ def test_shares_that_are_none_are_said(text):
     choosing.shares(text)
 
 
+@pytest.mark.parametrize("text", ["a=1,b", "a, b=1"])
+def test_the_example_of_a_share_is_one(text):
+  with pytest.raises(ValueError, match="give all datasets a share, such as a=1, or none"):
+    choosing.shares(text)
+
+
 def test_fill():
   assert choosing.fill("reward=0, is_terminal=false") == (("reward", 0.0), ("is_terminal", False))
   assert choosing.fill("") == ()

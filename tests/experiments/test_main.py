@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import ilx
-from experiments import agents, run
+from experiments import agents, main, run
 from experiments.configs import bc
 from experiments.demos import datasets
+from experiments.launch import check
 from ilx.data import example, rlds, shards
 from ilx.training import logs
 from ilx.training.checkpoint import Checkpoints
@@ -259,6 +260,11 @@ def test_nan_in_the_data_is_named(tmp_path):
   [
     ({"env_id": "CartPoel-v1"}, ValueError, r"CartPoel-v1.*CartPole-v1"),
     ({"dataset": "cartpole-expret"}, FileNotFoundError, r"config.dataset.*cartpole-expret.*cartpole-expert"),
+    ({"dataset": "hopper-exprt"}, FileNotFoundError, r"most like it: hopper-expert"),
+    ({"dataset": "hopper-medium-v2"}, FileNotFoundError, r"most like it: hopper-medium,"),
+    ({"frame_stack": 4}, ValueError, r"config.frame_stack=4 is for environments that give stacks of frames"),
+    ({"steps": -5}, ValueError, r"config.steps=-5 must be at least 1"),
+    ({"batch_size": 0}, ValueError, r"config.batch_size=0 must be at least 1"),
     ({"dataset": "/nowhere/at/all"}, FileNotFoundError, r"config.dataset.*/nowhere/at/all"),
     ({"split": "trian"}, ValueError, r"trian.*train"),
     ({"split": "train[:10000]"}, ValueError, r"config.split: .*'train\[:10000\]' reaches beyond the \d+ episodes"),
@@ -272,6 +278,13 @@ def test_nan_in_the_data_is_named(tmp_path):
 def test_wrong_fields_are_named(cartpole, tmp_path, changes, error, message):
   with pytest.raises(error, match=message):
     run.run(_config(cartpole, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes", [{"on_nonfinite": "ignore"}, {"log_every": 0}, {"seed": -1}, {"strategy": "ddp"}])
+def test_what_training_refuses_leaves_no_folder(cartpole, tmp_path, changes):
+  with pytest.raises(ValueError, match=next(iter(changes))):
+    run.run(_config(cartpole, **changes), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_leaves_an_earlier_run_and_the_dataset_as_they_were(cartpole, tmp_path):
@@ -300,6 +313,7 @@ def test_the_command_fails_with_one_line_and_an_exit_code(cartpole, tmp_path):
     (_command(cartpole, tmp_path / "run", **{"evaluation.final_episodes": 0}), 1, "config.evaluation.final_episodes=0"),
     (_command(cartpole, tmp_path / "run", env_id="CartPoel-v1"), 1, "CartPole-v1"),
     ([*_command(cartpole, tmp_path / "run"), "--config.agent.hiden=(2,)"], 2, "did you mean 'hidden'"),
+    ([*_command(cartpole, tmp_path / "run"), "--config.agent.optimizer=sgd"], 2, "no field 'optimizer', nor one of a"),
     ([*_command(cartpole, tmp_path / "run"), "--wrokdir=x"], 2, "workdir"),
     ([sys.executable, "-m", "experiments.main", f"--config={bc.__file__}:foo"], 2, "takes 0 positional arguments"),
   ):
@@ -351,6 +365,35 @@ def test_a_run_that_is_older_than_a_field_goes_on(cartpole, tmp_path):
   (tmp_path / "config.json").write_text('{"steps": 1')
   with pytest.raises(ValueError, match=r"config\.json is no config of a run .* choose another --workdir"):
     run.check_config(config, tmp_path)
+
+
+def test_a_signal_before_the_report_is_no_end(cartpole, tmp_path, monkeypatch):
+  config = _config(cartpole, steps=2, **{"evaluation.final_episodes": 2})
+
+  def stopped(workdir):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(run, "write_report", stopped)
+    with pytest.raises(ilx.training.Interrupted, match="all is learnt, but the report is not written") as found:
+      run.run(config, tmp_path)
+  assert found.value.signal == signal.SIGTERM
+  before = json.loads((tmp_path / "result.json").read_text())
+  assert not (tmp_path / "report.html").exists()
+  run.run(config, tmp_path)
+  assert (tmp_path / "report.html").exists()
+  after = json.loads((tmp_path / "result.json").read_text())
+  assert after | {"seconds": None} == before | {"seconds": None}
+
+
+def test_of_a_field_that_is_set_twice_the_last_counts():
+  words = ["main", "--config=a.py", "--config.agent.hidden=(32,)", "--config.steps=3", "--config.agent.hidden=(64,)"]
+  assert main.last_of_each(words) == [*words[:2], *words[3:]]
+  config = check.config_of(main.last_of_each(["", f"--config={bc.__file__}", *words[2:]])[1:])
+  assert config.agent.hidden == (64,)
+  # Words of values are no flags.
+  assert main.last_of_each(["--x", "config.a=1", "--config.a=2"]) == ["--x", "config.a=1", "--config.a=2"]
 
 
 def test_a_video_of_fewer_updates_does_not_stay(cartpole, tmp_path):
