@@ -149,7 +149,7 @@ def bc_transformer(
 
   def carry(batch_size: int) -> Carry:
     memory = context.make(transformer, batch_size, steps=length, tokens_per_step=tokens_per_step)
-    return Carry(memory, jnp.zeros((batch_size, width)) if actions else None)
+    return Carry(memory, jnp.zeros((batch_size, width), jnp.float32) if actions else None)
 
   # On the right, padding needs no mask: what is causal does not see it.
   view = Windows(length, padding="right", frame_stack=frame_stack)

@@ -212,8 +212,8 @@ def dt(
 
   def carry(batch_size: int) -> Carry:
     memory = context.make(transformer, batch_size, steps=length, tokens_per_step=3)
-    earned, target = jnp.zeros(batch_size), jnp.full(batch_size, jnp.nan)
-    return Carry(memory, jnp.zeros((batch_size, width)), earned, target)
+    earned, target = jnp.zeros(batch_size, jnp.float32), jnp.full(batch_size, jnp.nan, jnp.float32)
+    return Carry(memory, jnp.zeros((batch_size, width), jnp.float32), earned, target)
 
   view = Windows(length, frame_stack=frame_stack)
   return Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)

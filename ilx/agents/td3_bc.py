@@ -197,7 +197,7 @@ def initial_state(
     critic=critic,
     target_critic=jax.tree.map(jnp.copy, critic),
     optimizer=(optimizers[0].init(critic), optimizers[1].init(params.network)),
-    policy_metrics={name: jnp.zeros(()) for name in ("policy_loss", "bc_loss")},
+    policy_metrics={name: jnp.zeros((), jnp.float32) for name in ("policy_loss", "bc_loss")},
     step=jnp.zeros((), jnp.int32),
     key=key,
   )

@@ -79,7 +79,7 @@ def vote(carry: Votes, votes: Tree, is_first: jax.Array, ensemble: float) -> tup
   """
   length = jax.tree.leaves(votes)[0].shape[0]
   age = jnp.where(is_first, 0, carry.age)
-  weights = jnp.exp(-ensemble * jnp.arange(length))
+  weights = jnp.exp(-ensemble * jnp.arange(length, dtype=jnp.float32))
   # How many predictions the k-th step from now has already.
   earlier = jnp.minimum(age[:, None], length - 1 - jnp.arange(length))
 

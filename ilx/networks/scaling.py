@@ -54,10 +54,12 @@ def observation_scale(spec: Spec) -> ObservationScale | None:
     pictures = jax.tree.map(_are_bytes_of_pictures, spec.observation)
     if not any(jax.tree.leaves(pictures)):
       return None
-    return ObservationScale(None, jax.tree.map(lambda picture: jnp.full((), 255.0 if picture else 1.0), pictures))
+    return ObservationScale(
+      None, jax.tree.map(lambda picture: jnp.full((), 255.0 if picture else 1.0, jnp.float32), pictures)
+    )
 
   def constant(leaf: jax.ShapeDtypeStruct, x: Array, picture: float) -> jax.Array:
-    return jnp.full((), picture) if encoders.is_picture(leaf) else jnp.array(x, jnp.float32)
+    return jnp.full((), picture, jnp.float32) if encoders.is_picture(leaf) else jnp.array(x, jnp.float32)
 
   return ObservationScale(
     mean=jax.tree.map(lambda leaf, x: constant(leaf, x, 0.0), spec.observation, spec.statistics.mean),

@@ -1,0 +1,38 @@
+"""Agents in programs of others, who may have set ``jax_enable_x64``: what is float32 here is so there, too."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import ilx
+from ilx import testing
+
+SPEC = testing.continuous_spec()
+_SMALL = {"length": 4, "layers": 1, "heads": 1, "width": 8}
+AGENTS = {
+  "bc": {"hidden": (8,)},
+  "chunked_bc": {"hidden": (8,), "length": 3},
+  "bc_transformer": {**_SMALL, "actions": True},
+  "dt": {**_SMALL, "target_return": 3.0, "return_scale": 1.0},
+  "td3_bc": {"hidden": (8,)},
+  "iql": {"hidden": (8,)},
+  "rebrac": {"hidden": (8,)},
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_updates_and_actions_can_be_scanned(name):
+  with jax.enable_x64(True):
+    agent = getattr(ilx.agents, name)(SPEC, **AGENTS[name])
+    episodes = agent.view.prepare(testing.fake_episodes(SPEC))
+    batch = agent.view.take(episodes, episodes.rows[:4])
+    step = ilx.Step(jnp.zeros((2, *SPEC.observation.shape), jnp.float32), jnp.zeros(2, jnp.float32), jnp.zeros(2, bool))
+
+    def program(key):
+      state, _ = jax.lax.scan(lambda state, _: agent.update(state, batch), agent.init(key, batch), None, length=2)
+      _, actions = jax.lax.scan(
+        lambda carry, _: agent.act(state.params, carry, step, None)[::-1], agent.carry(2), None, length=2
+      )
+      return actions
+
+    assert jax.eval_shape(program, jax.random.key(0)).dtype == jnp.float32
