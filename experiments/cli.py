@@ -9,8 +9,6 @@ from absl import app, flags, logging
 
 # How one asks for help.
 HELP = ("--help", "-h", "--helpfull", "--helpshort")
-
-
 # What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
 STOPPED = 130
 

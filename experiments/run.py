@@ -50,7 +50,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   Raises:
     ValueError: when ``workdir`` holds a run of another config.
     ilx.training.FolderInUseError: when another process is at work in it.
-    ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved.
+    ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved, and after it, until the
+      report is written.
   """
   check_values(config)
   check_config(config, workdir)

@@ -62,8 +62,8 @@ def rebrac(
     hidden: widths of the MLP torsos.
     layer_norm: in the torsos of both Q, after the activations.
     normalize_q: whether lambda is as above, or 1.
-    normalize_states: whether observations are standardised; they are not in the paper. Bytes of
-      pictures are divided by 255.
+    normalize_states: whether observations are standardised; they are not in the paper. Bytes of pictures are
+      divided by 255 whatever is chosen.
     reward_scale: learns from ``reward_scale * reward``; the paper has 100 for antmaze.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
       joined.
