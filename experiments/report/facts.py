@@ -160,12 +160,12 @@ def data(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def short_dataset(dataset: str) -> str:
-  """``hopper``, ``hopper/1.0.0``: a dataset without the folders it is in.
+  """``hopper``, ``hopper/1.0.0``, ``hopper/1.0.0=0.7``: a dataset, maybe with its share, without the folders it is in.
 
   Of a path the last part tells the most; before it, if it is a version, the one above.
   """
   parts = [part for part in dataset.split("/") if part] or [dataset]
-  return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+", parts[-1]) else -1 :])
+  return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+(=.*)?", parts[-1]) else -1 :])
 
 
 def finite(values: Any) -> list[float]:
