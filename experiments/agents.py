@@ -52,7 +52,7 @@ def make(
   """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
 
   The optimizer is Adam. Of agents that learn values too, with an argument ``policy_optimizer``, the schedule is for the
-  policy alone, and ``critic_learning_rate``, where it is not None, is that of the values.
+  policy alone. ``critic_learning_rate``, where it is not None, is for agents with an argument ``critic_optimizer``.
 
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
@@ -101,13 +101,13 @@ def make(
     if "frame_stack" not in arguments:
       raise ValueError(f"config.frame_stack={frame_stack}: the agent {name!r} does not stack frames; set it to 0")
     fields["frame_stack"] = frame_stack
-  of_values = options.pop("critic_learning_rate")
+  if (of_critics := options.pop("critic_learning_rate")) is not None:
+    if "critic_optimizer" not in arguments:
+      raise ValueError(f"config.agent.critic_learning_rate={of_critics}: {name!r} has one learning rate; leave it out")
+    fields["critic_optimizer"] = _optimizer(steps, **options | {"learning_rate": of_critics})
   if "policy_optimizer" in arguments:
     fields["policy_optimizer"] = _optimizer(steps, **options)
     options["schedule"] = "constant"
-    options["learning_rate"] = options["learning_rate"] if of_values is None else of_values
-  elif of_values is not None:
-    raise ValueError(f"config.agent.critic_learning_rate={of_values}: {name!r} has one learning rate; leave it out")
   agent = constructor(spec, optimizer=_optimizer(steps, **options), **fields)
   if options["freeze"]:
     _check_frozen(agent, spec, frame_stack, options["freeze"])

@@ -8,7 +8,7 @@ from typing import Any
 from absl import app, flags, logging
 
 # How one asks for help.
-HELP = ("--help", "-h", "--helpfull", "--helpshort")
+HELP = ("--help", "-h", "--helpfull", "--helpshort", "--helpxml", "-help", "-?", "--?")
 # What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
 STOPPED = 130
 

@@ -75,12 +75,24 @@ def parse(argv: list[str]) -> list[str]:
 
 def last_of_each(words: Sequence[str]) -> list[str]:
   """Without the fields of the config that are given again later, as for other flags; tuples would be joined."""
-  names = [word.lstrip("-").partition("=")[0] if word.startswith("-") and "=" in word else None for word in words]
-  return [
-    word
-    for place, (word, name) in enumerate(zip(words, names, strict=True))
-    if not (name and name.startswith("config.") and name in names[place + 1 :])
-  ]
+  pieces: list[list[str]] = []
+  for word in words:
+    if pieces and _awaits_value(pieces[-1]) and not word.startswith("-"):
+      pieces[-1].append(word)
+    else:
+      pieces.append([word])
+  names = [piece[0].lstrip("-").partition("=")[0] if _is_field(piece[0]) else None for piece in pieces]
+  kept = [piece for place, piece in enumerate(pieces) if not names[place] or names[place] not in names[place + 1 :]]
+  return [word for piece in kept for word in piece]
+
+
+def _is_field(word: str) -> bool:
+  return word.startswith(("-config.", "--config."))
+
+
+def _awaits_value(piece: Sequence[str]) -> bool:
+  """Whether the next word, if it is no flag, is the value of a field."""
+  return len(piece) == 1 and _is_field(piece[0]) and "=" not in piece[0]
 
 
 def explain(error: Exception) -> str:

@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
       check_config(config, workdir)  # another process may have been there meanwhile
       return _run(config, workdir, task, agent, mesh)
     except ValueError:
-      # What training refuses leaves nothing.
+      # What training refuses before it begins leaves nothing.
       if not there and hosts.is_first() and [path.name for path in workdir.iterdir()] == [lock.NAME]:
         shutil.rmtree(workdir)
       raise

@@ -12,6 +12,7 @@ parts, each of the kind that ``Spec.action`` says, int32 ``[B, K]`` where that i
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -158,7 +159,7 @@ class Continuous:
 
 
 def _whole(count: Any) -> bool:
-  return math.isfinite(count) and int(count) == count and count >= 1
+  return isinstance(count, numbers.Real) and math.isfinite(count) and int(count) == count and count >= 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,9 +26,9 @@ def test_bounds_that_make_no_sense_are_refused(low, high, quantiles, message):
     Continuous(np.array(low), np.array(high), quantiles)
 
 
-@pytest.mark.parametrize("num_actions", [0, -1, 2.5, np.nan, np.inf])
+@pytest.mark.parametrize("num_actions", [0, -1, 2.5, np.nan, np.inf, "3"])
 def test_choices_of_none_are_refused(num_actions):
-  with pytest.raises(ValueError, match=f"num_actions is {num_actions}"):
+  with pytest.raises(ValueError, match=f"num_actions is {num_actions!r}"):
     Discrete(num_actions)
 
 

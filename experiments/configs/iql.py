@@ -44,8 +44,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.layer_norm = False
   config.agent.n_step = 1
   config.agent.learning_rate = 3e-4
-  # Of V and Q; None: the same.
-  config.agent.critic_learning_rate = config_dict.placeholder(float)
   # "constant", or "cosine" to decay the policy's learning rate to zero over the run.
   config.agent.schedule = "cosine"
 

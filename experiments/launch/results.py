@@ -56,7 +56,7 @@ def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = N
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
   """For those that differ in the seed alone one row, with intervals over seeds and episodes.
 
-  Unfinished runs and those that played nothing are left out, and runs that were played in different environments are
+  Runs without a result and those that played nothing are left out, and runs played in different environments are
   apart; empty where no two are left that go together.
   """
   alike: dict[str, list[Row]] = {}

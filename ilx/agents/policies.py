@@ -20,6 +20,8 @@ from ilx.types import Action, Continuous, Discrete, Spec, Step, Tree
 _MANY = 50_000
 # How many standard deviations a mean may be away from 0; float32 has 7 digits, and of the rest 2 should be left.
 _FAR = 1e5
+# Bytes below it are taken for flags, choices or counts.
+_SMALL = 16
 
 
 class Params(NamedTuple):
@@ -75,7 +77,7 @@ def make(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
   """
-  widths = hidden if isinstance(hidden, Sequence) and not isinstance(hidden, str) else (None,)
+  widths = (None,) if isinstance(hidden, str) or not np.iterable(hidden) else (hidden := tuple(hidden))
   if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
     raise ValueError(f"hidden={hidden!r} must be widths of layers, such as (256, 256)")
   encoder_module = make_encoder(spec, encoder)
@@ -103,6 +105,20 @@ def make_encoder(spec: Spec, encoder: str) -> nn.Module:
   return made
 
 
+def warn_of_small_bytes(spec: Spec) -> None:
+  """Warns where bytes, which are divided by 255 without statistics, are small numbers, such as flags or choices."""
+  if spec.statistics is None:
+    return
+  leaves = jax.tree_util.tree_leaves_with_path(spec.observation)
+  for (path, leaf), most in zip(leaves, jax.tree.leaves(spec.statistics.max), strict=True):
+    if leaf.dtype == np.uint8 and not encoders.is_picture(leaf) and np.max(most, initial=0) < _SMALL:
+      warnings.warn(
+        f"{_name(path)}: bytes up to {np.max(most, initial=0):g}, which without standardisation are divided by 255, as "
+        "pictures are; store flags as bool and numbers as float32, or standardise (normalize_states=True)",
+        stacklevel=3,
+      )
+
+
 def _far(spec: Spec) -> list[str]:
   """The leaves that float32 cannot tell the values of; pictures and what hardly varies are scaled otherwise."""
   if spec.statistics is None:
@@ -125,7 +141,7 @@ def check_observation(spec: Spec) -> None:
       raise ValueError(
         f"{name} of the spec is {leaf!r}; expected jax.ShapeDtypeStruct(shape, dtype) of one step (ilx.data.spec)"
       )
-    if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool):
+    if not any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
       raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
     numbers += math.prod(leaf.shape)
   if not numbers:
@@ -170,7 +186,9 @@ def _shape(action: Action) -> tuple[int, ...]:
 
 def _shapes(tree: Tree, field: str, axes: int) -> dict[str, tuple[int, ...]]:
   paths = jax.tree_util.tree_leaves_with_path(tree)
-  return {_name(path, field): tuple(leaf.shape[axes:]) for path, leaf in paths}
+  return {
+    _name(path, field): tuple(leaf.shape if hasattr(leaf, "shape") else np.shape(leaf))[axes:] for path, leaf in paths
+  }
 
 
 def init(network: Any, spec: Spec, key: jax.Array, batch: Any, action_axes: int | None = None) -> Params:

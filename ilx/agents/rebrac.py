@@ -34,7 +34,7 @@ def rebrac(
   reward_scale: float = 1.0,
   encoder: str = "auto",
   optimizer: optax.GradientTransformation | None = None,
-  policy_optimizer: optax.GradientTransformation | None = None,
+  critic_optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:
   """TD3+BC with a penalty in the critics as well, deeper networks and layer norm.
@@ -62,13 +62,13 @@ def rebrac(
     hidden: widths of the MLP torsos.
     layer_norm: in the torsos of both Q, after the activations.
     normalize_q: whether lambda is as above, or 1.
-    normalize_states: whether observations are standardised; they are not in the paper. Bytes of pictures are
-      divided by 255 whatever is chosen.
+    normalize_states: whether observations are standardised; they are not in the paper. Bytes are then
+      divided by 255, as those of pictures always are.
     reward_scale: learns from ``reward_scale * reward``; the paper has 100 for antmaze.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
       joined.
-    optimizer: of both Q, default ``optax.adam(1e-3)``; the paper has 5e-5 for antmaze.
-    policy_optimizer: default ``optimizer``. A schedule counts the policy's own updates.
+    optimizer: of the policy, default ``optax.adam(1e-3)``. A schedule counts each one's own updates.
+    critic_optimizer: of both Q, default ``optimizer``; the paper has another learning rate, 5e-5, for antmaze.
     frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
 
   Returns:
@@ -79,24 +79,25 @@ def rebrac(
       numbers.
 
   Warns:
-    UserWarning: where an MLP would have to look at very many numbers.
+    UserWarning: where an MLP would have to look at very many numbers, or at small ones divided by 255.
   """
   check_continuous("rebrac", spec)
   coefficients = {"actor_bc_coef": actor_bc_coef, "critic_bc_coef": critic_bc_coef}
   check_ranges(discount, tau, policy_delay, policy_noise=policy_noise, noise_clip=noise_clip, **coefficients)
   if not normalize_states:
+    policies.warn_of_small_bytes(spec)
     spec = spec._replace(statistics=None)
   policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
   policy = policy.clone(torso=Torso(tuple(hidden)), head=Head(spec.action.size))
   torso, encode = Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder)
   critic_network = critics.Ensemble(_Critic(torso, encode), num_critics)
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-  policy_optimizer = optimizer if policy_optimizer is None else policy_optimizer
+  critic_optimizer = optimizer if critic_optimizer is None else critic_optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
     if batch.next_action is None or batch.next_is_last is None:
       raise ValueError("rebrac: the batch has no next_action and next_is_last; take batches by the agent's own view")
-    return initial_state(spec, policy, critic_network, (optimizer, policy_optimizer), key, batch)
+    return initial_state(spec, policy, critic_network, (critic_optimizer, optimizer), key, batch)
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
     params = state.params
@@ -117,7 +118,7 @@ def rebrac(
       return critic_loss(q, target_q), q
 
     (q_loss, q), gradient = jax.value_and_grad(of_critic, has_aux=True)(state.critic)
-    critic, critic_state = policies.step(optimizer, replicas.mean(gradient), state.optimizer[0], state.critic)
+    critic, critic_state = policies.step(critic_optimizer, replicas.mean(gradient), state.optimizer[0], state.critic)
 
     def of_policy(variables):
       chosen = policy.apply(variables, observation).mode()
@@ -128,7 +129,7 @@ def rebrac(
 
     def learn():
       gradient, metrics = replicas.mean(jax.grad(of_policy, has_aux=True)(params.network))
-      network, optimizer_state = policies.step(policy_optimizer, gradient, state.optimizer[1], params.network)
+      network, optimizer_state = policies.step(optimizer, gradient, state.optimizer[1], params.network)
       target_policy = optax.incremental_update(params.network, state.target_policy, tau)
       target_critic = optax.incremental_update(critic, state.target_critic, tau)
       return network, target_policy, target_critic, optimizer_state, metrics

@@ -42,9 +42,10 @@ class Policy(NamedTuple):
   Attributes:
     act: ``(params, carry, (observation, reward, is_first), key) -> (action, carry)``, the triple being an ``ilx.Step``:
       observations a tree like the data's, ``[B, ...]``; rewards float32 ``[B]``; is_first bool ``[B]``; of arrays or
-      nested lists. With the key None the action is the mode, with a key (threefry's, JAX's default) a sample. Actions
-      are in the environment's units, in dicts where ``spec["action"]`` has parts. The carry resets itself where
-      ``is_first``. Raises ValueError where an input is not what the policy was trained on, or of another B.
+      nested lists. (``numpy_policy``, which has no memory, takes None for both of the latter.) With the key None the
+      action is the mode, with a key (threefry's, JAX's default) a sample. Actions are in the environment's units, in
+      dicts where ``spec["action"]`` has parts. The carry resets itself where ``is_first``. Raises ValueError where an
+      input is not what the policy was trained on, or of another B.
     carry: ``batch_size -> carry``, the memory before a first step: a dict of arrays by name.
     params: a dict of arrays by name.
     spec: what policy.json says.
@@ -251,6 +252,8 @@ def _inputs(spec: Mapping[str, Any], step: Any, tree: Any, as_array: Callable[..
       raise ValueError(f"{of} is of {len(x)} environments, other parts of the observation are of {batch_size}")
     batch_size = len(x)
     given[name] = _cast(of, x, leaf["dtype"])
+  if tree is None and reward is None and is_first is None:
+    return given, None, None  # what numpy plays looks at neither
   rewards = _cast("reward", _array("reward", reward, as_array), "float32")
   firsts = _array("is_first", is_first, as_array)
   for name, x in (("reward", rewards), ("is_first", firsts)):
@@ -268,8 +271,12 @@ def _of_frames(spec: Mapping[str, Any]) -> str:
   )
 
 
-def _array(name: str, x: Any, as_array: Callable[..., Any]) -> Any:
+def _array(name: str, x: Any, as_array: Callable[..., Any], dtype: str = "float32") -> Any:
   try:
+    if isinstance(x, list) and np.issubdtype(dtype, np.integer):
+      x, limits = np.asarray(x), np.iinfo(dtype)  # which numpy takes for int64
+      if x.dtype.kind in "iu" and x.size and limits.min <= x.min() and x.max() <= limits.max:
+        x = x.astype(dtype)
     return as_array(x)
   except (TypeError, ValueError) as error:
     if type(error).__name__ == "TracerArrayConversionError":  # jax's, which need not be there
@@ -305,7 +312,10 @@ def _leaves(spec: Mapping[str, Any], observation: Any, tree: Any, as_array: Call
     else:
       found = _flat(observation, (Mapping, tuple, list) if lists else (Mapping, tuple))
     if set(found) == set(spec["observation"]):
-      return {name: _array(f"observation {name!r}", found[name], as_array) for name in spec["observation"]}
+      return {
+        name: _array(f"observation {name!r}", found[name], as_array, leaf["dtype"])
+        for name, leaf in spec["observation"].items()
+      }
     if not lists:
       names = sorted(found)
   raise ValueError(f"the observation has {names}; the policy's has {sorted(spec['observation'])}")
@@ -394,21 +404,21 @@ def _check_bounds(action: Mapping[str, Any], params: Mapping[str, np.ndarray], n
 
 
 def _scaled_by(name: str, params: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-  """The names of the standard deviation and the mean of a leaf of the observation, as far as it has them."""
+  """The names of the mean and the standard deviation of a leaf of the observation, if it has some."""
   # A leaf that is the whole observation has its name; so may one of several parts (gymnasium's GoalEnv).
-  of = f"/{name}" if f"observation/std/{name}" in params else ""
-  return tuple(x for x in (f"observation/std{of}", f"observation/mean{of}") if x in params)
+  of = f"/{name}" if f"observation/mean/{name}" in params else ""
+  return (f"observation/mean{of}", f"observation/std{of}") if f"observation/mean{of}" in params else ()
 
 
 def _features(spec: Mapping[str, Any], params: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> np.ndarray:
   """Standardised, flattened observations, side by side: ``[B, F]``."""
   parts = []
   for name, x in given.items():
-    scale, scaled = [params[of] for of in _scaled_by(name, params)], x.astype(np.float32)
-    if len(scale) == 2:
-      scaled = np.clip((scaled - scale[1]) / scale[0], -spec["limit"], spec["limit"])
-    elif scale:  # there were no statistics
-      scaled = scaled / scale[0]
+    scale, scaled = _scaled_by(name, params), x.astype(np.float32)
+    if scale:
+      scaled = np.clip((scaled - params[scale[0]]) / params[scale[1]], -spec["limit"], spec["limit"])
+    elif x.dtype == np.uint8:
+      scaled = scaled / np.float32(255.0)
     parts.append(scaled.reshape(len(x), -1))
   return np.concatenate(parts, axis=-1)
 
@@ -458,5 +468,6 @@ def _at_rank(quantiles: np.ndarray, rank: np.ndarray) -> np.ndarray:
   values = np.stack([low, quantiles[np.maximum(start - 1, 0)], quantiles[np.minimum(end + 1, last)]])
   starts, ends = np.searchsorted(quantiles, values), np.searchsorted(quantiles, values, "right") - 1
   nearest = np.take_along_axis(values, np.abs(0.5 * (starts + ends) - place).argmin(0)[None], 0)[0]
-  both = (ends[0] > starts[0]) & (ends[2] > starts[2])
-  return np.where((high > low) & (place > before) & ~both, low + (place - before) * (high - low), nearest)
+  below, above = (ends[k] - starts[k] for k in (0, 2))
+  linear = (high > low) & (place > before) & (np.abs(below - above) <= 2) & (np.minimum(below, above) == 0)
+  return np.where(linear, low + (place - before) * (high - low), nearest)

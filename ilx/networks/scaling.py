@@ -22,11 +22,11 @@ class ObservationScale(NamedTuple):
   """Standardisation of an observation tree.
 
   Attributes:
-    mean: float32 ``[O]``; of pictures one number for all pixels. None where there are no statistics.
-    std: float32 ``[O]``, floored; likewise. Without statistics float32 ``[]``: 255 of pictures, 1 of all else.
+    mean: float32 ``[O]``; of pictures one number for all pixels.
+    std: float32 ``[O]``, floored; likewise.
   """
 
-  mean: Tree | None
+  mean: Tree
   std: Tree
 
 
@@ -45,18 +45,13 @@ class ActionScale(NamedTuple):
 
 
 def observation_scale(spec: Spec) -> ObservationScale | None:
-  """Mean and floored standard deviation from the spec's statistics; without them pictures alone are scaled.
+  """Mean and floored standard deviation from the spec's statistics; None (no scaling) without them.
 
   Pictures are not standardised by pixel, since a pixel that hardly varied would rule all others: they are divided by
-  255, which here is a mean of 0 and a standard deviation of 255. None (no scaling) without statistics and pictures.
+  255, which here is a mean of 0 and a standard deviation of 255.
   """
   if spec.statistics is None:
-    pictures = jax.tree.map(_are_bytes_of_pictures, spec.observation)
-    if not any(jax.tree.leaves(pictures)):
-      return None
-    return ObservationScale(
-      None, jax.tree.map(lambda picture: jnp.full((), 255.0 if picture else 1.0, jnp.float32), pictures)
-    )
+    return None
 
   def constant(leaf: jax.ShapeDtypeStruct, x: Array, picture: float) -> jax.Array:
     return jnp.full((), picture, jnp.float32) if encoders.is_picture(leaf) else jnp.array(x, jnp.float32)
@@ -67,11 +62,6 @@ def observation_scale(spec: Spec) -> ObservationScale | None:
       lambda leaf, x: jnp.maximum(constant(leaf, x, 255.0), STD_FLOOR), spec.observation, spec.statistics.std
     ),
   )
-
-
-def _are_bytes_of_pictures(leaf: jax.ShapeDtypeStruct) -> bool:
-  """Of small ones, too, which are seen as vectors; flags and choices in bytes are left as they are."""
-  return encoders.is_picture(leaf) or (leaf.dtype == jnp.uint8 and len(leaf.shape) >= 3)
 
 
 def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
@@ -88,12 +78,10 @@ def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
 def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
   """A float32 tree ``[..., O]`` of standardised leaves; uint8 stays what it is until here.
 
-  Without statistics leaves are divided by their ``std``, without a scale they are left as they are.
+  Without a scale uint8 leaves are divided by 255 and others left alone.
   """
   if scale is None:
-    return jax.tree.map(lambda x: x.astype(jnp.float32), observation)
-  if scale.mean is None:
-    return jax.tree.map(lambda x, std: x.astype(jnp.float32) / std, observation, scale.std)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0), observation)
   return jax.tree.map(
     lambda x, mean, std: jnp.clip((x.astype(jnp.float32) - mean) / std, -LIMIT, LIMIT),
     observation,
@@ -153,7 +141,7 @@ def _at_rank(quantiles: Array, rank: Array) -> Array:
   """Inverse of `_rank`: between two quantiles linear; among equals the value whose rank is nearest.
 
   A common value covers many ranks, and its own is in their middle: near their ends its neighbours' are nearer, however
-  rare these are.
+  rare these are. It never falls.
   """
   last = len(quantiles) - 1
   place = jnp.clip(rank, 0.0, 1.0) * last
@@ -169,6 +157,8 @@ def _at_rank(quantiles: Array, rank: Array) -> Array:
   starts, ends = equals(values)
   nearest = jnp.argmin(jnp.abs(0.5 * (starts + ends) - place), axis=0)
   nearest = jnp.take_along_axis(values, nearest[None], axis=0)[0]
-  # With equals on both sides nothing says that there is anything in between.
-  both = (ends[0] > starts[0]) & (ends[2] > starts[2])
-  return jnp.where((high > low) & (place > before) & ~both, low + (place - before) * (high - low), nearest)
+  # Between two quantiles, unless the ranks beside belong to one of them already; with equals on both sides nothing says
+  # that there is anything in between.
+  below, above = (ends[k] - starts[k] for k in (0, 2))
+  linear = (high > low) & (place > before) & (jnp.abs(below - above) <= 2) & (jnp.minimum(below, above) == 0)
+  return jnp.where(linear, low + (place - before) * (high - low), nearest)

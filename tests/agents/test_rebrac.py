@@ -1,6 +1,7 @@
 """ReBRAC: its equations in float64, the penalty at episodes' ends, and which updates change what."""
 
 import importlib
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import td3_equations as equations
 
 from ilx import testing
 from ilx.agents import rebrac
-from ilx.types import Continuous, Discrete, Spec, Step, Transition
+from ilx.types import Continuous, Discrete, Spec, Statistics, Step, Transition
 
 module = importlib.import_module("ilx.agents.rebrac")
 SPEC = testing.continuous_spec(observation_size=3, action_size=2)
@@ -238,7 +239,7 @@ def test_discrete_actions_are_refused():
 
 
 def test_policy_and_values_may_have_optimizers_of_their_own():
-  agent = rebrac(SPEC, hidden=(4,), optimizer=optax.sgd(0.0), policy_optimizer=optax.sgd(1.0))
+  agent = rebrac(SPEC, hidden=(4,), optimizer=optax.sgd(1.0), critic_optimizer=optax.sgd(0.0))
   state = agent.init(jax.random.key(0), _batch())
   after, _ = jax.jit(agent.update)(state, _batch())
   assert _equal(state.critic, after.critic)
@@ -248,3 +249,14 @@ def test_policy_and_values_may_have_optimizers_of_their_own():
 def test_batches_without_the_next_action_are_refused():
   with pytest.raises(ValueError, match="no next_action and next_is_last; take batches by the agent's own view"):
     rebrac(SPEC, hidden=(4,)).init(jax.random.key(0), _batch()._replace(next_action=None))
+
+
+def test_flags_in_bytes_are_warned_of():
+  bits = Statistics(9, *(np.full(4, value) for value in (0.5, 0.5, 0.0, 1.0)))
+  spec = SPEC._replace(observation=jax.ShapeDtypeStruct((4,), jnp.uint8), statistics=bits)
+  with pytest.warns(UserWarning, match="observation: bytes up to 1, which without standardisation are divided by 255"):
+    rebrac(spec)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    rebrac(spec, normalize_states=True)
+    rebrac(spec._replace(statistics=bits._replace(max=np.full(4, 255.0))))

@@ -48,10 +48,19 @@ def test_the_policy_alone_is_scheduled_where_values_are_learnt_too(given):
   np.testing.assert_allclose(rates(given["optimizer"], 5), np.full(5, 0.1), rtol=1e-4)
 
 
-def test_values_may_have_a_learning_rate_of_their_own(given, monkeypatch):
-  agents.make({"name": "bc", "learning_rate": 0.1, "critic_learning_rate": 0.02}, SPEC, 4)
-  np.testing.assert_allclose(rates(given["policy_optimizer"], 3), np.full(3, 0.1), rtol=1e-4)
-  np.testing.assert_allclose(rates(given["optimizer"], 3), np.full(3, 0.02), rtol=1e-4)
+def test_critics_may_have_a_learning_rate_of_their_own(monkeypatch):
+  found = {}
+
+  def fake(spec, *, optimizer=None, critic_optimizer=None):
+    found.update(optimizer=optimizer, critic_optimizer=critic_optimizer)
+
+  monkeypatch.setattr(ilx.agents, "bc", fake)
+  agents.make({"name": "bc", "learning_rate": 0.1, "critic_learning_rate": 0.02, "schedule": "cosine"}, SPEC, 4)
+  cosine = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 4))
+  np.testing.assert_allclose(rates(found["optimizer"], 5), cosine, atol=1e-5)
+  np.testing.assert_allclose(rates(found["critic_optimizer"], 5), 0.2 * cosine, atol=1e-5)
+  agents.make({"name": "bc", "critic_learning_rate": None}, SPEC, 4)
+  assert found["critic_optimizer"] is None
   monkeypatch.undo()
   with pytest.raises(ValueError, match=r"critic_learning_rate=0\.02: 'bc' has one learning rate"):
     agents.make({"name": "bc", "critic_learning_rate": 0.02}, SPEC, 4)
@@ -126,7 +135,7 @@ def test_whatever_an_agent_can_be_told_is_a_field_of_its_config(name):
   if "head_options" in arguments:
     fields |= {"modes", "min_std", "low_noise", "bins", "binning"}
   # Made of other fields, a field of the whole run, or code.
-  fields |= arguments - {"optimizer", "policy_optimizer", "head_options", "frame_stack", "network"}
+  fields |= arguments - {"optimizer", "policy_optimizer", "critic_optimizer", "head_options", "frame_stack", "network"}
   assert fields <= set(section)
 
 

@@ -392,6 +392,13 @@ def test_of_a_field_that_is_set_twice_the_last_counts():
   assert main.last_of_each(words) == [*words[:2], *words[3:]]
   config = check.config_of(main.last_of_each(["", f"--config={bc.__file__}", *words[2:]])[1:])
   assert config.agent.hidden == (64,)
+  assert main.last_of_each(["--config.a", "(1,)", "--config.b", "2", "--config.a=(3,)"]) == [
+    "--config.b",
+    "2",
+    "--config.a=(3,)",
+  ]
+  assert main.last_of_each(["--config.a=(1,)", "--config.a", "(3,)"]) == ["--config.a", "(3,)"]
+  assert main.last_of_each(["--config.video", "--config.a=1"]) == ["--config.video", "--config.a=1"]
   # Words of values are no flags.
   assert main.last_of_each(["--x", "config.a=1", "--config.a=2"]) == ["--x", "config.a=1", "--config.a=2"]
 

@@ -166,6 +166,11 @@ def test_numpy_plays_mlps(name, tmp_path):
     played.append(action)
   for part in jax.tree.leaves(jax.tree.map(lambda *x: np.concatenate(x), *played)):
     assert np.ptp(part, axis=0).min() > 0.01
+  # Nothing of the past is looked at; lists are arrays, also of bytes.
+  _equal(policy.act(policy.params, {}, (step.observation, None, None))[0], action, 0)
+  listed = jax.tree.map(lambda x: np.asarray(x).tolist(), step.observation)
+  for one in (policy, compiled):
+    _equal(one.act(one.params, one.carry(64), (listed, step.reward, step.is_first), None)[0], action, 1e-5)
   with pytest.raises(ValueError, match="numpy plays modes alone"):
     policy.act(policy.params, {}, step, jax.random.key(0))
 

@@ -61,19 +61,11 @@ def test_quantiles_that_do_not_fit_the_bounds_are_refused(quantiles):
     Continuous(np.array([-1.0]), np.array([1.0]), np.array(quantiles))
 
 
-def test_pictures_alone_are_scaled_to_one_without_statistics():
-  shapes = {"camera": (16, 16, 3), "grid": (7, 7, 3), "flags": (4,)}
-  leaves = {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name, shape in shapes.items()}
-  scale = scaling.observation_scale(Spec(leaves, Discrete(2)))
-  batch = {name: jnp.full((5, *shape), 1 if name == "flags" else 255, jnp.uint8) for name, shape in shapes.items()}
-  found = scaling.standardise(scale, batch)
-  np.testing.assert_allclose(found["camera"], np.ones((5, 16, 16, 3)))
-  np.testing.assert_allclose(found["grid"], np.ones((5, 7, 7, 3)))
-  np.testing.assert_allclose(found["flags"], np.ones((5, 4)))
-  assert found["flags"].dtype == jnp.float32
-  del leaves["camera"], leaves["grid"]
-  assert scaling.observation_scale(Spec(leaves, Discrete(2))) is None
-  np.testing.assert_allclose(scaling.standardise(None, {"flags": batch["flags"]})["flags"], np.ones((5, 4)))
+def test_bytes_are_scaled_to_one_without_statistics():
+  found = scaling.standardise(None, {"a": jnp.full((5, 2, 2, 1), 255, jnp.uint8), "b": jnp.full((5,), 7)})
+  np.testing.assert_allclose(found["a"], np.ones((5, 2, 2, 1)))
+  np.testing.assert_allclose(found["b"], np.full(5, 7.0))
+  assert found["b"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -94,6 +86,20 @@ def test_rare_values_beside_common_ones_have_bins_that_play_them(values, shares,
   index = dist.bin(scaling.to_unit(scale, action))
   assert len(set(index[:, 0].tolist())) == len(values)
   np.testing.assert_array_equal(scaling.from_unit(scale, dist.centre(index)), action)
+
+
+def test_higher_ranks_are_no_smaller_actions():
+  rng = np.random.default_rng(0)
+  some = [rng.choice([0.0, 0.0, 0.5, *rng.uniform(-1, 1, size)], 33) for size in (1, 2, 5, 20)]
+  tables = [np.repeat([0.0, 0.5, 1.0], counts) for counts in ((50, 1, 50), (10, 1, 2), (2, 2, 9), (1, 40, 1))] + some
+  for table in tables:
+    quantiles = np.sort(np.asarray(table, np.float32))
+    scale = scaling.action_scale(Continuous(np.array([-1.0]), np.array([1.0]), quantiles[:, None]))
+    found = np.asarray(scaling.from_unit(scale, jnp.linspace(-1, 1, 5001)[:, None]))[:, 0]
+    assert np.diff(found).min() >= -1e-6
+    # Every number of the data is what its own rank stands for.
+    there = np.unique(quantiles)[:, None]
+    np.testing.assert_allclose(scaling.from_unit(scale, scaling.to_unit(scale, jnp.asarray(there))), there, atol=1e-6)
 
 
 def test_standardisation():
