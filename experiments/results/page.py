@@ -51,7 +51,8 @@ the curve flattened?
 
 ## Updates and minutes
 
-Updates of every run, and minutes it took, evaluations included, on the machines below.
+Updates of every run, and minutes it took (the median of the seeds: machines are shared, and runs wait for each other),
+evaluations included, on the machines below.
 
 {costs}
 
@@ -151,7 +152,7 @@ def _curve(cell: Cell) -> str:
 
 
 def _cost(cell: Cell) -> str:
-  minutes = np.mean([entry["seconds"] for entry in cell.entries]) / 60
+  minutes = np.median([entry["seconds"] for entry in cell.entries]) / 60
   steps = sorted({entry["steps"] for entry in cell.entries})
   return f"{' and '.join(f'{n:,}' for n in steps)}; {minutes:.1f} min"
 
