@@ -15,6 +15,7 @@ from ilx.data import decode, rlds, sampling, splits, table
 from ilx.data import selection as select
 from ilx.data.index import Index
 from ilx.data.rlds import Info, Selection
+from ilx.data.spec import BOUNDS
 
 
 class Part(NamedTuple):
@@ -97,7 +98,7 @@ def selection(config: ml_collections.ConfigDict, info: Info) -> Selection:
 def of_action(config: ml_collections.ConfigDict, metadata: Mapping[str, Any]) -> dict[str, Any]:
   """The metadata with the bounds of that part of the action alone that the config chooses, such as "action/stick"."""
   found = dict(metadata)
-  for field in ("action_low", "action_high", "num_actions"):
+  for field in BOUNDS:
     for part in config.action.split("/")[1:]:
       if isinstance(found.get(field), Mapping):
         whole = found.pop(field)

@@ -170,10 +170,10 @@ def _origin(before: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_values(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError, naming the field, for numbers that are out of range whatever the data."""
+  values = flat(config.to_dict())
   for field in ("steps", "batch_size", "seeds", "evaluation.episodes", "evaluation.final_episodes"):
-    value = flat(config.to_dict())[field]
-    if value < 1:
-      raise ValueError(f"config.{field}={value} must be at least 1")
+    if values[field] < 1:
+      raise ValueError(f"config.{field}={values[field]} must be at least 1")
 
 
 def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ilx.data.rlds import Info
+from ilx.data.spec import BOUNDS
 
 ACTION = "steps/action"
-_KEYS = ("action_low", "action_high", "num_actions")
 
 
 class Bounds(NamedTuple):
@@ -26,7 +26,7 @@ class Bounds(NamedTuple):
 
 def of(info: Info) -> dict[str, Bounds | None]:
   """The bounds by field, such as "steps/action/stick"; None where those that are given make no sense."""
-  return dict(_of(ACTION, {key: info.metadata.get(key) for key in _KEYS}))
+  return dict(_of(ACTION, {key: info.metadata.get(key) for key in BOUNDS}))
 
 
 def _of(name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Bounds | None]]:

@@ -94,10 +94,8 @@ def manifests(values: flags.FlagValues, runs: Sequence[Checked]) -> str:
   if not folder.is_relative_to(hosts.mount) or ".." in folder.parts:
     raise ValueError(f"--workdir={folder} must be below --mount={hosts.mount}, where the volume is in the pods")
   # Folders called alike must not meet under one name: the second sweep would be refused, or taken for the first.
-  place = f"{hosts.claim}:{folder.relative_to(hosts.mount)}"
-  base = (
-    _name(values.name, len(runs), hosts.nodes) if values.name else _name(folder.name, len(runs), hosts.nodes, place)
-  )
+  path = "" if values.name else f"{hosts.claim}:{folder.relative_to(hosts.mount)}"
+  base = _name(values.name or folder.name, len(runs), hosts.nodes, path)
   found: list[dict[str, Any]] = []
   for place, one in enumerate(runs):
     words = ["python", "-m", "experiments.main", *one.run.flags, f"--workdir={folder / one.run.name}"]

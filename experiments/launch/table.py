@@ -47,12 +47,13 @@ def main(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 def show(rows: Sequence[Row], folder: pathlib.Path) -> None:
   """Prints the table of the runs, and writes it to ``table.md`` and ``table.json`` in ``folder``."""
-  tables = [cells(some) for some in (results.over_seeds(rows), rows) if some]
+  together = results.over_seeds(rows)
+  tables = [cells(some) for some in (together, rows) if some]
   for place, table in enumerate(tables):
     print(end="\n" if place else "", flush=True)
     terminal.table(*table)
   outputs.write(folder / "table.md", "\n".join(f"{_markdown(*table)}\n" for table in tables))
-  about = {"runs": rows, "over_seeds": results.over_seeds(rows)}
+  about = {"runs": rows, "over_seeds": together}
   logs.write_json(folder / "table.json", {name: [_json(row) for row in some] for name, some in about.items()})
   print(f"table: {folder / 'table.md'}")
 

@@ -77,12 +77,12 @@ def make(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
   """
-  widths = (None,) if isinstance(hidden, str) or not np.iterable(hidden) else (hidden := tuple(hidden))
+  widths = tuple(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else (None,)
   if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
     raise ValueError(f"hidden={hidden!r} must be widths of layers, such as (256, 256)")
   encoder_module = make_encoder(spec, encoder)
   head_module = heads.make(spec.action, head, **(head_options or {}))
-  return heads.Policy(mlp.MLP(tuple(hidden)), head_module, encoder_module)
+  return heads.Policy(mlp.MLP(widths), head_module, encoder_module)
 
 
 def make_encoder(spec: Spec, encoder: str) -> nn.Module:
@@ -111,9 +111,10 @@ def warn_of_small_bytes(spec: Spec) -> None:
     return
   leaves = jax.tree_util.tree_leaves_with_path(spec.observation)
   for (path, leaf), most in zip(leaves, jax.tree.leaves(spec.statistics.max), strict=True):
-    if leaf.dtype == np.uint8 and not encoders.is_picture(leaf) and np.max(most, initial=0) < _SMALL:
+    largest = np.max(most, initial=0)
+    if leaf.dtype == np.uint8 and not encoders.is_picture(leaf) and largest < _SMALL:
       warnings.warn(
-        f"{_name(path)}: bytes up to {np.max(most, initial=0):g}, which without standardisation are divided by 255, as "
+        f"{_name(path)}: bytes up to {largest:g}, which without standardisation are divided by 255, as "
         "pictures are; store flags as bool and numbers as float32, or standardise (normalize_states=True)",
         stacklevel=3,
       )
@@ -186,9 +187,7 @@ def _shape(action: Action) -> tuple[int, ...]:
 
 def _shapes(tree: Tree, field: str, axes: int) -> dict[str, tuple[int, ...]]:
   paths = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    _name(path, field): tuple(leaf.shape if hasattr(leaf, "shape") else np.shape(leaf))[axes:] for path, leaf in paths
-  }
+  return {_name(path, field): tuple(np.shape(leaf))[axes:] for path, leaf in paths}
 
 
 def init(network: Any, spec: Spec, key: jax.Array, batch: Any, action_axes: int | None = None) -> Params:

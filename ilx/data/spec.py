@@ -14,6 +14,9 @@ from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Spec, Statist
 # Rows of actions looked at together.
 _ROWS = 1 << 16
 
+# What bounds actions in metadata.json; of an action of several parts, dicts of them.
+BOUNDS = ("action_low", "action_high", "num_actions")
+
 
 def spec(data: Episodes | Index, metadata: Mapping[str, Any] | None = None, *, frame_stack: int = 0) -> Spec:
   """The spec that agents are built from, with the statistics of the observations.
@@ -51,7 +54,7 @@ def spec(data: Episodes | Index, metadata: Mapping[str, Any] | None = None, *, f
   if frame_stack:
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct((frame_stack, *x.shape), x.dtype), observation)
     of_observation = _stacked(of_observation, frame_stack)
-  bounds = {name: metadata.get(name) for name in ("action_low", "action_high", "num_actions")}
+  bounds = {name: metadata.get(name) for name in BOUNDS}
   return Spec(observation, _action("the action", action, of_action.min, of_action.max, bounds), of_observation)
 
 

@@ -9,9 +9,6 @@ from ilx.data.convert.mapping import Field
 
 Fields = tuple[Field, ...]
 
-# What bounds actions in metadata.json; of an action of several parts, dicts of them.
-BOUNDS = ("action_low", "action_high", "num_actions")
-
 
 def is_choice(field: Field) -> bool:
   """Whether a field of a part is an integer, which is one among several."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ilx.data.convert import actions, checks
 from ilx.data.convert.mapping import Field, Mapping
+from ilx.data.spec import BOUNDS
 
 _MOST = 16 << 20
 _RESERVED = ("observation", "action", "reward", "discount", "is_first", "is_last", "is_terminal")
@@ -109,7 +110,7 @@ def _vector(fields: tuple[Field, ...], mapping: Mapping, where: str) -> tuple[Fi
 def _check_bounds(mapping: Mapping, where: str) -> None:
   """Of an action of several parts."""
   parts = ", ".join(mapping.action)
-  for key in actions.BOUNDS:
+  for key in BOUNDS:
     given = mapping.metadata.get(key)
     if given is None:
       continue
