@@ -7,8 +7,8 @@ from experiments.configs import rebrac
 from experiments.results.recordings import Recording
 
 # Config files, in the order of the columns.
-AGENTS = ("bc", "bc10", "chunked_bc", "bc_transformer", "td3_bc", "iql", "rebrac", "dt")
-CONTINUOUS_ONLY = ("td3_bc", "rebrac")
+AGENTS = ("bc", "bc_tanh", "bc10", "chunked_bc", "bc_transformer", "td3_bc", "iql", "rebrac", "dt")
+CONTINUOUS_ONLY = ("bc_tanh", "td3_bc", "rebrac")
 TRANSFORMERS = ("bc_transformer", "dt")
 ENVIRONMENTS = ("halfcheetah", "hopper", "walker2d")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
