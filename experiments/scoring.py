@@ -110,18 +110,6 @@ def each_seed(config: ml_collections.ConfigDict, params: Any) -> list[Any]:
   return [ilx.training.one_seed(params, place) for place in range(config.seeds)]
 
 
-def returns_of(result: Mapping[str, Any]) -> np.ndarray:
-  """The returns in a ``result.json``, float64 ``[seeds, episodes]``, whatever the number of seeds of the run.
-
-  Raises:
-    ValueError: where nothing was played.
-  """
-  returns = [one.get("returns") for one in result.get("per_seed") or [result]]
-  if any(one is None for one in returns):
-    raise ValueError(f"the run of {result.get('agent')} on {result.get('dataset')} played nothing: it has no returns")
-  return np.array(returns, np.float64)
-
-
 def with_random_return(task: Task) -> Task:
   """The task whose metadata have ``random_return``: where the data's do not, a hundred episodes of uniform actions."""
   if task.metadata.get("random_return") is not None:

@@ -148,8 +148,8 @@ def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
   room = _BLOCK >> 6  # encoded bytes of a block; how much they grow, the first one shows
 
   def assemble() -> Episodes:
-    where = f"split {split!r}, counted from episode {before},"
-    return rlds.assemble(info, selection, records, where=where, expected=(len(records), size))
+    expected = (len(records), size)
+    return rlds.assemble(info, selection, records, where=f"split {split!r}", first=before, expected=expected)
 
   for record in rlds.read_records(info, split):
     if records and size + len(record[1]) > room:

@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ilx.data import files
 from ilx.data.rlds import Info, root
+
+T = TypeVar("T")
 
 # Characters of a file's name that come from the dataset.
 _LONGEST = 100
@@ -74,6 +78,88 @@ def find(info: Info, name: str) -> Path:
 def holds(info: Info, path: Path) -> bool:
   """Whether a derived file or folder is one of the dataset's present state."""
   return path.parent.name.endswith(fingerprint(info))
+
+
+def kept(
+  info: Info,
+  path: Path,
+  otherwise: str,
+  build: Callable[[], T],
+  encode: Callable[[T], bytes],
+  decode: Callable[[bytes], T],
+) -> T:
+  """What the file ``path`` keeps; built, and kept for the next time, where there is none yet.
+
+  Several processes may ask at once: one builds it, the others wait. A file that is damaged is made anew, with a warning
+  that names it.
+
+  Args:
+    info: of the dataset.
+    path: from ``find``.
+    otherwise: what happens where it cannot be kept, for the warning.
+    build: makes it of the dataset.
+    encode: gives the content of the file.
+    decode: the reverse; raises ValueError where the content is damaged.
+
+  Raises:
+    ValueError: where the dataset changed while it was read, and what ``build`` raises.
+
+  Warns:
+    UserWarning: where it cannot be kept, such as on a full disk; it is made all the same.
+  """
+  if (found := _stored(path, decode)) is not None:
+    return found
+  with contextlib.ExitStack() as stack:
+    obstacle = None
+    try:
+      stack.enter_context(locked(path))
+    except OSError as error:
+      obstacle = error
+    if obstacle is None and (found := _stored(path, decode)) is not None:
+      return found
+    found = build()
+    if not holds(info, path):
+      raise ValueError(f"{info.directory} changed while it was read; read it again")
+    try:
+      if obstacle is None:
+        _write(path, encode(found))
+    except OSError as error:
+      obstacle = error
+  if obstacle is not None:
+    warnings.warn(
+      f"cannot write {path}: {obstacle.strerror or obstacle}; {otherwise}. "
+      "Free some space, or let ILX_DATA_DIR be a folder that can be written",
+      stacklevel=3,
+    )
+  return found
+
+
+def _write(path: Path, content: bytes) -> None:
+  for left in path.parent.glob(f"{path.name}.*.incomplete"):
+    left.unlink()  # of a process that was killed: the lock is ours
+  staging = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.incomplete")
+  try:
+    with staging.open("wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    staging.rename(path)
+    files.sync_folder(path.parent)
+  finally:
+    staging.unlink(missing_ok=True)
+
+
+def _stored(path: Path, decode: Callable[[bytes], T]) -> T | None:
+  """What is kept; None where there is nothing, or something damaged, of which a warning tells."""
+  try:
+    content = path.read_bytes()
+  except (FileNotFoundError, NotADirectoryError, PermissionError):
+    return None
+  try:
+    return decode(content)
+  except ValueError as error:
+    warnings.warn(f"{path} is damaged and made anew ({error}); if it happens again, check the disk", stacklevel=4)
+    return None
 
 
 @contextlib.contextmanager

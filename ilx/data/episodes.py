@@ -66,7 +66,8 @@ def from_columns(
 
   Raises:
     ValueError: where lengths disagree, flags or rewards are no single numbers, ``starts`` does not split the steps into
-      non-empty episodes, or a step other than an episode's last is terminal.
+      non-empty episodes, a step other than an episode's last is terminal, or a number is too large for the type that it
+      has on a device (int32 of int64, float32 of float64).
   """
   starts = np.asarray(starts, np.int64)
   num_steps = len(reward)
@@ -87,10 +88,13 @@ def from_columns(
   for name, column in singles.items():
     if np.ndim(column) != 1:
       raise ValueError(f"episodes: {name} has shape {list(np.shape(column))}; expected [{num_steps}], a number a step")
+  ends = starts[1:] - 1
+  for path, column in jax.tree_util.tree_leaves_with_path(columns | {"action": action, "reward": reward}):
+    _check_range(jax.tree_util.keystr(path, simple=True, separator="/"), column, starts)
   reward, discount = _typed(reward, np.float32), _typed(discount, np.float32)
   is_terminal = _typed(is_terminal, bool)
   is_last = np.zeros(num_steps, bool)
-  is_last[starts[1:] - 1] = True
+  is_last[ends] = True
   if np.any(np.asarray(is_terminal) & ~is_last):
     row = int(np.argmax(np.asarray(is_terminal) & ~is_last))
     raise ValueError(f"episodes: is_terminal is true at row {row}, which is no episode's last")
@@ -106,9 +110,37 @@ def from_columns(
   )
 
 
+def _check_range(name: str, column: Any, starts: np.ndarray) -> None:
+  """Raises ValueError for a number that would become another one on a device, silently."""
+  if not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf":
+    return
+  narrow = np.dtype(np.float32) if name in ("reward", "discount") else jax.dtypes.canonicalize_dtype(column.dtype)
+  if narrow == column.dtype:
+    return
+  flat = column.reshape(len(column), -1)
+  if narrow.kind == "f":
+    with np.errstate(over="ignore"):
+      lost = np.isinf(flat.astype(narrow)) & np.isfinite(flat)
+  else:
+    bounds = np.iinfo(narrow)
+    lost = (flat < bounds.min) | (flat > bounds.max)
+  if name == "reward" or name.partition("/")[0] == "action":
+    lost[starts[1:] - 1] = False  # these carry no meaning
+  if lost.any():
+    row, place = (int(x) for x in np.argwhere(lost)[0])
+    episode = int(np.searchsorted(starts, row, side="right")) - 1
+    raise ValueError(
+      f"episodes: {name} is {flat[row, place]} at step {row - starts[episode]} of episode {episode}, which {narrow} "
+      "cannot hold; scale it, subtract what all have in common, or leave it out"
+    )
+
+
 def _typed(column: Any, dtype: type) -> Any:
   """As ``dtype``; what has that already stays where it is, such as in a file that is mapped."""
-  return column if getattr(column, "dtype", None) == dtype else np.asarray(column).astype(dtype)
+  if getattr(column, "dtype", None) == dtype:
+    return column
+  with np.errstate(over="ignore"):  # what would count has been looked at
+    return np.asarray(column).astype(dtype)
 
 
 def returns(episodes: Episodes) -> np.ndarray:

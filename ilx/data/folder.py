@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ilx.data import features, files, values
+from ilx.data.info import shard_of
 
 _MAX_FILE_NAME = 255  # of all common file systems
 
@@ -32,7 +33,7 @@ def shard_lengths(num_episodes: int, episodes_per_shard: int) -> tuple[int, ...]
 
 def shard_name(name: str, split: str, index: int, count: int) -> str:
   """The name of one file, as TFDS expects it."""
-  return f"{name}-{split}.array_record-{index:05}-of-{count:05}"
+  return f"{name}-{split}.array_record-{shard_of(index, count)}"
 
 
 def describe(

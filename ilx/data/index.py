@@ -5,10 +5,6 @@ Made in one pass that takes little memory whatever the split's size, and kept be
 the data than this.
 """
 
-import contextlib
-import os
-import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.data import derived, files, index_format, rlds, splits
+from ilx.data import derived, index_format, rlds, splits
 from ilx.data.episodes import Episodes, returns
 from ilx.data.index_format import Index
 from ilx.data.rlds import EVERYTHING, Info, Selection
@@ -51,32 +47,14 @@ def read(
   Warns:
     UserWarning: where the index cannot be kept, such as on a full disk; it is made all the same.
   """
-  path = where(info, split, selection)
-  if (found := _stored(path)) is not None:
-    return found
-  with contextlib.ExitStack() as stack:
-    obstacle = None
-    try:
-      stack.enter_context(derived.locked(path))
-    except OSError as error:
-      obstacle = error
-    if obstacle is None and (found := _stored(path)) is not None:
-      return found
-    found = build(info, split, selection, progress)
-    if not derived.holds(info, path):
-      raise ValueError(f"{info.directory} changed while it was read; read it again")
-    try:
-      if obstacle is None:
-        _write(path, found)
-    except OSError as error:
-      obstacle = error
-  if obstacle is not None:
-    warnings.warn(
-      f"cannot write {path}: {obstacle.strerror or obstacle}; the index is made anew whenever the dataset is opened. "
-      "Free some space, or let ILX_DATA_DIR be a folder that can be written",
-      stacklevel=2,
-    )
-  return found
+  return derived.kept(
+    info,
+    where(info, split, selection),
+    "the index is made anew whenever the dataset is opened",
+    lambda: build(info, split, selection, progress),
+    index_format.encode,
+    index_format.decode,
+  )
 
 
 def where(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
@@ -142,7 +120,7 @@ def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
   before = size = 0
 
   def assemble() -> Episodes:
-    return rlds.assemble(info, selection, records, where=f"split {split!r}, counted from episode {before},")
+    return rlds.assemble(info, selection, records, where=f"split {split!r}", first=before)
 
   for record in rlds.read_records(info, split):
     if records and (len(records) == _RECORDS or size + len(record[1]) > _BYTES):
@@ -152,31 +130,3 @@ def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
     size += len(record[1])
   if records:
     yield assemble()
-
-
-def _write(path: Path, index: Index) -> None:
-  for left in path.parent.glob(f"{path.name}.*.incomplete"):
-    left.unlink()  # of a process that was killed: the lock is ours
-  staging = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.incomplete")
-  try:
-    with staging.open("wb") as file:
-      file.write(index_format.encode(index))
-      file.flush()
-      os.fsync(file.fileno())
-    staging.rename(path)
-    files.sync_folder(path.parent)
-  finally:
-    staging.unlink(missing_ok=True)
-
-
-def _stored(path: Path) -> Index | None:
-  """The kept index; None where there is none, or a damaged one, of which a warning tells."""
-  try:
-    content = path.read_bytes()
-  except (FileNotFoundError, NotADirectoryError, PermissionError):
-    return None
-  try:
-    return index_format.decode(content)
-  except ValueError as error:
-    warnings.warn(f"{path} is damaged and made anew ({error}); if it happens again, check the disk", stacklevel=3)
-    return None

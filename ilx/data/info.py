@@ -88,7 +88,7 @@ def read_info(directory: str | os.PathLike) -> Info:
     FileNotFoundError: where one of the first two is missing.
     ValueError: where one is not understood; names file and field.
   """
-  directory = Path(directory)
+  directory = Path(directory).expanduser().absolute()  # files are opened later, maybe from elsewhere
   path = directory / "dataset_info.json"
   content = _read_json(path)
   name, version = str(content.get("name", directory.parent.name)), str(content.get("version", directory.name))
@@ -120,15 +120,21 @@ def _read_json(path: Path) -> dict[str, Any]:
   return content
 
 
-def _shard_name(template: str, name: str, split: str, file_format: str, index: int, count: int) -> str:
+def shard_of(index: int, count: int) -> str:
+  """How a file says which of ``count`` it is: ``00002-of-00010``, in more digits where the count has more."""
   digits = max(5, len(str(count)))
+  return f"{index:0{digits}}-of-{count:0{digits}}"
+
+
+def _shard_name(template: str, name: str, split: str, file_format: str, index: int, count: int) -> str:
+  whole = shard_of(index, count)
   values = {
     "DATASET": name,
     "SPLIT": split,
     "FILEFORMAT": file_format,
-    "SHARD_INDEX": f"{index:0{digits}}",
-    "NUM_SHARDS": f"{count:0{digits}}",
-    "SHARD_X_OF_Y": f"{index:0{digits}}-of-{count:0{digits}}",
+    "SHARD_INDEX": whole.split("-")[0],
+    "NUM_SHARDS": whole.split("-")[-1],
+    "SHARD_X_OF_Y": whole,
   }
   path = Path(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template))
   if path.is_absolute() or ".." in path.parts:

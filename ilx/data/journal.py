@@ -1,6 +1,7 @@
 """An append-only file that survives kills and full disks, held by one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -157,8 +158,9 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 def write_error(error: OSError, folder: Path) -> OSError:
   """The same error with what it means for a recording under ``folder``."""
+  full = error.errno in (errno.ENOSPC, errno.EDQUOT)
   return OSError(
     error.errno,
     f"cannot write to {folder}: {error.strerror or error}; what was recorded before is intact, "
-    "free some space and run again",
+    f"{'free some space and ' if full else ''}run again",
   )

@@ -65,7 +65,7 @@ class Recorder:
     """
     folder.check_options(name, version, split, episodes_per_shard, image_format)
     self.name, self.version, self.split = name, version, split
-    self.path = Path(directory).expanduser() / name / version
+    self.path = Path(directory).expanduser().absolute() / name / version  # files are opened later, maybe from elsewhere
     self.metadata = dict(metadata or {})
     self.num_transitions = 0
     self.notes: list[dict[str, Any]] = []

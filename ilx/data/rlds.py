@@ -128,6 +128,7 @@ def assemble(
   records: Iterable[tuple[Path, bytes]],
   *,
   where: str = "",
+  first: int = 0,
   expected: tuple[int, int] = (0, 0),
 ) -> Episodes:
   """Episodes from serialised ones.
@@ -137,6 +138,7 @@ def assemble(
     selection: which fields become which columns.
     records: (file, serialised episode) pairs; the file is named in errors.
     where: what of the dataset they are, for errors.
+    first: the number there of the first one, for errors.
     expected: how many episodes, and how many bytes at most, make room for at once; 0: unknown.
 
   Raises:
@@ -148,7 +150,7 @@ def assemble(
   starts, files, waiting = [0], [], 0
 
   def fault(episode: int, problem: object) -> ValueError:
-    return ValueError(f"{files[episode]}: episode {episode} of {where}: {problem}")
+    return ValueError(f"{files[episode]}: episode {first + episode} of {where}: {problem}")
 
   try:
     for file, record in records:
@@ -173,15 +175,30 @@ def assemble(
     row, problem = error.args
     episode = bisect.bisect_right(starts, row) - 1
     raise fault(episode, f"{problem} at step {row - starts[episode]}") from None
-  return _episodes(plan, fields, np.array(starts, np.int64), f"{info.directory}: {where}")
+  bounds = np.array(starts, np.int64)
+  for name, rows in (("is_first", bounds[:-1]), ("is_last", bounds[1:] - 1), ("is_terminal", bounds[1:] - 1)):
+    column = fields.get(f"steps/{name}")
+    if column is not None and (stray := _stray(column.values, rows)) is not None:
+      episode = bisect.bisect_right(starts, stray) - 1
+      step, steps = stray - starts[episode], starts[episode + 1] - starts[episode]
+      raise fault(episode, f"field 'steps/{name}' is true at step {step} of {steps}; one record must be one episode")
+  return _episodes(plan, fields, bounds)
 
 
-def _episodes(plan: selection_lib.Plan, fields: dict[str, columns.Column], starts: np.ndarray, where: str) -> Episodes:
-  """Checks the flags against the record boundaries and gathers the columns."""
-  first, last = starts[:-1], starts[1:] - 1
-  for name, rows in (("is_first", first), ("is_last", last), ("is_terminal", last)):
-    if f"steps/{name}" in fields:
-      _check_flag(fields[f"steps/{name}"].values, name, rows, starts, where)
+def _stray(values: np.ndarray, rows: np.ndarray) -> int | None:
+  """The first place where a flag is true that may be so at ``rows`` alone.
+
+  It may be false there: a record can be a part cut from an episode.
+  """
+  values = values.reshape(-1)
+  if np.count_nonzero(values) == np.count_nonzero(values[rows]):
+    return None
+  return int(np.setdiff1d(np.flatnonzero(values), rows)[0])
+
+
+def _episodes(plan: selection_lib.Plan, fields: dict[str, columns.Column], starts: np.ndarray) -> Episodes:
+  """Gathers the columns."""
+  last = starts[1:] - 1
   steps = int(starts[-1])
 
   def value(name: str, dtype: type) -> np.ndarray:
@@ -206,16 +223,3 @@ def _episodes(plan: selection_lib.Plan, fields: dict[str, columns.Column], start
 
 def _as_action(column: np.ndarray) -> np.ndarray:
   return column if column.dtype.kind in "fb" else column.astype(np.int32, copy=False)
-
-
-def _check_flag(values: np.ndarray, name: str, rows: np.ndarray, starts: np.ndarray, where: str) -> None:
-  """The flag may be true at ``rows`` alone. It may be false there: a record can be a part cut from an episode."""
-  values = values.reshape(-1)
-  if np.count_nonzero(values) > np.count_nonzero(values[rows]):
-    stray = np.setdiff1d(np.flatnonzero(values), rows)
-    episode = int(np.searchsorted(starts, stray[0], side="right")) - 1
-    step, steps = int(stray[0] - starts[episode]), int(starts[episode + 1] - starts[episode])
-    raise ValueError(
-      f"{where}, episode {episode}: field 'steps/{name}' is true at step {step} of {steps}; "
-      "one record must be one episode"
-    )

@@ -65,8 +65,12 @@ def draw(key: jax.Array, episodes: "Episodes", batch_size: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _many(key: jax.Array, table: Table | None, num_rows: Array, start: Array, count: int, batch_size: int) -> jax.Array:
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(count))
-  return jax.vmap(lambda key: positions(key, table, num_rows, batch_size))(keys)
+  def one(i: jax.Array) -> jax.Array:
+    return positions(jax.random.fold_in(key, i), table, num_rows, batch_size)
+
+  numbers = start + jnp.arange(count)
+  # Of other generators (rbg) the bits of a key depend on the keys beside it.
+  return jax.vmap(one)(numbers) if jax.random.key_impl(key) == "threefry2x32" else jax.lax.map(one, numbers)
 
 
 def positions_many(key: jax.Array, episodes: "Episodes", start: int, count: int, batch_size: int) -> jax.Array:
@@ -74,10 +78,21 @@ def positions_many(key: jax.Array, episodes: "Episodes", start: int, count: int,
 
   Batch ``i`` is ``positions`` with ``fold_in(key, i)``, to the bit. Returns before they are computed.
   """
-  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+  with jax.default_device(host_device("batches of data in host memory are drawn")):
     key = jax.random.wrap_key_data(np.asarray(jax.random.key_data(key)), impl=jax.random.key_impl(key))
     table = None if episodes.table is None else Table(*map(np.asarray, episodes.table))
     return _many(key, table, np.int32(len(episodes.rows)), np.int32(start), count, batch_size)
+
+
+def host_device(what: str) -> jax.Device:
+  """The host's CPU. Raises RuntimeError where jax was told to leave it out; ``what`` is done there."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    chosen = jax.config.jax_platforms
+    raise RuntimeError(
+      f"{what} on the CPU, which JAX_PLATFORMS={chosen} leaves out; set JAX_PLATFORMS={chosen},cpu"
+    ) from error
 
 
 def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
@@ -87,7 +102,8 @@ def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
     episodes: numpy columns.
     weights: ``[E]``, at least 0; or what makes them of lengths and returns, such as ``top_return(0.1)``. Each
       transition of an episode has the episode's weight, so that equal weights draw as none do. What an earlier call
-      gave the weight 0 is gone.
+      gave the weight 0 is gone. Of a mixture with shares every dataset keeps its share; of one without, episodes of
+      different datasets are weighed against each other.
 
   Raises:
     ValueError: where weights are not ``[E]``, negative, not finite, or all zero.
@@ -97,7 +113,9 @@ def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
   if callable(weights):
     weights = weights(lengths(episodes), returns(episodes))
   weights = check_weights(weights, episodes.num_episodes)
-  before = episodes.weights or Weights(weights, np.zeros(len(weights), np.int64))
+  before = episodes.weights
+  if before is None or before.share is None:
+    before = Weights(weights, np.zeros(len(weights), np.int64))
   return narrowed(episodes.replace(weights=before._replace(weight=weights)), np.ones(len(episodes.rows), bool))
 
 
@@ -147,7 +165,10 @@ def item_weights(
   if share is None:
     share = np.bincount(source, count * (weight > 0), minlength=number)
   elif (mass == 0).any():
-    raise ValueError(f"mixture: no item is left of dataset {int(np.argmin(mass))}; every episode is too short")
+    which = int(np.argmin(mass))
+    raise ValueError(
+      f"mixture: no item is left of dataset {which + 1} of {number}; every episode is too short, or without weight"
+    )
   return weight * (share / np.where(mass > 0, mass, 1))[source]
 
 

@@ -59,10 +59,9 @@ def _read(source: Source, numbers: list[int]) -> Episodes:
   except ValueError:
     for number, record in zip(numbers, records, strict=True):
       try:
-        rlds.assemble(source.info, source.selection, [record], where=where)
+        rlds.assemble(source.info, source.selection, [record], where=where, first=number)
       except ValueError as error:
-        file, index = source.records.where(number)
-        raise ValueError(f"record {index} of {file}, episode {number} of {where}: {error}") from None
+        raise ValueError(f"{error} (record {source.records.where(number)[1]} of the file)") from None
     raise
 
 

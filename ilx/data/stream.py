@@ -2,7 +2,8 @@
 
 ``schedule`` says which items batch ``i`` holds; ``reading`` reads them. For every virtual stream that a host serves,
 the block of episodes in use is in memory, in columns as everywhere (pictures encoded), and the next one is being
-read. So memory stays flat, at about twice ``buffer_bytes`` for a host that serves all streams.
+read. So memory stays flat, at about twice ``buffer_bytes`` for a host that serves all streams; but never below two
+episodes a stream.
 
 Grain's threads make batches ahead, from a dataset with random access (``grain.MapDataset``); where it stands is one
 number. Its elements are a few batches each where batches are small: a hundred small gathers, and a hundred passages
@@ -19,6 +20,7 @@ the next are of the blocks in use. At any place of a batch each item is as likel
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,8 +115,8 @@ class Stream:
       start: the first batch.
       host: (h, H): this host gets items ``h B / H`` to ``(h + 1) B / H - 1`` of every batch, and reads those alone.
       streams: V, which divides B; H must divide it. By default see ``dividing.default_streams``.
-      buffer_bytes: what the blocks of all streams take at most, measured as on disk; the next ones take as much again.
-        The more, the more episodes a batch mixes, up to a quarter of all.
+      buffer_bytes: what the blocks of all streams take at most, measured as on disk, or an episode each, if that is
+        more; the next ones take as much again. The more, the more episodes a batch mixes, up to a quarter of all.
       threads: that read ahead, and as many that make batches.
 
     Yields:
@@ -123,6 +125,9 @@ class Stream:
     Raises:
       ValueError: where numbers do not go together, no item is left to draw, or, when batches are asked for, a record is
         damaged; names it.
+
+    Warns:
+      UserWarning: where an episode for every stream takes more than ``buffer_bytes``.
     """
     if batch_size < 1:
       raise ValueError(f"batch_size={batch_size} must be at least 1")
@@ -146,6 +151,14 @@ class Stream:
     plan = Schedule(items, seed=seed, streams=streams, block=block, weights=weights)
     place, hosts = host
     mine = range(place * streams // hosts, (place + 1) * streams // hosts)
+    if streams * self._bytes() > buffer_bytes:
+      held = 2 * len(mine) * self._bytes()
+      warnings.warn(
+        f"{self.info.directory}: an episode takes {_binary(self._bytes())} on average, so that two for each of "
+        f"{len(mine)} streams take about {_binary(held)} here, more than twice buffer_bytes ({_binary(buffer_bytes)}); "
+        "fewer streams or shorter episodes take less",
+        stacklevel=2,
+      )
     return Batches(Reader(self.sources, view, plan, batch_size, mine, start, threads), start, threads)
 
   def _items(self, view: View) -> np.ndarray:
@@ -230,6 +243,10 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
     return Stream(sources)
   shares = check_shares(streams, weights)
   return Stream(sources, tuple(shares[name] for name in streams))
+
+
+def _binary(size: float) -> str:
+  return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _join(a: Index, b: Index) -> Index:

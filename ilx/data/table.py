@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ilx.data import decode, rlds, splits
+from ilx.data import decode, derived, rlds, splits
 from ilx.data.episodes import Episodes, from_columns
 from ilx.data.features import Feature, Sequence
 from ilx.data.images import Images
@@ -17,6 +17,7 @@ from ilx.data.rlds import Info
 if TYPE_CHECKING:
   import pyarrow
 
+_VERSION = 1  # of the kept table
 _OWN = ("split", "file", "index", "episode", "length", "episode_return", "return_rank", "is_terminal")
 # What the database may not do: touch files, the network or Python's variables, load extensions.
 _CLOSED = {
@@ -27,7 +28,7 @@ _CLOSED = {
 
 
 def table(info: Info, split: str = "all") -> "pyarrow.Table":
-  """One row for every episode.
+  """One row for every episode; made in one pass over the split, and kept for the next time (``derived``).
 
   Columns:
     split: its name, string.
@@ -52,8 +53,44 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
     ImportError: where pyarrow is not installed.
     FileNotFoundError: where a file is missing.
     ValueError: for an unknown split, or a damaged file; names it.
+
+  Warns:
+    UserWarning: where it cannot be kept, such as on a full disk; it is made all the same.
   """
-  arrow = _module("pyarrow")
+  arrow, parquet = _module("pyarrow"), _module("pyarrow.parquet")
+  try:
+    parts = splits.parse(split, info.splits)
+  except ValueError as error:
+    raise ValueError(f"{info.directory}: {error}") from None
+  schema, count = _schema(info), sum(part.stop - part.start for part in parts)
+
+  def encode(rows: "pyarrow.Table") -> bytes:
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(rows, sink, write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+  def decode(content: bytes) -> "pyarrow.Table":
+    try:
+      rows = parquet.read_table(arrow.BufferReader(content), page_checksum_verification=True)
+    except (arrow.ArrowException, OSError) as error:
+      raise ValueError(error) from None
+    if rows.schema != schema or len(rows) != count:
+      raise ValueError(f"it has {len(rows)} rows of {', '.join(rows.column_names)}")
+    return rows
+
+  name = f"episodes-{derived.key('episodes', _VERSION, [tuple(part) for part in parts])}"
+  return derived.kept(
+    info,
+    derived.find(info, name),
+    "the table of episodes is made anew whenever one asks for it",
+    lambda: _build(info, split, schema),
+    encode,
+    decode,
+  )
+
+
+def _build(info: Info, split: str, schema: "pyarrow.Schema") -> "pyarrow.Table":
+  """As ``table``, always from the dataset; keeps nothing."""
   stored = dict(_stored_fields(info))
   steps = _step_fields(info)
   columns: dict[str, list] = {name: [] for name in (*_OWN, *stored)}
@@ -72,6 +109,11 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
       columns[name].append(_scalar(_get(episode, field), _get(info.features, field)))
   columns["split"] = [part.name for part in splits.parse(split, info.splits) for _ in range(part.stop - part.start)]
   columns["return_rank"] = _rank(columns["episode_return"])
+  return _module("pyarrow").table(columns, schema=schema)
+
+
+def _schema(info: Info) -> "pyarrow.Schema":
+  arrow = _module("pyarrow")
   own = {
     "split": arrow.string(),
     "file": arrow.string(),
@@ -79,8 +121,8 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
     "is_terminal": arrow.bool_(),
   }
   types = {name: own.get(name, arrow.int64()) for name in _OWN}
-  types |= {name: _arrow_type(_get(info.features, field), arrow) for name, field in stored.items()}
-  return arrow.table({name: arrow.array(columns[name], kind) for name, kind in types.items()})
+  types |= {name: _arrow_type(_get(info.features, field), arrow) for name, field in _stored_fields(info)}
+  return arrow.schema(types)
 
 
 def query(source: "Info | pyarrow.Table", sql: str, split: str = "all") -> "pyarrow.Table":

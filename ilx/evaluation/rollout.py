@@ -101,7 +101,7 @@ def evaluate(
   played = Played(np.zeros(episodes), np.zeros(episodes, np.int64), None, 0)
   if first < end:
     env = environments.make(env_id, end - first, seed, first, batch_size, **(env_kwargs or {}))
-    key = jax.random.key(seed) if sample else None
+    key = jax.random.key(seed, impl="threefry2x32") if sample else None
     if key is not None and host:
       key = jax.random.fold_in(key, host)
     share = Share(first, num_envs)

@@ -117,7 +117,7 @@ def _play(
   """The starts of episodes, one of every slot, of at most ``limit`` environment steps."""
   env = environments.make(env_id, episodes, seed, **{**env_kwargs, "max_episode_steps": limit})
   found: list[Episode] = []
-  key = jax.random.key(seed) if sample else None
+  key = jax.random.key(seed, impl="threefry2x32") if sample else None
   playing.play(agent, params, env, episodes=episodes, key=key, on_episode=lambda _, episode: found.append(episode))
   return found
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ilx.data import sampling
 from ilx.types import Tree
 
 # (params, step) -> named numbers, or None.
@@ -32,13 +33,7 @@ class Beside:
   def begin(self, params: Tree, step: int) -> None:
     """Starts one, after the one before; the params are copied, the next update may take their memory."""
     self.collect(wait=True)
-    try:
-      cpu = jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-      raise RuntimeError(
-        f"evaluations beside training play on the CPU, which JAX_PLATFORMS={jax.config.jax_platforms} leaves out; "
-        f"set JAX_PLATFORMS={jax.config.jax_platforms},cpu"
-      ) from error
+    cpu = sampling.host_device("evaluations beside training play")
     params = jax.device_put(jax.tree.map(jnp.copy, params), cpu)
 
     def work() -> None:

@@ -105,7 +105,7 @@ def _resident(
   episodes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), episodes.replace(weights=None)
   )
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: seeds_lib.key(0))
   batch = jax.eval_shape(lambda key, data: agent.view.sample(key, data, batch_size), key, episodes)
   placed = states.place(agent, batch, mesh, rules, seeds)
   if seeds:

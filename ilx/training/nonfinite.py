@@ -12,6 +12,7 @@ from ilx.data import sampling
 from ilx.data.episodes import Episodes
 from ilx.parallel import placement, replicas
 from ilx.training import feed, logs
+from ilx.training import seeds as seeds_lib
 from ilx.types import Agent, Tree, View
 
 SKIPPED = "skipped"
@@ -174,6 +175,6 @@ def batch_of(view: View, data: Any, batch_size: int, seed: int, number: int) -> 
   """Batch ``number`` of a run, numpy, and the rows of prepared episodes that it is of; None of a stream."""
   if not isinstance(data, Episodes):
     return None, feed.first_batch(data.batches(view, batch_size, seed, start=number))
-  key = jax.random.split(jax.random.key(seed))[1]
+  key = jax.random.split(seeds_lib.key(seed))[1]
   rows = np.asarray(data.rows)[np.asarray(sampling.positions_many(key, data, number, 1, batch_size))[0]]
   return rows, view.take(data, rows)

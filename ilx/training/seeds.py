@@ -27,6 +27,15 @@ class Seeds(NamedTuple):
   batched: bool
 
 
+def key(seed: int) -> jax.Array:
+  """From which all of a run is drawn. Threefry's, whatever ``JAX_DEFAULT_PRNG_IMPL`` says.
+
+  Of other generators (rbg) what is drawn depends on how many are drawn at once and on which device: neither would many
+  seeds at once be those of single runs, nor a batch the same on the host as on a device.
+  """
+  return jax.random.key(seed, impl="threefry2x32")
+
+
 def plan(count: int, mesh: Mesh) -> Seeds:
   """Seeds are spread where each device gets as many and parameters are not to be divided, and batched but on CPUs.
 

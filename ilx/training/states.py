@@ -37,7 +37,7 @@ def place(agent: Agent, batch: Tree, mesh: Mesh, rules: placement.Rules, seeds: 
     rules: see ``ilx.parallel.shardings``.
     seeds: None for one, without an axis for it.
   """
-  one = jax.eval_shape(agent.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+  one = jax.eval_shape(agent.init, jax.eval_shape(lambda: seeds_lib.key(0)), batch)
   if seeds and seeds.spread:
     where = jax.tree.map(lambda _: mesh_lib.replicated(mesh), one)
   else:

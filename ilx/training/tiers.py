@@ -92,7 +92,7 @@ def open_runner(
       raise ValueError("episodes: no step to learn from; every episode has a single step")
     data = agent.view.prepare(data)
   numbers = [seed + i for i in range(seeds.count if seeds else 1)]
-  keys = [jax.random.split(jax.random.key(n)) for n in numbers]
+  keys = [jax.random.split(seeds_lib.key(n)) for n in numbers]
   run = _Run(agent, batch_size, numbers, keys, mesh, seeds, strategy, rules)
   if not streamed and (tier == "device" or (tier == "auto" and fits(data))):
     yield _resident(run, data)

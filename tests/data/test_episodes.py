@@ -45,6 +45,42 @@ def test_an_episode_of_one_step_has_no_transition():
 
 
 @pytest.mark.parametrize(
+  ("name", "value", "problem"),
+  [
+    (
+      "observation",
+      np.array([1.7e12] * 7).astype(np.int64),
+      "observation is 1700000000000 at step 0 of episode 0, .*int32",
+    ),
+    (
+      "observation",
+      {"t": np.array([0, 0, 0, 0, 0, 0, -(2**31) - 1])},
+      "observation/t is -2147483649 at step 2 of episode 1",
+    ),
+    ("observation", np.array([[0, 0], [0, 2**32]] + [[0, 0]] * 5, np.uint64), "4294967296 at step 1 .*uint32"),
+    ("action", np.array([0, 0, 0, 0, 2**31, 0, 0]), "action is 2147483648 at step 0 of episode 1"),
+    (
+      "reward",
+      np.array([0, 0, 1e39, 0, 0, 0, 0]),
+      r"reward is 1e\+39 at step 2 of episode 0, which float32 cannot hold",
+    ),
+    ("extras", {"x": np.array([0, -1e300, 0, 0, 0, 0, 0])}, r"extras/x is -1e\+300 at step 1"),
+  ],
+)
+def test_numbers_that_would_become_others_on_a_device(name, value, problem):
+  with pytest.raises(ValueError, match=problem):
+    build(**{name: value})
+
+
+def test_wide_numbers_that_fit_stay():
+  ends = np.array([2**31 - 1, -(2**31), 0, 2**40, 0, 0, -(2**40)])
+  assert build(action=ends).action.dtype == np.int64  # an episode's last action carries no meaning
+  assert build(reward=np.array([0, 0, 0, 1e300, 0, 0, np.nan])).reward.dtype == np.float32
+  observation = np.array([np.nan, np.inf, 3e38, 0, 0, 0, 0])
+  np.testing.assert_array_equal(build(observation=observation).observation, observation)
+
+
+@pytest.mark.parametrize(
   ("starts", "problem"),
   [([0, 4], "number of steps, 7"), ([1, 7], "from 0"), ([0], "from 0"), ([0, 4, 4, 7], "episode 1 is empty")],
 )

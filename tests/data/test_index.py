@@ -217,8 +217,8 @@ def test_an_interrupted_one_leaves_nothing(tmp_path, monkeypatch):
 
   with pytest.raises(KeyboardInterrupt):
     index.read(info, progress=interrupt)
-  monkeypatch.setattr(index.files, "sync_folder", interrupt)
-  monkeypatch.setattr(index.os, "fsync", interrupt)
+  monkeypatch.setattr(index.derived.files, "sync_folder", interrupt)
+  monkeypatch.setattr(index.derived.os, "fsync", interrupt)
   with pytest.raises(KeyboardInterrupt):
     index.read(info)
   assert _kept(info) == []
@@ -255,7 +255,7 @@ def test_where_there_is_no_room(tmp_path, monkeypatch):
   def full(_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(index.os, "fsync", full)
+  monkeypatch.setattr(index.derived.os, "fsync", full)
   with pytest.warns(UserWarning, match=r"cannot write .*index-.*No space left"):
     found = index.read(info)
   _assert_same(found, index.build(info))

@@ -51,6 +51,14 @@ def test_weights_within_a_dataset_change_no_dataset_s_share():
   assert abs(_share(mixture({"a": best, "b": _episodes(1000, (30,))})) - 0.75) < 0.01
 
 
+def test_weights_of_a_mixture_weigh_its_datasets_against_each_other():
+  parts = {"a": _episodes(0, (30,)), "b": _episodes(1000, (10,))}
+  assert abs(_share(sampling.weighted(mixture(parts), sampling.per_episode)) - 0.5) < 0.01
+  assert abs(_share(sampling.weighted(mixture(parts), np.array([1.0, 9.0]))) - 0.75) < 0.01
+  # Shares that were asked for stay.
+  assert abs(_share(sampling.weighted(mixture(parts, {"a": 1, "b": 4}), np.array([1.0, 9.0]))) - 0.8) < 0.01
+
+
 @pytest.mark.parametrize("view", [Windows(3), Windows(3, padding=None), Windows(3, stride=5)])
 def test_shares_are_of_the_view_s_items(view):
   both = view.prepare(mixture({"a": _episodes(0, (10, 10)), "b": _episodes(1000, (3, 3, 3))}, {"a": 1, "b": 3}))
@@ -73,7 +81,7 @@ def test_a_mixture_of_mixtures_keeps_the_inner_shares():
 
 def test_a_dataset_without_items_is_named():
   both = mixture({"a": _episodes(0, (10,)), "b": _episodes(1000, (2,))}, {"a": 1, "b": 1})
-  with pytest.raises(ValueError, match="no item is left of dataset 1"):
+  with pytest.raises(ValueError, match="no item is left of dataset 2 of 2"):
     Windows(5, padding=None).prepare(both)
 
 

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import ilx.data
-from ilx.data import example, features, rlds, shards, table, tfrecord
+from ilx.data import cache, example, features, folder, index, rlds, shards, stream, table, tfrecord
 from ilx.data.features import Feature, Sequence
 
 FLOAT, BOOL, INT = (np.dtype(x) for x in (np.float32, bool, np.int64))
@@ -81,6 +81,26 @@ def test_load(tmp_path, file_format, split, count):
     expected = np.concatenate([record[f"steps/{name}"] for record in records])
     np.testing.assert_array_equal(getattr(found, name), expected)
     assert getattr(found, name).dtype == expected.dtype
+
+
+@pytest.mark.parametrize(("count", "name"), [(1, "00000-of-00001"), (100_000, "000000-of-100000")])
+def test_shards_are_written_under_the_names_that_are_read(tmp_path, count, name):
+  described = {"name": "x", "version": "1.0.0", "fileFormat": "array_record"}
+  described["splits"] = [{"name": "train", "shardLengths": ["1"] * count}]
+  (tmp_path / "dataset_info.json").write_text(json.dumps(described))
+  features.write(tmp_path / "features.json", {"steps": Sequence(TREE)})
+  written = folder.shard_name("x", "train", 0, count)
+  assert written == rlds.read_info(tmp_path).splits["train"].files[0].name == f"x-train.array_record-{name}"
+
+
+@pytest.mark.parametrize("opened", ["loaded", "mapped", "streamed"])
+def test_a_flag_in_a_wrong_place_is_told_with_its_file(tmp_path, monkeypatch, opened):
+  records = [make(2, seed) for seed in range(3)] + [make(3) | {"steps/is_first": np.array([1, 0, 1, 0], bool)}]
+  write(tmp_path, records, lengths=[2, 2])
+  monkeypatch.setattr(index, "_RECORDS", 2)
+  found = r"00001-of-00002: episode 3 of split 'train': field 'steps/is_first' is true at step 2 of 4"
+  with pytest.raises(ValueError, match=found):
+    {"loaded": ilx.data.load, "mapped": cache.open, "streamed": stream.open}[opened](tmp_path)
 
 
 def test_only_the_shards_that_are_needed_must_be_there(tmp_path):
@@ -176,9 +196,9 @@ def _poisoned(name, where, value):
   [
     (_poisoned("steps/observation", (2, 1), np.nan), "episode 1 .*'steps/observation' is NaN or inf at step 2"),
     (_poisoned("steps/reward", 1, np.inf), "episode 1 .*'steps/reward' is NaN or inf at step 1"),
-    (_poisoned("steps/is_first", 2, True), "episode 1: field 'steps/is_first' is true at step 2 of 4"),
-    (_poisoned("steps/is_last", 0, True), "episode 1: field 'steps/is_last' is true at step 0 of 4"),
-    (_poisoned("steps/is_terminal", 1, True), "episode 1: field 'steps/is_terminal' is true at step 1 of 4"),
+    (_poisoned("steps/is_first", 2, True), "episode 1 .*: field 'steps/is_first' is true at step 2 of 4"),
+    (_poisoned("steps/is_last", 0, True), "episode 1 .*: field 'steps/is_last' is true at step 0 of 4"),
+    (_poisoned("steps/is_terminal", 1, True), "episode 1 .*: field 'steps/is_terminal' is true at step 1 of 4"),
     (_with("steps/observation", np.zeros((4, 5), np.float32)), r"'steps/observation' has 20 .*\[4\] have 16"),
     (_with("steps/reward", np.zeros(5, np.float32)), "'steps/observation' has 16 values where 5 steps"),
     (_with("steps/observation", None), "episode 1 .*'steps/observation' is missing from the record"),

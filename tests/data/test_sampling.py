@@ -44,6 +44,26 @@ def test_every_transition_is_drawn_as_often_as_its_episode_weighs(weights):
   assert np.all(np.abs(_counts(weighted) - expected) <= 5 * np.sqrt(expected) + 1e-9)
 
 
+@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+def test_a_batch_depends_on_its_number_alone_whatever_the_generator(kind):
+  key = jax.random.key(7, impl=kind)
+  from_zero, from_ten = (batches(Transitions(), _episodes(), 8, key, start=start) for start in (0, 10))
+  for _ in range(10):
+    next(from_zero)
+  np.testing.assert_array_equal(next(from_zero).action, next(from_ten).action)
+
+
+def test_without_a_cpu_one_is_told_how_to_have_it(monkeypatch):
+  def none(backend):
+    raise RuntimeError(f"Unknown backend {backend}")
+
+  monkeypatch.setattr(jax, "local_devices", none)
+  with pytest.raises(
+    RuntimeError, match="batches of data in host memory are drawn on the CPU.*set JAX_PLATFORMS=.*,cpu"
+  ):
+    sampling.positions_many(jax.random.key(0), _episodes(), 0, 1, 4)
+
+
 @pytest.mark.parametrize("weights", [None, (1, 2, 3, 4), (0, 1, 0, 1)])
 @pytest.mark.parametrize(
   "view", [Transitions(), Transitions(3, 0.99), Transitions(frame_stack=2), Windows(3), Chunks(2)]

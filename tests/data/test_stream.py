@@ -7,6 +7,7 @@ import io
 import itertools
 import threading
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -294,6 +295,15 @@ def test_few_items_of_many_bytes_are_not_kept(dataset, monkeypatch):
   take(stream.open(dataset).batches(Transitions(), 8, seed=0, buffer_bytes=1000), 3)
 
 
+def test_episodes_that_take_more_than_the_buffer_are_told(tmp_path):
+  opened = stream.open(write(tmp_path, [40] * 64))
+  with pytest.warns(UserWarning, match=r"two for each of 16 streams take about 0\.\d MiB here, more than twice"):
+    take(opened.batches(Transitions(), 32, seed=0, buffer_bytes=1000), 1)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    take(opened.batches(Transitions(), 32, seed=0), 1)
+
+
 def test_one_transition_is_as_quick_as_many(tmp_path, monkeypatch):
   monkeypatch.setattr(reading, "_GROUP", 64)
   opened = stream.open(write(tmp_path, [1]), weights=[2.0])
@@ -476,7 +486,7 @@ def test_a_record_that_makes_no_episode_is_named(tmp_path, monkeypatch):
     where = staticmethod(original.where)
 
   torn = stream.Stream((opened.sources[0]._replace(records=Torn()),))
-  with pytest.raises(ValueError, match=r"record 2 of .*00001-of-00003, episode 7 of split 'train'"):
+  with pytest.raises(ValueError, match=r"00001-of-00003: episode 7 of split 'train': .*\(record 2 of the file\)"):
     take(torn.batches(Transitions(), 6, seed=0), 20)
 
 

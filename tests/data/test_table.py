@@ -66,6 +66,44 @@ def test_by_hand(tmp_path):
   assert found.schema.field("level").type == pyarrow.int64()
 
 
+def _kept(info):
+  return sorted(info.directory.glob(".ilx/*/episodes-*[!k]"))
+
+
+def test_it_is_kept(tmp_path, monkeypatch):
+  info = _record(tmp_path, _annotated)
+  made = {split: table(info, split) for split in ("all", "train", "train[1:]")}
+  assert len(_kept(info)) == 3
+  monkeypatch.setattr(table_lib, "_build", lambda *_: pytest.fail("read again"))
+  for split, rows in made.items():
+    assert table(info, split).equals(rows)
+  assert table(info, "train+val").equals(made["all"])  # the same episodes in the same order
+  assert select(info, "length > 1", "train").tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "another"])
+def test_a_kept_one_that_is_damaged_is_made_anew(tmp_path, damage):
+  info = _record(tmp_path, _annotated)
+  whole, part = table(info), table(info, "val")
+  kept = {path.stat().st_size: path for path in _kept(info)}
+  small, large = (kept[size].read_bytes() for size in sorted(kept))
+  path = kept[max(kept)]
+  place = large.index(b"fake-train")
+  path.write_bytes({"cut": large[:-9], "changed": large[:place] + b"x" + large[place + 1 :], "another": small}[damage])
+  with pytest.warns(UserWarning, match=f"{path.name} is damaged and made anew"):
+    assert table(info).equals(whole)
+  assert table(info).equals(whole)
+  assert table(info, "val").equals(part)
+
+
+def test_another_state_of_the_dataset_has_another_one(tmp_path):
+  info = _record(tmp_path)
+  table(info)
+  info.splits["train"].files[0].touch()
+  assert table(info).num_rows == 4
+  assert len({path.parent for path in _kept(info)}) == 2
+
+
 def test_a_part_of_a_split_and_no_metadata(tmp_path):
   info = _record(tmp_path)
   found = table(info, "val+train[1:]")
