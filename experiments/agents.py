@@ -55,7 +55,8 @@ def make(
   policy alone. ``critic_learning_rate``, where it is not None, is for agents with an argument ``critic_optimizer``.
 
   Args:
-    config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero at the run's end);
+    config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero after as many updates as
+      the run has; a policy with a delay makes fewer);
       ``warmup``, updates in which it rises linearly; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
       largest global norm, 0 for none; ``accumulate``, over how many updates gradients are averaged before the
       optimizer has its step; ``freeze``, a pattern of parameters that stay as they are; ``ema``, the decay of an
@@ -126,7 +127,7 @@ def _optimizer(
   accumulate: int,
   freeze: str,
 ) -> optax.GradientTransformation:
-  steps, warmup = steps // accumulate, warmup // accumulate  # the optimizer's own
+  steps, warmup = steps // accumulate, -(-warmup // accumulate)  # the optimizer's own
   rate: optax.ScalarOrSchedule = learning_rate
   if schedule == "cosine":
     rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
@@ -147,6 +148,11 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
   if not 1 <= options["accumulate"] <= steps:
     raise ValueError(
       f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
+    )
+  if over := steps % options["accumulate"]:
+    raise ValueError(
+      f"config.steps={steps}: with config.agent.accumulate={options['accumulate']} the last {over} updates would "
+      f"change nothing; choose {steps - over} or {steps - over + options['accumulate']} steps"
     )
   for field in ("learning_rate", "critic_learning_rate", "warmup", "weight_decay", "gradient_clip"):
     if options[field] is not None and not options[field] >= 0:

@@ -85,7 +85,8 @@ def get_config(dataset: str = "halfcheetah-medium-expert") -> ml_collections.Con
   config.agent.learning_rate = 1e-3
   # Of both Q; None: the same.
   config.agent.critic_learning_rate = config_dict.placeholder(float)
-  # "constant", or "cosine" to decay the learning rate; the policy's by its own updates, so to a half over the run.
+  # "constant", or "cosine" to decay the learning rate; the policy's by its own updates, so that after a run with
+  # policy_delay=2 a half is left.
   config.agent.schedule = "constant"
 
   config.dataset = dataset

@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Widths of the hidden layers of policy and Q.
   config.agent.hidden = (256, 256)
   config.agent.learning_rate = 3e-4
-  # "constant", or "cosine" to decay the learning rate; the policy's by its own updates, so to a half over the run.
+  # "constant", or "cosine" to decay the learning rate; the policy's by its own updates, so that after a run with
+  # policy_delay=2 a half is left.
   config.agent.schedule = "constant"
 
   config.dataset = "halfcheetah-medium-expert"

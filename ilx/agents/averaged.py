@@ -35,7 +35,8 @@ def averaged(agent: Agent, *, decay: float = 0.999) -> Agent:
 
   After update t the average is ``average + max(1 - decay, 1 / t) (params - average)``: of all updates alike as long as
   they are fewer than ``1 / (1 - decay)``; then of about the last so many. The initial parameters, which mean nothing,
-  have no part in it, but for updates before the optimizer's first step (``optax.MultiSteps``, a policy's delay).
+  have no part in it, but for updates before the optimizer's first step (``optax.MultiSteps``, a policy's delay) and
+  where ``ilx.train`` skips the first of all (``on_nonfinite="skip"``).
 
   Args:
     agent: whose state has ``params``, ``step`` and ``key``.

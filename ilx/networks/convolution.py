@@ -29,8 +29,8 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
     batch = x.shape[:-3]
     x = x.reshape(math.prod(batch), *x.shape[-3:])
     padding = jax.lax.padtype_to_pads(x.shape[1:3], shape[:2], (self.stride, self.stride), self.padding)

@@ -45,7 +45,7 @@ class GaussianHead(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> distributions.Normal:
     mean = jnp.tanh(nn.Dense(self.action_size, name="mean")(x))
-    log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
+    log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,), jnp.float32)
     return distributions.Normal(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
 
 

@@ -4,6 +4,7 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ilx.networks.convolution import Conv
 from ilx.parallel import activations
@@ -52,7 +53,7 @@ class ViT(nn.Module):
     batch = picture.shape[:-3]
     x = Conv(self.width, self.patch, self.patch, name="patches")(picture)
     x = x.reshape(math.prod(batch), -1, self.width)
-    x = x + self.param("positions", nn.initializers.normal(0.02), x.shape[1:])
+    x = x + self.param("positions", nn.initializers.normal(0.02), x.shape[1:], jnp.float32)
     for i in range(self.layers):
       x = Block(self.heads, name=f"block_{i}")(x)
     return nn.LayerNorm(name="norm")(x).mean(axis=-2).reshape(*batch, self.width)

@@ -1,6 +1,8 @@
 """Several processes, mostly one on each host, as one run."""
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -8,6 +10,10 @@ from jax.experimental import multihost_utils
 
 from ilx.types import Tree
 
+T = TypeVar("T")
+
+# Bytes that an error's message is cut to on its way to other processes.
+_MESSAGE = 2000
 _ADDRESS = re.compile(r"([^,\s]+:\d+),(\d+),(\d+)")
 
 
@@ -46,6 +52,29 @@ def wait_for_all(what: str) -> None:
   """Returns once every process is here; ``what`` names the place, and must be the same in all."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
+
+
+def together(work: Callable[[], T], kind: type[Exception] = RuntimeError) -> T:
+  """What ``work`` returns, if it ends well in every process; else all raise, and none waits for the others for ever.
+
+  Every process calls it at the same moment. Where ``work`` failed its own error is raised, elsewhere one of ``kind``
+  with the words of the first that failed.
+  """
+  if jax.process_count() == 1:
+    return work()
+  found = error = None
+  try:
+    found = work()
+  except Exception as raised:
+    error = raised
+  words = b"" if error is None else f"{type(error).__name__}: {error}".encode()[:_MESSAGE]
+  everyone = gather(np.frombuffer(words.ljust(_MESSAGE, b"\0"), np.uint8))
+  if error is not None:
+    raise error
+  for process, told in enumerate(everyone):
+    if text := told.tobytes().rstrip(b"\0").decode(errors="ignore"):
+      raise kind(f"process {process} failed: {text}")
+  return found
 
 
 def gather(x: np.ndarray) -> np.ndarray:

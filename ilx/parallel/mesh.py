@@ -4,7 +4,10 @@ import math
 from collections.abc import Collection, Mapping
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ilx.types import Array, Tree
 
 AXES = ("data", "fsdp", "tensor")
 # Those among whose devices a batch is divided.
@@ -48,6 +51,21 @@ def check_axes(mesh: Mesh) -> None:
 def replicated(mesh: Mesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def everywhere(tree: Tree, mesh: Mesh) -> Tree:
+  """Arrays that every process has alike, whole on every device of the mesh."""
+  sharding = replicated(mesh)
+  if sharding.is_fully_addressable:
+    return jax.device_put(tree, sharding)
+
+  def leaf(x: Array) -> jax.Array:
+    # `jax.device_put` would send them all to every process, to see whether they are the same.
+    x = np.asarray(x)
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+  return jax.tree.map(leaf, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

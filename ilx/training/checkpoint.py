@@ -88,11 +88,15 @@ class Checkpoints:
     Raises:
       CheckpointError: where there are checkpoints, and none is good; they stay where they are.
     """
-    found = None
-    if jax.process_index() == 0:
+
+    def look() -> int | None:
+      if jax.process_index():
+        return None
       if not self._reading:
         self._tidy()
-      found = self._newest()
+      return self._newest()
+
+    found = hosts.together(look, CheckpointError)
     if jax.process_count() > 1:  # processes may read at different times: the first one's word counts
       found = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if found is None else found)))
       found = None if found < 0 else found
@@ -149,17 +153,21 @@ class Checkpoints:
       if manifest.exists(folder):
         raise self._failed("read", step, error) from error
       raise UnusableCheckpoint(folder, str(error)) from error
-    if jax.process_index() == 0 and not self._reading:
-      for other, reason in sorted(self._unusable.items()):
-        aside = _set_aside(self.directory / str(other))
-        warnings.warn(
-          f"checkpoint {self.directory / str(other)} is not used: {reason}. It is kept as {aside.name}; training goes "
-          f"on from step {step}",
-          stacklevel=2,
-        )
-    hosts.wait_for_all("checkpoints set aside")
+    hosts.together(lambda: self._set_aside(step), CheckpointError)
     self._unusable = {}
     return state
+
+  def _set_aside(self, step: int) -> None:
+    """Those that were passed over; training goes on from ``step``."""
+    if jax.process_index() or self._reading:
+      return
+    for other, reason in sorted(self._unusable.items()):
+      aside = _set_aside(self.directory / str(other))
+      warnings.warn(
+        f"checkpoint {self.directory / str(other)} is not used: {reason}. It is kept as {aside.name}; training goes "
+        f"on from step {step}",
+        stacklevel=5,
+      )
 
   def save(self, step: int, state: Tree) -> None:
     """Starts writing ``state``; it may be donated as soon as this returns.
@@ -169,9 +177,7 @@ class Checkpoints:
     """
     from orbax.checkpoint import v1 as ocp
 
-    self.wait()
-    if jax.process_index() == 0:
-      self._try_folder(step)
+    hosts.together(lambda: self._begin(step), CheckpointError)
     # On a CPU orbax may hold views of the very buffers that the next update is about to overwrite.
     if any(device.platform == "cpu" for x in jax.tree.leaves(state) for device in x.devices()):
       state = jax.tree.map(jnp.copy, state)
@@ -213,8 +219,11 @@ class Checkpoints:
         if not self._keep_every or other % self._keep_every:
           _remove(self.directory / str(other))
 
-  def _try_folder(self, step: int) -> None:
-    """Before orbax begins, whose threads keep a process for minutes when they can make no folder."""
+  def _begin(self, step: int) -> None:
+    """Before orbax does, whose threads keep a process for minutes when they can make no folder."""
+    self.wait()
+    if jax.process_index():
+      return
     attempt = self.directory / f"{step}{_UNFINISHED}"
     try:
       attempt.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from ilx.parallel import hosts
 
 # Of the file in the folder; it stays.
 NAME = ".lock"
@@ -50,17 +48,8 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     FolderInUseError: where another process, or another thread, has it.
   """
   path = pathlib.Path(folder).absolute()
-  problem = None
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      try:
-        stack.enter_context(_locked(path))
-      except FolderInUseError as error:
-        problem = error
-    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(problem is not None)):
-      problem = problem or FolderInUseError(f"{path} is in use, says the first process")
-    if problem:
-      raise problem
+    hosts.together(lambda: stack.enter_context(_locked(path)) if hosts.is_first() else None, FolderInUseError)
     yield
 
 

@@ -49,7 +49,8 @@ class Metrics:
     Raises:
       FloatingPointError: where no update, of any one seed, was made for long.
     """
-    total = _fetched(sums.metrics)
+    rest = _fetched(sums.rest)
+    total = {name: value - rest[name] for name, value in _fetched(sums.metrics).items()}
     skipped = total.pop(SKIPPED, np.zeros(()))
     self._in_vain = np.where(skipped == length, self._in_vain + length, 0)
     if (most := int(np.max(self._in_vain))) >= _MOST_SKIPPED:

@@ -25,11 +25,13 @@ class Sums(NamedTuple):
 
   Attributes:
     metrics: their sums, float32 ``[]``, of many seeds ``[S]``.
+    rest: by how much these are too large, so that a million updates are summed as precisely as a few (Kahan 1965).
     first: the number of the first update (from 1) in which it was not finite, int32 shaped alike; 0: none. Under
       ``STATE`` the update after which the state was found not to be.
   """
 
   metrics: dict[str, jax.Array]
+  rest: dict[str, jax.Array]
   first: dict[str, jax.Array]
 
 
@@ -54,6 +56,7 @@ def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct], shape: tuple[int, ...]) -
   """Before the first update, given the shapes of the metrics; ``shape``: ``()``, of many seeds ``(S,)``."""
   return Sums(
     {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()},
+    {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()},
     {name: jnp.zeros(x.shape, jnp.int32) for name, x in metrics.items()} | {STATE: jnp.zeros(shape, jnp.int32)},
   )
 
@@ -61,7 +64,10 @@ def zeros(metrics: Mapping[str, jax.ShapeDtypeStruct], shape: tuple[int, ...]) -
 def add(sums: Sums, metrics: Mapping[str, jax.Array], step: jax.Array) -> Sums:
   """After an update, of which ``step`` is the number, from 1."""
   first = {name: _first(sums.first[name], ~jnp.isfinite(x), step) for name, x in metrics.items()}
-  return Sums(jax.tree.map(jnp.add, sums.metrics, metrics), sums.first | first)
+  added = {name: x - sums.rest[name] for name, x in metrics.items()}
+  total = {name: sums.metrics[name] + x for name, x in added.items()}
+  rest = {name: (total[name] - sums.metrics[name]) - x for name, x in added.items()}
+  return Sums(total, rest, sums.first | first)
 
 
 def look(sums: Sums, before: jax.Array, after: jax.Array, step: jax.Array) -> Sums:

@@ -41,7 +41,8 @@ class Runner(NamedTuple):
 
   Attributes:
     state: shapes and shardings of the state, ``jax.ShapeDtypeStruct``.
-    init: the state before the first update, made where it is to be: no device ever holds more than its part.
+    init: the state before the first update, made where it is to be: no device ever holds more than its part, but for
+      seeds that are spread, of which each device has all until they are.
     advance: ``(state, length) -> (state, sums of the metrics)``: the next ``length`` updates, lengths as announced.
   """
 
@@ -168,9 +169,9 @@ class _Run(NamedTuple):
 
 
 def _resident(run: _Run, episodes: Episodes) -> Runner:
-  agent, everywhere = run.agent, mesh_lib.replicated(run.mesh)
+  agent = run.agent
   # Weights are for the host; what draws by them is the table.
-  episodes = jax.device_put(jax.tree.map(np.asarray, episodes.replace(weights=None)), everywhere)
+  episodes = mesh_lib.everywhere(jax.tree.map(np.asarray, episodes.replace(weights=None)), run.mesh)
 
   def sample(key, data):
     return agent.view.sample(key, data, run.batch_size)

@@ -1,6 +1,7 @@
 """The training loop: a host loop over few, large device programs."""
 
 import contextlib
+import functools
 import operator
 import os
 import pathlib
@@ -27,6 +28,8 @@ from ilx.types import Agent
 
 # jax's keys know a seed modulo 2^32.
 _LAST_SEED = 2**32 - 1
+# States count updates in int32; batches are numbered alike, and made a little ahead.
+_MOST_STEPS = 2**31 - 1_000
 
 
 class Interrupted(Exception):
@@ -99,7 +102,8 @@ def train(
       resumes, and tiers differ in rounding: name one where memory is scarce and bits count.
     workdir: checkpoints go to ``workdir/checkpoints`` and the newest good one is resumed from; what is damaged is named
       in a warning and set aside. No other process can train there meanwhile. None: no checkpoints.
-    log_every: updates between logs.
+    log_every: updates between logs, of which each is of the updates since the one before; a checkpoint or an evaluation
+      is preceded by one, too.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
     keep: how many of the newest checkpoints stay.
     keep_every: checkpoints of steps that are multiples of it stay, too; 0: no others.
@@ -138,6 +142,8 @@ def train(
   for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
     if value < 1:
       raise ValueError(f"{name}={value} must be at least 1")
+  if steps > _MOST_STEPS:
+    raise ValueError(f"steps={steps} must be at most {_MOST_STEPS}: updates are counted in int32")
   for name, value in (
     ("evaluate_every", evaluate_every), ("data_timeout", data_timeout), ("data_deadline", data_deadline)
   ):  # fmt: skip
@@ -162,7 +168,11 @@ def train(
     if workdir is not None:
       stack.enter_context(locked(workdir))
       checkpoints = stack.enter_context(Checkpoints(pathlib.Path(workdir) / "checkpoints", keep, keep_every, seed=seed))
-    every = (log_every, checkpoint_every, evaluate_every or steps)
+    every = (
+      log_every,
+      checkpoint_every if checkpoints else steps,
+      evaluate_every if evaluate_every and evaluate else steps,
+    )
 
     def open_runner(start: int) -> contextlib.AbstractContextManager[tiers.Runner]:
       return tiers.open_runner(
@@ -185,7 +195,7 @@ def train(
       start, runner, state = resume.begin(stack, checkpoints, steps, open_runner)
     except waiting.Stopped:
       raise Interrupted(f"stopped by {stop.received.name} before the first update", stop.received) from None
-    open_logs = list(logs(start)) if logs else []
+    open_logs = hosts.together(lambda: list(logs(start)) if logs else [])
     metrics = Metrics(numbers)
 
     def write(step: int, row: Mapping[str, Any]) -> None:
@@ -214,8 +224,7 @@ def train(
       elif is_due(step):
         collect()
         found = stop.unless_signalled(lambda: evaluate(hosts.readable(state.params), step))
-        if found is not None:
-          write_evaluation(step, found)
+        hosts.together(lambda: None if found is None else write_evaluation(step, found))
 
     def collect() -> None:
       stop.forgiving(lambda: beside.collect(wait=True))
@@ -243,7 +252,8 @@ def train(
         step += length
         metrics.check(sums, diverged)
         row = metrics.row(sums, length, step)
-        write(step, {"updates_per_second": length / (time.perf_counter() - began)} | row)
+        row = {"updates_per_second": length / (time.perf_counter() - began)} | row
+        hosts.together(functools.partial(write, step, row))
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
         # and which no signal ends where there are several processes.
         stop.forgiving(lambda: beside.collect(wait=False))

@@ -20,6 +20,41 @@ AGENTS = {
 }
 
 
+def _dtypes(agent, spec):
+  """Of all that an agent has learnt after an update, by name."""
+  episodes = agent.view.prepare(testing.fake_episodes(spec))
+  batch = agent.view.take(episodes, episodes.rows[:4])
+  key = jax.random.key(0)
+
+  def learnt(key):
+    state, metrics = agent.update(agent.init(key, batch), batch)
+    return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+  return {jax.tree_util.keystr(path): x.dtype for path, x in jax.tree.leaves_with_path(jax.eval_shape(learnt, key))}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_nothing_that_is_learnt_is_wider(name):
+  usual = _dtypes(getattr(ilx.agents, name)(SPEC, **AGENTS[name]), SPEC)
+  with jax.enable_x64(True):
+    assert _dtypes(getattr(ilx.agents, name)(SPEC, **AGENTS[name]), SPEC) == usual
+
+
+@pytest.mark.parametrize("head", ["gaussian", "tanh_gaussian", "gaussian_mixture", "discretised"])
+def test_heads_are_no_wider(head):
+  usual = _dtypes(ilx.agents.bc(SPEC, head=head, hidden=(8,)), SPEC)
+  with jax.enable_x64(True):
+    assert _dtypes(ilx.agents.bc(SPEC, head=head, hidden=(8,)), SPEC) == usual
+
+
+@pytest.mark.parametrize("encoder", ["nature", "impala", "vit"])
+def test_encoders_are_no_wider(encoder):
+  spec = SPEC._replace(observation=jax.ShapeDtypeStruct((40, 40, 3), jnp.uint8), statistics=None)
+  usual = _dtypes(ilx.agents.bc(spec, encoder=encoder, hidden=(8,)), spec)
+  with jax.enable_x64(True):
+    assert _dtypes(ilx.agents.bc(spec, encoder=encoder, hidden=(8,)), spec) == usual
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_updates_and_actions_can_be_scanned(name):
   with jax.enable_x64(True):

@@ -436,8 +436,8 @@ def test_bridge_data_field_by_field(shared_data):
     found = ilx.data.load(folder, split)
     assert (found.num_episodes, found.num_steps) == (25, 250)
     assert set(found.observation) == {"state", "image_0", "image_1", "image_2", "image_3"}
-    for index, (_, record) in enumerate(rlds.read_records(info, split)):
-      rows = slice(found.starts[index], found.starts[index + 1])
+    for place, (_, record) in enumerate(rlds.read_records(info, split)):
+      rows = slice(found.starts[place], found.starts[place + 1])
       steps = list(reference.deserialize_example_np(record)["steps"])
       for name in ("action", "reward", "discount", "is_terminal"):
         np.testing.assert_array_equal(getattr(found, name)[rows], [step[name] for step in steps])

@@ -59,7 +59,7 @@ def test_without_a_cpu_one_is_told_how_to_have_it(monkeypatch):
 
   monkeypatch.setattr(jax, "local_devices", none)
   with pytest.raises(
-    RuntimeError, match="batches of data in host memory are drawn on the CPU.*set JAX_PLATFORMS=.*,cpu"
+    RuntimeError, match=r"batches of data in host memory are drawn on the CPU.*set JAX_PLATFORMS=.*,cpu"
   ):
     sampling.positions_many(jax.random.key(0), _episodes(), 0, 1, 4)
 

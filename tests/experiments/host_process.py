@@ -1,7 +1,7 @@
 """One process of the runs in test_hosts.py: ``python host_process.py FOLDER DEVICES [HOST:PORT,PROCESSES,INDEX]``.
 
 Four runs, one after the other: behaviour cloning as an experiment, IQL, behaviour cloning where all devices learn from
-the whole batch, and a transformer divided over two devices.
+the whole batch, and a transformer divided over two devices. Then two that fail.
 With KILL_AT set, process 1 kills itself when IQL has made so many updates.
 """
 
@@ -36,18 +36,55 @@ def experiment(folder: pathlib.Path) -> None:
   assert (result is None) == (not hosts.is_first())
 
 
-def train(folder: pathlib.Path, name: str, agent: ilx.Agent, **kwargs) -> None:
+def train(
+  folder: pathlib.Path, name: str, agent: ilx.Agent, episodes: ilx.data.Episodes | None = None, **kwargs
+) -> None:
   def on_progress(step, row):
     if name == "iql" and os.environ.get("KILL_AT") == str(step) and jax.process_index() == 1:
       os.kill(os.getpid(), signal.SIGKILL)
 
   sizes = {"steps": STEPS, "batch_size": 16, "log_every": 2, "checkpoint_every": 4, "seed": 3}
   state = ilx.train(
-    agent, testing.fake_episodes(SPEC), workdir=folder / name, on_progress=on_progress, **sizes, **kwargs
+    agent, episodes or testing.fake_episodes(SPEC), workdir=folder / name, on_progress=on_progress, **sizes, **kwargs
   )
   leaves = jax.tree.leaves(hosts.readable(state.params))
   if hosts.is_first():
     np.savez(folder / f"{name}.npz", *map(np.asarray, leaves))
+
+
+def with_nan_where_nothing_counts() -> ilx.data.Episodes:
+  """Rewards of last steps carry no meaning; to compare the data of two processes would call NaN a difference."""
+  episodes = testing.fake_episodes(SPEC)
+  reward = np.array(episodes.reward)
+  reward[np.asarray(episodes.starts)[1:] - 1] = np.nan
+  return episodes.replace(reward=reward)
+
+
+def refused(folder: pathlib.Path) -> None:
+  """The first process alone cannot write; all end, and all say why."""
+  folder = folder / "refused"
+  if hosts.is_first():
+    folder.mkdir(exist_ok=True)
+    (folder / "checkpoints").write_text("in the way")
+  hosts.wait_for_all("something is in the way")
+  try:
+    ilx.train(ilx.agents.bc(SPEC, hidden=(8,)), testing.fake_episodes(SPEC), steps=4, batch_size=16, workdir=folder)
+  except ilx.training.CheckpointError as error:
+    print(f"refused: {error}")
+
+  def log(step, row):
+    raise OSError("no room for the log")
+
+  try:
+    ilx.train(
+      ilx.agents.bc(SPEC, hidden=(8,)),
+      testing.fake_episodes(SPEC),
+      steps=4,
+      batch_size=16,
+      on_progress=log if hosts.is_first() else None,
+    )
+  except (OSError, RuntimeError) as error:
+    print(f"refused: {error}")
 
 
 def main() -> None:
@@ -64,7 +101,9 @@ def main() -> None:
   make = functools.partial(ilx.agents.bc_transformer, SPEC, layers=2, heads=2, width=16, length=4, optimizer=optimizer)
   everything = [("", jax.sharding.PartitionSpec())]
   rules = [(r"mlp/(up|down)/kernel$", jax.sharding.PartitionSpec(None, "fsdp")), *everything]
-  train(folder, "transformer", make(), mesh=ilx.parallel.make_mesh(fsdp=2), rules=rules)
+  data = with_nan_where_nothing_counts()
+  train(folder, "transformer", make(), data, tier="device", mesh=ilx.parallel.make_mesh(fsdp=2), rules=rules)
+  refused(folder)
 
 
 if __name__ == "__main__":

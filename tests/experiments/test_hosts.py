@@ -61,6 +61,15 @@ def test_an_experiment_scores_the_same_episodes_and_writes_once(folders):
   assert len(json.loads((others[0] / "bc/result.json").read_text())["devices"]) == 4
 
 
+def test_what_fails_in_one_process_ends_all(folders):
+  *_, outputs = folders
+  first, second = ([line for line in output.splitlines() if line.startswith("refused: ")] for output in outputs)
+  assert len(first) == len(second) == 2
+  assert "could not write checkpoint" in first[0] and f"process 0 failed: CheckpointError: {first[0][9:]}" in second[0]
+  assert first[1] == "refused: no room for the log"
+  assert second[1] == "refused: process 0 failed: OSError: no room for the log"
+
+
 def _rows(folder: pathlib.Path) -> list[dict]:
   return [json.loads(line) for line in (folder / "bc/log.jsonl").read_text().splitlines()]
 

@@ -12,7 +12,7 @@ from ilx import testing
 from ilx.data import sampling
 from ilx.data.views import Transitions
 from ilx.parallel import replicas
-from ilx.training import nonfinite
+from ilx.training import metrics, nonfinite
 from ilx.training import seeds as seeds_lib
 from ilx.types import Agent
 
@@ -100,6 +100,46 @@ def test_the_first_update_is_named_and_its_batch_saved(agent, episodes, tmp_path
   with np.load(tmp_path / "diverged.npz") as saved:
     np.testing.assert_array_equal(saved["13/observation"], np.asarray(prepared.observation)[drawn])
     assert "12/action" in saved and len(saved["12/action"]) == BATCH
+
+
+def test_the_batch_of_many_seeds_is_that_of_the_seed_that_broke(agent, episodes, tmp_path):
+  second = jax.random.key_data(jax.random.split(jax.random.key(4))[0])
+
+  def update(state, batch):
+    new, metrics = agent.update(state, batch)
+    bad = (jax.random.key_data(state.key) == second).all() & (new.step == 7)
+    return new, metrics | {"odd": jnp.where(bad, jnp.nan, 0.0)}
+
+  with pytest.raises(FloatingPointError, match=r"train/odd of seed 4 is not finite in update 7: .*diverged.json"):
+    _train(agent._replace(update=update), episodes, seeds=2, seed=3, workdir=tmp_path)
+  found = json.loads((tmp_path / "diverged.json").read_text())
+  key = jax.random.fold_in(jax.random.split(jax.random.key(4))[1], 6)
+  drawn = np.asarray(sampling.draw(key, jax.device_put(agent.view.prepare(episodes)), BATCH))
+  assert found["seed"] == 4
+  np.testing.assert_array_equal(found["update_7"]["rows"], drawn)
+
+
+@pytest.mark.parametrize("value", [0.1, 1000.0, 1.0 / 3.0])
+def test_means_over_many_updates_do_not_drift(value):
+  count = 300_000
+
+  def body(i, sums):
+    return nonfinite.add(sums, {"loss": jnp.float32(value), nonfinite.SKIPPED: jnp.float32(0)}, i + 1)
+
+  start = nonfinite.zeros({name: jax.ShapeDtypeStruct((), jnp.float32) for name in ("loss", nonfinite.SKIPPED)}, ())
+  sums = jax.jit(lambda sums: jax.lax.fori_loop(0, count, body, sums))(start)
+  row = metrics.Metrics(None).row(sums, count, count)
+  assert row["train/loss"] == pytest.approx(float(np.float32(value)), rel=1e-9)
+
+
+def test_skipped_updates_are_counted_beyond_what_float32_can():
+  wanted = 2.0**24
+  sums = nonfinite.zeros({nonfinite.SKIPPED: jax.ShapeDtypeStruct((), jnp.float32)}, ())
+  sums = sums._replace(metrics={nonfinite.SKIPPED: jnp.float32(wanted)})
+  for _ in range(3):
+    sums = jax.jit(nonfinite.add)(sums, {nonfinite.SKIPPED: jnp.float32(1)}, jnp.int32(1))
+  with pytest.raises(FloatingPointError, match="the last 16777219 updates"):
+    metrics.Metrics(None).row(sums, 2**24 + 3, 2**24 + 3)
 
 
 def test_gradients_show_in_the_next_update_and_both_batches_are_saved(agent, episodes, tmp_path):

@@ -54,6 +54,18 @@ def test_where_logs_and_checkpoints_fall_changes_nothing(agent, episodes, refere
   chex.assert_trees_all_equal(_plain(state), reference)
 
 
+def test_only_what_happens_divides_the_updates_between_logs(agent, episodes, tmp_path):
+  def steps(**kwargs):
+    found = []
+    _train(agent, episodes, log_every=35, on_progress=lambda step, row: found.append(step), **kwargs)
+    return found
+
+  assert steps(checkpoint_every=20, evaluate_every=25) == [35, 40]
+  assert steps(checkpoint_every=20, workdir=tmp_path) == [20, 35, 40]
+  rows = steps(evaluate_every=25, evaluate=lambda params, step: None)
+  assert rows == [25, 35, 40]
+
+
 def test_one_device_and_eight_agree_to_rounding(agent, episodes, reference):
   one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
   chex.assert_trees_all_close(_plain(_train(agent, episodes, mesh=one)), reference, rtol=1e-3, atol=1e-5)
@@ -168,6 +180,7 @@ def test_divergence_stops_the_run_and_is_not_saved(episodes, tmp_path):
   [
     ({"batch_size": 30}, "batch_size=30 does not divide among 8 devices; use 24 or 32"),
     ({"steps": 0}, "steps=0 must be at least 1"),
+    ({"steps": 2**31}, "steps=2147483648 must be at most 2147482648: updates are counted in int32"),
     ({"log_every": 0}, "log_every=0 must be at least 1"),
     ({"evaluate_every": -1}, "evaluate_every=-1 must be at least 0"),
     ({"steps": 1e2}, r"steps=100\.0 must be an integer"),
