@@ -127,7 +127,7 @@ def _optimizer(
   accumulate: int,
   freeze: str,
 ) -> optax.GradientTransformation:
-  steps, warmup = steps // accumulate, -(-warmup // accumulate)  # the optimizer's own
+  steps, warmup = steps // accumulate, max(warmup > 0, warmup // accumulate)  # the optimizer's own
   rate: optax.ScalarOrSchedule = learning_rate
   if schedule == "cosine":
     rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))
@@ -148,11 +148,6 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
   if not 1 <= options["accumulate"] <= steps:
     raise ValueError(
       f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
-    )
-  if over := steps % options["accumulate"]:
-    raise ValueError(
-      f"config.steps={steps}: with config.agent.accumulate={options['accumulate']} the last {over} updates would "
-      f"change nothing; choose {steps - over} or {steps - over + options['accumulate']} steps"
     )
   for field in ("learning_rate", "critic_learning_rate", "warmup", "weight_decay", "gradient_clip"):
     if options[field] is not None and not options[field] >= 0:

@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.gradient_clip = 0.0
   # Over how many updates gradients are averaged before the optimizer has its step: batches larger than memory. Exactly
   # that for policies learnt alone, where no step is padding (a batch counts as any other, however many of its steps
-  # are); the targets of values still move in every update.
+  # are); the targets of values still move in every update. It is to divide steps: the rest at the end is lost.
   config.agent.accumulate = 1
   # A regular expression of parameters that stay as they are, of all networks, such as "encoder" (paths are like
   # params/torso/Dense_0/kernel), at least one of the policy's; empty: none.

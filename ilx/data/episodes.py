@@ -89,7 +89,8 @@ def from_columns(
     if np.ndim(column) != 1:
       raise ValueError(f"episodes: {name} has shape {list(np.shape(column))}; expected [{num_steps}], a number a step")
   ends = starts[1:] - 1
-  for path, column in jax.tree_util.tree_leaves_with_path(columns | {"action": action, "reward": reward}):
+  columns |= {"action": action, "reward": np.asarray(reward) if isinstance(reward, list) else reward}
+  for path, column in jax.tree_util.tree_leaves_with_path(columns):
     _check_range(jax.tree_util.keystr(path, simple=True, separator="/"), column, starts)
   reward, discount = _typed(reward, np.float32), _typed(discount, np.float32)
   is_terminal = _typed(is_terminal, bool)
@@ -112,19 +113,19 @@ def from_columns(
 
 def _check_range(name: str, column: Any, starts: np.ndarray) -> None:
   """Raises ValueError for a number that would become another one on a device, silently."""
-  if not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf":
+  if name == "is_terminal" or not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf" or not column.size:
     return
-  narrow = np.dtype(np.float32) if name in ("reward", "discount") else jax.dtypes.canonicalize_dtype(column.dtype)
-  if narrow == column.dtype:
+  single = name in ("reward", "discount")
+  narrow = np.dtype(np.float32) if single else jax.dtypes.canonicalize_dtype(column.dtype)
+  bounds = np.finfo(narrow) if narrow.kind == "f" else np.iinfo(narrow)
+  # Without temporary arrays: of what is loaded from files and of most else this is all there is to do.
+  if narrow == column.dtype or (
+    np.fmin.reduce(column, None) >= bounds.min and np.fmax.reduce(column, None) <= bounds.max
+  ):
     return
   flat = column.reshape(len(column), -1)
-  if narrow.kind == "f":
-    with np.errstate(over="ignore"):
-      lost = np.isinf(flat.astype(narrow)) & np.isfinite(flat)
-  else:
-    bounds = np.iinfo(narrow)
-    lost = (flat < bounds.min) | (flat > bounds.max)
-  if name == "reward" or name.partition("/")[0] == "action":
+  lost = ((flat < bounds.min) | (flat > bounds.max)) & np.isfinite(flat)
+  if single or name.partition("/")[0] == "action":
     lost[starts[1:] - 1] = False  # these carry no meaning
   if lost.any():
     row, place = (int(x) for x in np.argwhere(lost)[0])

@@ -88,7 +88,7 @@ def read_info(directory: str | os.PathLike) -> Info:
     FileNotFoundError: where one of the first two is missing.
     ValueError: where one is not understood; names file and field.
   """
-  directory = Path(directory).expanduser().absolute()  # files are opened later, maybe from elsewhere
+  directory = Path(directory).absolute()  # files are opened later, maybe from elsewhere
   path = directory / "dataset_info.json"
   content = _read_json(path)
   name, version = str(content.get("name", directory.parent.name)), str(content.get("version", directory.name))

@@ -102,8 +102,8 @@ def weighted(episodes: "Episodes", weights: Weigh | np.ndarray) -> "Episodes":
     episodes: numpy columns.
     weights: ``[E]``, at least 0; or what makes them of lengths and returns, such as ``top_return(0.1)``. Each
       transition of an episode has the episode's weight, so that equal weights draw as none do. What an earlier call
-      gave the weight 0 is gone. Of a mixture with shares every dataset keeps its share; of one without, episodes of
-      different datasets are weighed against each other.
+      gave the weight 0 is gone. Of a mixture with shares every dataset keeps its share (of a mixture of mixtures, the
+      outermost ones do); of one without, episodes of different datasets are weighed against each other.
 
   Raises:
     ValueError: where weights are not ``[E]``, negative, not finite, or all zero.

@@ -19,6 +19,7 @@ the next are of the blocks in use. At any place of a batch each item is as likel
 
 import dataclasses
 import functools
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -152,11 +153,11 @@ class Stream:
     place, hosts = host
     mine = range(place * streams // hosts, (place + 1) * streams // hosts)
     if streams * self._bytes() > buffer_bytes:
-      held = 2 * len(mine) * self._bytes()
+      two = 2 * self._bytes()
       warnings.warn(
         f"{self.info.directory}: an episode takes {_binary(self._bytes())} on average, so that two for each of "
-        f"{len(mine)} streams take about {_binary(held)} here, more than twice buffer_bytes ({_binary(buffer_bytes)}); "
-        "fewer streams or shorter episodes take less",
+        f"{streams} streams take about {_binary(streams * two)}, of which {_binary(len(mine) * two)} on this host: "
+        f"more than twice buffer_bytes={_binary(buffer_bytes)}. Fewer streams or shorter episodes take less",
         stacklevel=2,
       )
     return Batches(Reader(self.sources, view, plan, batch_size, mine, start, threads), start, threads)
@@ -246,7 +247,8 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
 
 
 def _binary(size: float) -> str:
-  return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+  place = min(3, max(0, math.frexp(size)[1] - 1) // 10)
+  return f"{size / 2 ** (10 * place):.1f} {('B', 'KiB', 'MiB', 'GiB')[place]}"
 
 
 def _join(a: Index, b: Index) -> Index:

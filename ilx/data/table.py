@@ -78,7 +78,9 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
       raise ValueError(f"it has {len(rows)} rows of {', '.join(rows.column_names)}")
     return rows
 
-  name = f"episodes-{derived.key('episodes', _VERSION, [tuple(part) for part in parts])}"
+  # The names of classes are no part of the dataset's fingerprint.
+  stored = [(column, repr(_get(info.features, field))) for column, field in _stored_fields(info)]
+  name = f"episodes-{derived.key('episodes', _VERSION, [tuple(part) for part in parts], stored)}"
   return derived.kept(
     info,
     derived.find(info, name),

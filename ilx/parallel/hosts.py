@@ -57,8 +57,8 @@ def wait_for_all(what: str) -> None:
 def together(work: Callable[[], T], kind: type[Exception] = RuntimeError) -> T:
   """What ``work`` returns, if it ends well in every process; else all raise, and none waits for the others for ever.
 
-  Every process calls it at the same moment. Where ``work`` failed its own error is raised, elsewhere one of ``kind``
-  with the words of the first that failed.
+  Every process calls it at the same moment. Where ``work`` failed its own error is raised, elsewhere one with the words
+  of the first that failed: of ``kind``, if that was, else RuntimeError.
   """
   if jax.process_count() == 1:
     return work()
@@ -67,13 +67,14 @@ def together(work: Callable[[], T], kind: type[Exception] = RuntimeError) -> T:
     found = work()
   except Exception as raised:
     error = raised
-  words = b"" if error is None else f"{type(error).__name__}: {error}".encode()[:_MESSAGE]
+  words = b"" if error is None else f"{type(error).__name__}: {error}".encode(errors="backslashreplace")[:_MESSAGE]
   everyone = gather(np.frombuffer(words.ljust(_MESSAGE, b"\0"), np.uint8))
   if error is not None:
     raise error
   for process, told in enumerate(everyone):
     if text := told.tobytes().rstrip(b"\0").decode(errors="ignore"):
-      raise kind(f"process {process} failed: {text}")
+      alike = text.startswith(f"{kind.__name__}: ")
+      raise (kind if alike else RuntimeError)(f"process {process} failed: {text}")
   return found
 
 

@@ -64,6 +64,9 @@ def test_an_episode_of_one_step_has_no_transition():
       np.array([0, 0, 1e39, 0, 0, 0, 0]),
       r"reward is 1e\+39 at step 2 of episode 0, which float32 cannot hold",
     ),
+    ("reward", [0, 0, 1e39, 0, 0, 0, 0], "reward is 1e.39 at step 2"),
+    ("discount", np.array([1, 1e39, 1, 0, 1, 1, 0]), "discount is 1e.39 at step 1"),
+    ("observation", np.array([np.nan, np.inf, 1e39, 0, 0, 0, 0]), "observation is 1e.39 at step 2"),
     ("extras", {"x": np.array([0, -1e300, 0, 0, 0, 0, 0])}, r"extras/x is -1e\+300 at step 1"),
   ],
 )
@@ -76,6 +79,8 @@ def test_wide_numbers_that_fit_stay():
   ends = np.array([2**31 - 1, -(2**31), 0, 2**40, 0, 0, -(2**40)])
   assert build(action=ends).action.dtype == np.int64  # an episode's last action carries no meaning
   assert build(reward=np.array([0, 0, 0, 1e300, 0, 0, np.nan])).reward.dtype == np.float32
+  assert build(discount=np.array([1, 1, 1, 1e300, 1, 1, 0])).discount.dtype == np.float32
+  assert build(is_terminal=np.array([0, 0, 0, 2**40, 0, 0, 0])).is_terminal[3]
   observation = np.array([np.nan, np.inf, 3e38, 0, 0, 0, 0])
   np.testing.assert_array_equal(build(observation=observation).observation, observation)
 

@@ -98,6 +98,7 @@ def test_a_flag_in_a_wrong_place_is_told_with_its_file(tmp_path, monkeypatch, op
   records = [make(2, seed) for seed in range(3)] + [make(3) | {"steps/is_first": np.array([1, 0, 1, 0], bool)}]
   write(tmp_path, records, lengths=[2, 2])
   monkeypatch.setattr(index, "_RECORDS", 2)
+  monkeypatch.setattr(cache, "_BLOCK", 1)  # of one episode each
   found = r"00001-of-00002: episode 3 of split 'train': field 'steps/is_first' is true at step 2 of 4"
   with pytest.raises(ValueError, match=found):
     {"loaded": ilx.data.load, "mapped": cache.open, "streamed": stream.open}[opened](tmp_path)

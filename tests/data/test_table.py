@@ -96,6 +96,18 @@ def test_a_kept_one_that_is_damaged_is_made_anew(tmp_path, damage):
   assert table(info, "val").equals(part)
 
 
+def test_names_of_classes_may_change(tmp_path):
+  info = _record(tmp_path, _annotated)
+
+  def named(*names):
+    label = Feature("label", (), np.dtype(np.int64), num_classes=3, names=names)
+    inside = info.features["episode_metadata"] | {"level": label}
+    return info._replace(features=info.features | {"episode_metadata": inside})
+
+  assert table(named("a", "b", "c"), "train").column("level").to_pylist() == ["a", "b", "c"]
+  assert table(named("b", "a", "c"), "train").column("level").to_pylist() == ["b", "a", "c"]
+
+
 def test_another_state_of_the_dataset_has_another_one(tmp_path):
   info = _record(tmp_path)
   table(info)
