@@ -58,7 +58,8 @@ def test_strategies_and_numbers_of_devices_change_rounding_only(name):
       state, episodes = jax.device_put((jax.tree.map(jnp.copy, first), data), ilx.parallel.replicated(mesh))
       program = programs.make_program(agent, BATCH, mesh, strategy=strategy)
       state, sums = program(state, episodes, jax.random.key(2), STEPS)
-      found = jax.tree.map(np.asarray, (state._replace(key=None), sums))
+      # What rounding took is another matter on every number of devices.
+      found = jax.tree.map(np.asarray, (state._replace(key=None), sums._replace(rest=None)))
       expected = expected or found
       chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=2e-6)
   assert not np.array_equal(*(jax.tree.leaves(tree.params.network)[-1] for tree in (first, expected[0])))
