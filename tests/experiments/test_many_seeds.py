@@ -109,7 +109,7 @@ def test_the_logs_have_every_seed(finished):
 def test_a_finished_run_of_many_seeds_is_scored_again_alike(dataset, finished):
   workdir, result = finished
   again = run.run(_config(dataset, seeds=2), workdir)
-  assert [part["returns"] for part in again["per_seed"]] == [part["returns"] for part in result["per_seed"]]
+  np.testing.assert_array_equal(*([part["returns"] for part in each["per_seed"]] for each in (again, result)))
 
 
 def test_other_seeds_are_another_run(dataset, finished):
