@@ -46,7 +46,7 @@ return of the best episode. "Data" is the mean return of the data.
 ## On the way
 
 Normalised score after a quarter, half, three quarters (10 episodes for every seed) and all updates (100 episodes): has
-the curve flattened?
+the curve flattened? What became of some that have not is told in `docs/agents.md`, "What the papers set".
 
 {curves}
 
