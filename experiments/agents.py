@@ -56,13 +56,12 @@ def make(
 
   Args:
     config: the section. ``learning_rate``; ``schedule`` ("constant", or "cosine" down to zero after as many updates as
-      the run has; a policy with a delay makes fewer);
-      ``warmup``, updates in which it rises linearly; ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the
-      largest global norm, 0 for none; ``accumulate``, over how many updates gradients are averaged before the
-      optimizer has its step; ``freeze``, a pattern of parameters that stay as they are; ``ema``, the decay of an
-      average of params, 0 for none; ``augment``, by how many pixels pictures are shifted at random; the options of
-      heads (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the
-      constructor.
+      the run has; a policy with a delay makes fewer); ``warmup``, updates in which it rises linearly;
+      ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the largest global norm, 0 for none; ``accumulate``, over
+      how many updates gradients are averaged before the optimizer has its step; ``freeze``, a pattern of parameters
+      that stay as they are; ``ema``, the decay of an average of params, 0 for none; ``augment``, by how many pixels
+      pictures are shifted at random; the options of heads (``ilx.networks.heads.make``), None for their defaults; every
+      other field is an argument of the constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
@@ -127,7 +126,7 @@ def _optimizer(
   accumulate: int,
   freeze: str,
 ) -> optax.GradientTransformation:
-  steps, warmup = steps // accumulate, max(warmup > 0, warmup // accumulate)  # the optimizer's own
+  steps, warmup = steps // accumulate, warmup // accumulate  # the optimizer's own
   rate: optax.ScalarOrSchedule = learning_rate
   if schedule == "cosine":
     rate = optax.cosine_decay_schedule(learning_rate, max(1, steps - warmup))

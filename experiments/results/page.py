@@ -28,11 +28,10 @@ Scores are normalised, 0 for uniformly random actions and 100 for the expert (bu
 that made the expert data; recordings of others: see `suite.py`). Scored is the last checkpoint, never the best on the
 way, by the policy's mode, 100 episodes for every seed. A number is the mean over seeds and episodes, in brackets its
 95 % interval (bootstrap over seeds and episodes, `ilx.evaluation.summary`; of five seeds it is somewhat too narrow and
-holds the true mean in about 84 % of cases). Hyper-parameters are the papers', the same
-for all tasks where the paper does so (`experiments/configs`, `suite.fields`); nothing was tuned here. `bc_tanh` is
-behaviour cloning with the head of the policies that played the built-in data, `bc10` of the episodes with the highest
-returns that make up 10 % of the transitions; `dt` is asked for the
-return of the best episode. "Data" is the mean return of the data.
+holds the true mean in about 84 % of cases). Hyper-parameters are the papers', the same for all tasks where the paper
+does so (`experiments/configs`, `suite.fields`); nothing was tuned here. `bc_tanh` is behaviour cloning with the head of
+the policies that played the built-in data, `bc10` of the episodes with the highest returns that make up 10 % of the
+transitions; `dt` is asked for the return of the best episode. "Data" is the mean return of the data.
 
 {aggregates}
 ## Normalised scores

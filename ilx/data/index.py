@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.data import derived, index_format, rlds, splits
+from ilx.data import derived, index_format, records, rlds
 from ilx.data.episodes import Episodes, returns
 from ilx.data.index_format import Index
 from ilx.data.rlds import EVERYTHING, Info, Selection
@@ -59,8 +59,8 @@ def read(
 
 def where(info: Info, split: str = "train", selection: Selection = EVERYTHING) -> Path:
   """The file that keeps the index, or would; see ``derived.find``."""
-  parts = [tuple(part) for part in _parts(info, split)]
-  return derived.find(info, f"index-{derived.key('index', index_format.VERSION, parts, _used(selection))}")
+  asked = [tuple(part) for part in records.parts(info, split)]
+  return derived.find(info, f"index-{derived.key('index', index_format.VERSION, asked, _used(selection))}")
 
 
 def build(
@@ -70,7 +70,7 @@ def build(
   progress: Callable[[int, int], None] | None = None,
 ) -> Index:
   """As ``read``, always from the dataset; keeps nothing."""
-  total = sum(part.stop - part.start for part in _parts(info, split))
+  total = sum(part.stop - part.start for part in records.parts(info, split))
   accumulators = {name: Accumulator() for name in ("observation", "action", "reward")}
   lengths, earned, terminal = [], [], []
   shapes: Any = None
@@ -103,30 +103,23 @@ def build(
   )
 
 
-def _parts(info: Info, split: str) -> list[splits.Part]:
-  try:
-    return splits.parse(split, info.splits)
-  except ValueError as error:
-    raise ValueError(f"{info.directory}: {error}") from None
-
-
 def _used(selection: Selection) -> Selection:
   return selection._replace(lazy=True, extras=())
 
 
 def _blocks(info: Info, split: str, selection: Selection) -> Iterator[Episodes]:
   """The split's episodes, some at a time."""
-  records: list[tuple[Path, bytes]] = []
+  block: list[tuple[Path, bytes]] = []
   before = size = 0
 
   def assemble() -> Episodes:
-    return rlds.assemble(info, selection, records, where=f"split {split!r}", first=before)
+    return rlds.assemble(info, selection, block, where=f"split {split!r}", first=before)
 
   for record in rlds.read_records(info, split):
-    if records and (len(records) == _RECORDS or size + len(record[1]) > _BYTES):
+    if block and (len(block) == _RECORDS or size + len(record[1]) > _BYTES):
       yield assemble()
-      before, size, records = before + len(records), 0, []
-    records.append(record)
+      before, size, block = before + len(block), 0, []
+    block.append(record)
     size += len(record[1])
-  if records:
+  if block:
     yield assemble()

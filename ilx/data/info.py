@@ -128,12 +128,13 @@ def shard_of(index: int, count: int) -> str:
 
 def _shard_name(template: str, name: str, split: str, file_format: str, index: int, count: int) -> str:
   whole = shard_of(index, count)
+  place, _, total = whole.partition("-of-")
   values = {
     "DATASET": name,
     "SPLIT": split,
     "FILEFORMAT": file_format,
-    "SHARD_INDEX": whole.split("-")[0],
-    "NUM_SHARDS": whole.split("-")[-1],
+    "SHARD_INDEX": place,
+    "NUM_SHARDS": total,
     "SHARD_X_OF_Y": whole,
   }
   path = Path(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template))

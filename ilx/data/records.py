@@ -14,6 +14,14 @@ from ilx.data.info import Info
 _MAX_OPEN_FILES = 32
 
 
+def parts(info: Info, split: str) -> list[splits.Part]:
+  """What ``split`` is of. Raises ValueError, with the dataset's folder, where ``splits.parse`` does."""
+  try:
+    return splits.parse(split, info.splits)
+  except ValueError as error:
+    raise ValueError(f"{info.directory}: {error}") from None
+
+
 def select(info: Info, split: str) -> list[splits.Chunk]:
   """The pieces of files that ``split`` is, in order.
 
@@ -21,11 +29,7 @@ def select(info: Info, split: str) -> list[splits.Chunk]:
     FileNotFoundError: where a file that is needed is missing.
     ValueError: where ``split`` is not understood, unknown or empty (see ``splits.parse``).
   """
-  try:
-    parts = splits.parse(split, info.splits)
-  except ValueError as error:
-    raise ValueError(f"{info.directory}: {error}") from None
-  result = splits.chunks(parts, info.splits)
+  result = splits.chunks(parts(info, split), info.splits)
   for chunk in result:
     if not chunk.file.is_file():
       raise FileNotFoundError(f"{chunk.file} is missing: the dataset is incomplete; copy or build it again")

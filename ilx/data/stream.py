@@ -144,18 +144,19 @@ class Stream:
     items = self._items(view)
     weights = self._weights(items)
     drawn = items * (weights > 0)
-    if is_small(drawn.sum(), batch_size) and np.count_nonzero(drawn) * self._bytes() <= buffer_bytes:
+    episode_bytes = self._bytes()
+    if is_small(drawn.sum(), batch_size) and np.count_nonzero(drawn) * episode_bytes <= buffer_bytes:
       small = SmallReader(self.sources, view, Shuffle(items, seed=seed, weights=weights), batch_size, host)
       return Batches(small, start, threads)
     # Blocks on the border of two streams are read twice: with four for every stream, one in four at most.
-    block = max(1, min(round(buffer_bytes / (streams * self._bytes())), np.count_nonzero(items) // (4 * streams)))
+    block = max(1, min(round(buffer_bytes / (streams * episode_bytes)), np.count_nonzero(items) // (4 * streams)))
     plan = Schedule(items, seed=seed, streams=streams, block=block, weights=weights)
     place, hosts = host
     mine = range(place * streams // hosts, (place + 1) * streams // hosts)
-    if streams * self._bytes() > buffer_bytes:
-      two = 2 * self._bytes()
+    if streams * episode_bytes > buffer_bytes:
+      two = 2 * episode_bytes
       warnings.warn(
-        f"{self.info.directory}: an episode takes {_binary(self._bytes())} on average, so that two for each of "
+        f"{self.info.directory}: an episode takes {_binary(episode_bytes)} on average, so that two for each of "
         f"{streams} streams take about {_binary(streams * two)}, of which {_binary(len(mine) * two)} on this host: "
         f"more than twice buffer_bytes={_binary(buffer_bytes)}. Fewer streams or shorter episodes take less",
         stacklevel=2,

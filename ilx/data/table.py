@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ilx.data import decode, derived, rlds, splits
+from ilx.data import decode, derived, records, rlds
 from ilx.data.episodes import Episodes, from_columns
 from ilx.data.features import Feature, Sequence
 from ilx.data.images import Images
@@ -57,27 +57,8 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
   Warns:
     UserWarning: where it cannot be kept, such as on a full disk; it is made all the same.
   """
-  arrow, parquet = _module("pyarrow"), _module("pyarrow.parquet")
-  try:
-    parts = splits.parse(split, info.splits)
-  except ValueError as error:
-    raise ValueError(f"{info.directory}: {error}") from None
-  schema, count = _schema(info), sum(part.stop - part.start for part in parts)
-
-  def encode(rows: "pyarrow.Table") -> bytes:
-    sink = arrow.BufferOutputStream()
-    parquet.write_table(rows, sink, write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
-
-  def decode(content: bytes) -> "pyarrow.Table":
-    try:
-      rows = parquet.read_table(arrow.BufferReader(content), page_checksum_verification=True)
-    except (arrow.ArrowException, OSError) as error:
-      raise ValueError(error) from None
-    if rows.schema != schema or len(rows) != count:
-      raise ValueError(f"it has {len(rows)} rows of {', '.join(rows.column_names)}")
-    return rows
-
+  parts, schema = records.parts(info, split), _schema(info)
+  count = sum(part.stop - part.start for part in parts)
   # The names of classes are no part of the dataset's fingerprint.
   stored = [(column, repr(_get(info.features, field))) for column, field in _stored_fields(info)]
   name = f"episodes-{derived.key('episodes', _VERSION, [tuple(part) for part in parts], stored)}"
@@ -86,9 +67,27 @@ def table(info: Info, split: str = "all") -> "pyarrow.Table":
     derived.find(info, name),
     "the table of episodes is made anew whenever one asks for it",
     lambda: _build(info, split, schema),
-    encode,
-    decode,
+    _encode,
+    lambda content: _decode(content, schema, count),
   )
+
+
+def _encode(rows: "pyarrow.Table") -> bytes:
+  sink = _module("pyarrow").BufferOutputStream()
+  _module("pyarrow.parquet").write_table(rows, sink, write_page_checksum=True)
+  return sink.getvalue().to_pybytes()
+
+
+def _decode(content: bytes, schema: "pyarrow.Schema", count: int) -> "pyarrow.Table":
+  """Raises ValueError where the content is damaged, or not that of ``count`` rows of the schema."""
+  arrow = _module("pyarrow")
+  try:
+    rows = _module("pyarrow.parquet").read_table(arrow.BufferReader(content), page_checksum_verification=True)
+  except (arrow.ArrowException, OSError) as error:
+    raise ValueError(error) from None
+  if rows.schema != schema or len(rows) != count:
+    raise ValueError(f"it has {len(rows)} rows of {', '.join(rows.column_names)}")
+  return rows
 
 
 def _build(info: Info, split: str, schema: "pyarrow.Schema") -> "pyarrow.Table":
@@ -109,7 +108,7 @@ def _build(info: Info, split: str, schema: "pyarrow.Schema") -> "pyarrow.Table":
     columns["is_terminal"].append(_last(values.get("steps/is_terminal")))
     for name, field in stored.items():
       columns[name].append(_scalar(_get(episode, field), _get(info.features, field)))
-  columns["split"] = [part.name for part in splits.parse(split, info.splits) for _ in range(part.stop - part.start)]
+  columns["split"] = [part.name for part in records.parts(info, split) for _ in range(part.stop - part.start)]
   columns["return_rank"] = _rank(columns["episode_return"])
   return _module("pyarrow").table(columns, schema=schema)
 

@@ -48,12 +48,6 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
-  """Returns once every process is here; ``what`` names the place, and must be the same in all."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
-
-
 def together(work: Callable[[], T], kind: type[Exception] = RuntimeError) -> T:
   """What ``work`` returns, if it ends well in every process; else all raise, and none waits for the others for ever.
 

@@ -63,10 +63,13 @@ def with_nan_where_nothing_counts() -> ilx.data.Episodes:
 def refused(folder: pathlib.Path) -> None:
   """The first process alone cannot write; all end, and all say why."""
   folder = folder / "refused"
-  if hosts.is_first():
-    folder.mkdir(exist_ok=True)
-    (folder / "checkpoints").write_text("in the way")
-  hosts.wait_for_all("something is in the way")
+
+  def obstruct():
+    if hosts.is_first():
+      folder.mkdir(exist_ok=True)
+      (folder / "checkpoints").write_text("in the way")
+
+  hosts.together(obstruct)
   try:
     ilx.train(ilx.agents.bc(SPEC, hidden=(8,)), testing.fake_episodes(SPEC), steps=4, batch_size=16, workdir=folder)
   except ilx.training.CheckpointError as error:

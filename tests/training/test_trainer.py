@@ -62,8 +62,7 @@ def test_only_what_happens_divides_the_updates_between_logs(agent, episodes, tmp
 
   assert steps(checkpoint_every=20, evaluate_every=25) == [35, 40]
   assert steps(checkpoint_every=20, workdir=tmp_path) == [20, 35, 40]
-  rows = steps(evaluate_every=25, evaluate=lambda params, step: None)
-  assert rows == [25, 35, 40]
+  assert steps(evaluate_every=25, evaluate=lambda params, step: None) == [25, 35, 40]
 
 
 def test_one_device_and_eight_agree_to_rounding(agent, episodes, reference):
