@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from experiments import revision
 from experiments.report import facts, heldout, text
 from experiments.report.run import MAX_VIDEO_BYTES, Run, flatten, interval, number
 
@@ -89,7 +90,7 @@ def result_table(run: Run) -> str:
     return None if x is None else text.significant(x)
 
   lengths, seconds = facts.values(result, "lengths"), number(result.get("seconds"))
-  seeds, (commit, dirty) = facts.seeds(result), _commit(run)
+  seeds, commit = facts.seeds(result), revision.short(result.get("git_commit"))
   devices = Counter(map(str, result["devices"])) if isinstance(result.get("devices"), list) else Counter()
   played = [
     ("Mean return", value("return_mean") and value("return_mean") + band("return_ci95")),
@@ -117,7 +118,7 @@ def result_table(run: Run) -> str:
     *([("Data were", tier)] if (tier := _TIERS.get(str(result.get("tier")))) else []),
     ("Seeds" if seeds else "Seed", facts.seed_words(result, {}).partition(" ")[2] or None),
     ("Devices", ", ".join(f"{n} x {name}" for name, n in devices.items()) or None),
-    ("Commit", commit[:12] + (", with changes" if dirty else "") if commit else None),
+    ("Commit", commit or None),
   ]
   return f"<section><h2>Result</h2>{pairs((k, 'not recorded' if v is None else v) for k, v in rows)}</section>"
 
@@ -150,9 +151,9 @@ def reproduce(run: Run) -> str:
   if not line:
     note = '<p class="note">Neither a command nor the config is recorded, so the command is not known.</p>'
     return f"<section><h2>Reproduce</h2>{note}</section>"
-  commit, dirty = _commit(run)
+  commit, changed = revision.split(run.result.get("git_commit"))
   first = f"git checkout {shlex.quote(commit)}\n" if commit else ""
-  note = '<p class="note">The code had changes that are not in this commit.</p>' if dirty else ""
+  note = '<p class="note">The code had changes that are not in this commit.</p>' if changed else ""
   # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
   block = f'<pre tabindex="0" role="region" aria-label="Commands"><code>{escape(first + line)}</code></pre>'
   return f"<section><h2>Reproduce</h2>{block}{note}</section>"
@@ -168,12 +169,6 @@ def collapsed(run: Run) -> str:
   if isinstance(versions, dict) and versions:
     parts.append(f"<details><summary>Versions</summary>{pairs(sorted(versions.items()))}</details>")
   return f"<section>{''.join(parts)}</section>" if parts else ""
-
-
-def _commit(run: Run) -> tuple[str, bool]:
-  """The commit, empty if unknown, and whether the code differed from it."""
-  commit = str(run.result.get("git_commit") or "")
-  return commit.removesuffix("-dirty"), commit.endswith("-dirty")
 
 
 def _without_workdir(words: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 import ilx
-from experiments import cli, markdown, outputs, run
+from experiments import cli, markdown, outputs, revision, run
 from experiments.configs import bc as configs
 from experiments.demos import datasets
 from experiments.report import text
@@ -106,7 +106,7 @@ def page(rows: dict[str, list[dict[str, Any]]], command: str) -> str:
     where="; ".join(machines),
     envpool=one["versions"]["envpool"],
     jax=one["versions"]["jax"],
-    commits=", ".join(sorted({str(r["git_commit"])[:12] for r in every})),
+    commits=", ".join(sorted({revision.short(r["git_commit"]) for r in every})),
   )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ilx
-from experiments import markdown
+from experiments import markdown, revision
 from experiments.report import text
 from experiments.results import archive, suite
 from experiments.results.suite import Task
@@ -207,6 +207,7 @@ def _provenance(cells: Sequence[Cell]) -> str:
     return ", ".join(sorted({str(value) for value in values}))
 
   names = dict.fromkeys(name for entry in entries for name in entry["versions"])
+  code = [revision.split(entry["git_commit"]) for entry in entries]
   rows = [
     ["runs", f"{len(entries):,}, {sum(entry['seconds'] for entry in entries) / 3600:.1f} hours"],
     ["seeds", several(entry["seed"] for entry in entries)],
@@ -214,7 +215,8 @@ def _provenance(cells: Sequence[Cell]) -> str:
     ["machines", several(f"{entry['cpu']}, {entry['cores']} core(s) a run" for entry in entries)],
     ["devices", several(device for entry in entries for device in entry["devices"])],
     ["dates", several(entry["date"] for entry in entries)],
-    ["commits", several(str(entry["git_commit"])[:12] for entry in entries)],
+    ["commits", several(commit[:12] or "unknown" for commit, _ in code)],
+    ["with changes to files of the commit", f"{sum(changed for _, changed in code):,} runs"],
     *([name, several(entry["versions"].get(name) for entry in entries)] for name in names),
   ]
   return markdown.table(["", ""], rows)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ilx.agents import ranges
 from ilx.types import Agent, Tree
 
 
@@ -50,8 +51,7 @@ def averaged(agent: Agent, *, decay: float = 0.999) -> Agent:
     >>> from ilx.types import Discrete, Spec
     >>> agent = averaged(bc(Spec(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2))), decay=0.99)
   """
-  if not 0 <= decay < 1:
-    raise ValueError(f"averaged: decay={decay} must be at least 0 and below 1")
+  ranges.from_0_to_below_1(decay=decay)
 
   def init(key: jax.Array, batch: Tree) -> State:
     learner = agent.init(key, batch)

@@ -1,6 +1,5 @@
 """Decision transformer (Chen et al. 2021, "Decision Transformer: Reinforcement Learning via Sequence Modeling")."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import policies, ranges
 from ilx.agents.policies import State
 from ilx.data.windows import Windows
 from ilx.networks import actions, compound, context, scaling
@@ -137,13 +136,12 @@ def dt(
     >>> action.shape
     (3,)
   """
-  _check(target_return=(target_return, math.isfinite(target_return), "a number"))
-  _check(return_scale=(return_scale, 0 < return_scale < math.inf, "above 0, and finite"))
-  for name, value in {"length": length, "layers": layers, "max_episode_steps": max_episode_steps}.items():
-    _check(**{name: (value, value >= 1, "at least 1")})
-  for name, value in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
-    _check(**{name: (value, 0 <= value < 1, "from 0 to below 1")})
-  _check(activation=(activation, activation in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}"))
+  ranges.finite(target_return=target_return, return_scale=return_scale)
+  ranges.above_0(return_scale=return_scale)
+  ranges.at_least_1(length=length, layers=layers, max_episode_steps=max_episode_steps)
+  ranges.from_0_to_below_1(dropout=dropout, attention_dropout=attention_dropout)
+  if activation not in _ACTIVATIONS:
+    raise ValueError(f"activation={activation!r} must be one of {', '.join(_ACTIVATIONS)}")
   transformer = Transformer(
     layers=layers,
     heads=heads,
@@ -238,9 +236,3 @@ _ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu}
 def _default_optimizer() -> optax.GradientTransformation:
   rate = optax.linear_schedule(1e-8, 1e-4, 9_999)  # the first update is not lost
   return optax.chain(optax.clip_by_global_norm(0.25), optax.adamw(rate, weight_decay=1e-4))
-
-
-def _check(**arguments: tuple[Any, bool, str]) -> None:
-  for name, (value, valid, what) in arguments.items():
-    if not valid:
-      raise ValueError(f"{name}={value!r} must be {what}")

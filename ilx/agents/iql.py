@@ -1,6 +1,5 @@
 """Implicit Q-learning (Kostrikov, Nair and Levine 2021, "Offline Reinforcement Learning with Implicit Q-Learning")."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import policies, ranges
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import actions, critics, encoders, mlp, scaling
@@ -115,11 +114,13 @@ def iql(
     >>> agent.act(state.params, agent.carry(8), Step(observation, batch.reward, jnp.zeros(8, bool)), None)[0].tolist()
     [0, 0, 0, 0, 0, 0, 0, 0]
   """
-  _check(expectile=(expectile, 0 < expectile < 1, "between 0 and 1"))
-  _check(temperature=(temperature, temperature >= 0, "at least 0"), max_weight=(max_weight, max_weight > 0, "above 0"))
-  _check(tau=(tau, 0 < tau <= 1, "above 0 and at most 1"), dropout=(dropout, 0 <= dropout < 1, "from 0 to below 1"))
-  _check(reward_scale=(reward_scale, math.isfinite(reward_scale), "finite"))
-  _check(reward_shift=(reward_shift, math.isfinite(reward_shift), "finite"))
+  ranges.between_0_and_1(expectile=expectile)
+  ranges.at_least_0(temperature=temperature)
+  ranges.above_0(max_weight=max_weight)
+  ranges.from_0_to_1(discount=discount)
+  ranges.above_0_to_1(tau=tau)
+  ranges.from_0_to_below_1(dropout=dropout)
+  ranges.finite(reward_scale=reward_scale, reward_shift=reward_shift)
   if n_step > 1 and reward_shift:
     raise ValueError(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "
@@ -213,7 +214,8 @@ def iql(
     update=update,
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
-    view=Transitions(n_step=n_step, discount=discount, frame_stack=frame_stack),
+    # Where it does not count it is left out: it may be traced.
+    view=Transitions(n_step=n_step, discount=discount if n_step > 1 else 1.0, frame_stack=frame_stack),
     log_prob=policies.make_log_prob(policy),
   )
 
@@ -245,9 +247,3 @@ def advantage_weight(advantage: jax.Array, temperature: float, max_weight: float
 def policy_loss(log_prob: jax.Array, weight: jax.Array) -> jax.Array:
   """``-E weight log pi(a | s)`` (equation 7); no gradient flows into ``weight``. Both ``[B]``, to ``[]``."""
   return -jnp.mean(jax.lax.stop_gradient(weight) * log_prob)
-
-
-def _check(**arguments: tuple[float, bool, str]) -> None:
-  for name, (value, valid, what) in arguments.items():
-    if not valid:
-      raise ValueError(f"{name}={value} must be {what}")

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
-from ilx.agents.td3_bc import State, check_continuous, check_ranges, critic_loss, initial_state, mean_size, smoothed
+from ilx.agents import policies, ranges
+from ilx.agents.td3_bc import State, check_continuous, critic_loss, initial_state, mean_size, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
 from ilx.parallel import replicas
@@ -82,8 +82,11 @@ def rebrac(
     UserWarning: where an MLP would have to look at very many numbers, or at small ones divided by 255.
   """
   check_continuous("rebrac", spec)
-  coefficients = {"actor_bc_coef": actor_bc_coef, "critic_bc_coef": critic_bc_coef}
-  check_ranges(discount, tau, policy_delay, policy_noise=policy_noise, noise_clip=noise_clip, **coefficients)
+  ranges.at_least_0(actor_bc_coef=actor_bc_coef, critic_bc_coef=critic_bc_coef)
+  ranges.at_least_0(policy_noise=policy_noise, noise_clip=noise_clip)
+  ranges.from_0_to_1(discount=discount)
+  ranges.above_0_to_1(tau=tau)
+  ranges.at_least_1(policy_delay=policy_delay)
   if not normalize_states:
     policies.warn_of_small_bytes(spec)
     spec = spec._replace(statistics=None)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import policies, ranges
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import critics, encoders, mlp, scaling
@@ -105,7 +105,10 @@ def td3_bc(
     True
   """
   check_continuous("td3_bc", spec)
-  check_ranges(discount, tau, policy_delay, alpha=alpha, policy_noise=policy_noise, noise_clip=noise_clip)
+  ranges.at_least_0(alpha=alpha, policy_noise=policy_noise, noise_clip=noise_clip)
+  ranges.from_0_to_1(discount=discount)
+  ranges.above_0_to_1(tau=tau)
+  ranges.at_least_1(policy_delay=policy_delay)
   policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
   torso, encode = mlp.MLP(tuple(hidden)), encoders.make(spec.observation, encoder)
   critic_network = critics.Ensemble(critics.Critic(torso, encode), num_critics)
@@ -234,16 +237,3 @@ def check_continuous(name: str, spec: Spec) -> None:
   """Raises ValueError where the spec's actions are not continuous."""
   if not isinstance(spec.action, Continuous):
     raise ValueError(f"{name} learns continuous actions, and the spec's are {spec.action}; choose iql or bc for these")
-
-
-def check_ranges(discount: float, tau: float, policy_delay: int, **at_least_0: float) -> None:
-  """Raises ValueError where a hyper-parameter is out of its range; names it."""
-  if not 0 <= discount <= 1:
-    raise ValueError(f"discount={discount} must be from 0 to 1")
-  if not 0 < tau <= 1:
-    raise ValueError(f"tau={tau} must be above 0 and at most 1")
-  if policy_delay < 1:
-    raise ValueError(f"policy_delay={policy_delay} must be at least 1")
-  for name, value in at_least_0.items():
-    if not value >= 0:
-      raise ValueError(f"{name}={value} must be at least 0")

@@ -388,7 +388,7 @@ def test_bfloat16_is_for_the_transformer_alone():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ({"target_return": math.nan}, "target_return=nan must be a number"),
+    ({"target_return": math.nan}, "target_return=nan must be a finite number"),
     ({"return_scale": 0.0}, "return_scale=0.0 must be above 0"),
     ({"length": 0}, "length=0 must be at least 1"),
     ({"max_episode_steps": 0}, "max_episode_steps=0 must be at least 1"),

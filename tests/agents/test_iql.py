@@ -91,7 +91,7 @@ def test_gradients_stop_where_the_paper_stops_them():
     ({"n_step": 3, "reward_shift": -1.0}, "reward_shift=-1.0 with n_step=3"),
     ({"head": "categorical"}, "does not fit"),
     ({"head": "gaussian_mixture"}, "head='gaussian_mixture'; choose one of gaussian, tanh_gaussian, deterministic"),
-    ({"reward_scale": float("nan")}, "reward_scale=nan must be finite"),
+    ({"reward_scale": float("nan")}, "reward_scale=nan must be a finite number"),
   ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):

@@ -67,11 +67,17 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path):
   )
   assert row in content.text
   assert "With fewer than 10 seeds such intervals are too narrow." in content.text
-  assert "Highest mean return: made_up, 9,512; then other, 6,512. Their 95 % intervals do not overlap." in content.text
+  best = "Highest mean return: made_up, 9,512; then other, 6,512. "
+  assert f"{best}With 3 seeds that may be chance: train at least 5 of each." in content.text
   assert content.count("path", "few") == 0
   assert content.count("path", "curve") == 4  # two over the updates, two profiles
   assert {"curve g0", "curve g1", "band g0", "band g1"} <= {a.get("class") for t, a in content.elements if t == "path"}
   assert "other, update 400: −2,500, 95 % interval −2,600 to −2,400, 3 of 3 seeds" in content.text  # noqa: RUF001
+
+
+def test_of_enough_seeds_intervals_are_compared(tmp_path):
+  content = _page(tmp_path, _sweep(tmp_path, seeds=range(5)))
+  assert "Their 95 % intervals do not overlap." in content.text
 
 
 def test_the_curve_is_of_the_seeds(tmp_path):
@@ -234,7 +240,7 @@ def test_only_what_differs_is_in_the_table(tmp_path):
   text = _page(tmp_path, a, b).text
   differs = text[text.index("What differs") : text.index("The same in all runs")]
   assert (
-    "seed 0 3 batch_size 32 64 Made with commit b2c66081d2f3 ffffffffffff, with changes jax 0.10.0 0.11.2" in differs
+    "seed 0 3 batch_size 32 64 Made with commit b2c66081d2f3 ffffffffffff (with changes) jax 0.10.0 0.11.2" in differs
   )
   assert "learning_rate" not in differs and "where" not in differs
   assert "agent.learning_rate 0.0003" in text[text.index("The same in all runs") :]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from experiments import revision
 from experiments.report import details, parts
 from experiments.report.compare import fields, progress, words
 from experiments.report.compare.groups import Group
@@ -93,12 +94,7 @@ def _made(group: Group, name: str) -> list[str]:
 
 def _about(run: Run) -> dict[str, Any]:
   versions, devices = run.result.get("versions"), run.result.get("devices")
-  about = {"commit": _commit(run.result["git_commit"])} if run.result.get("git_commit") else {}
+  about = {"commit": revision.short(run.result["git_commit"])} if run.result.get("git_commit") else {}
   if isinstance(devices, list):
     about["devices"] = ", ".join(map(str, devices))
   return about | (versions if isinstance(versions, dict) else {})
-
-
-def _commit(name: Any) -> str:
-  commit, dirty, _ = str(name).partition("-dirty")
-  return commit[:12] + (", with changes" if dirty else "")

@@ -1,0 +1,29 @@
+"""Hyper-parameters within their ranges: each function raises ValueError, naming what is not.
+
+What a transformation of JAX traces has no value to look at and passes, so that hyper-parameters can be vmapped.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def _range(what: str, holds: Callable[[Any], bool]) -> Callable[..., None]:
+  def check(**values: Any) -> None:
+    for name, value in values.items():
+      if not isinstance(value, jax.core.Tracer) and not holds(value):
+        raise ValueError(f"{name}={value!r} must be {what}")
+
+  return check
+
+
+finite = _range("a finite number", math.isfinite)
+above_0 = _range("above 0", lambda x: x > 0)
+at_least_0 = _range("at least 0", lambda x: x >= 0)
+at_least_1 = _range("at least 1", lambda x: x >= 1)
+from_0_to_1 = _range("from 0 to 1", lambda x: 0 <= x <= 1)
+from_0_to_below_1 = _range("from 0 to below 1", lambda x: 0 <= x < 1)
+above_0_to_1 = _range("above 0 and at most 1", lambda x: 0 < x <= 1)
+between_0_and_1 = _range("between 0 and 1", lambda x: 0 < x < 1)

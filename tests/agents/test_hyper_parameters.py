@@ -1,0 +1,64 @@
+"""Hyper-parameters that are traced: sweeps in one program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ilx
+from ilx import testing
+
+SPEC = testing.continuous_spec()
+
+
+def adam(make, **fixed):
+  """As ``make``, with the learning rate for a hyper-parameter."""
+  return lambda spec, learning_rate: make(spec, optimizer=optax.adam(learning_rate), **fixed)
+
+
+@pytest.mark.parametrize(
+  ("make", "name", "values"),
+  [
+    (ilx.agents.iql, "expectile", (0.6, 0.9)),
+    (ilx.agents.iql, "temperature", (0.5, 10.0)),
+    (ilx.agents.iql, "discount", (0.5, 0.99)),
+    (ilx.agents.iql, "tau", (0.005, 0.5)),
+    (ilx.agents.iql, "max_weight", (0.5, 100.0)),
+    (ilx.agents.iql, "reward_scale", (1.0, 10.0)),
+    (ilx.agents.iql, "reward_shift", (0.0, -1.0)),
+    (ilx.agents.td3_bc, "alpha", (0.1, 2.5)),
+    (ilx.agents.td3_bc, "policy_noise", (0.0, 0.5)),
+    (ilx.agents.td3_bc, "noise_clip", (0.1, 0.5)),
+    (ilx.agents.td3_bc, "discount", (0.5, 0.99)),
+    (ilx.agents.td3_bc, "tau", (0.005, 0.5)),
+    (ilx.agents.rebrac, "actor_bc_coef", (0.01, 1.0)),
+    (ilx.agents.rebrac, "critic_bc_coef", (0.0, 1.0)),
+    (ilx.agents.rebrac, "policy_noise", (0.0, 0.5)),
+    (ilx.agents.rebrac, "reward_scale", (1.0, 100.0)),
+    (ilx.agents.rebrac, "discount", (0.5, 0.99)),
+    (ilx.agents.rebrac, "tau", (0.005, 0.5)),
+    (adam(ilx.agents.iql, hidden=(16,)), "learning_rate", (1e-3, 1e-2)),
+    (adam(ilx.agents.bc, hidden=(16,)), "learning_rate", (1e-3, 1e-2)),
+  ],
+)
+def test_vmapped_is_as_each_alone(make, name, values):
+  episodes = testing.fake_episodes(SPEC)
+
+  def learn(value):
+    agent = make(SPEC, **{name: value}, **({} if name == "learning_rate" else {"hidden": (16,)}))
+    data = jax.device_put(agent.view.prepare(episodes))
+    state = agent.init(jax.random.key(0), agent.view.sample(jax.random.key(1), data, 8))
+    for step in range(4):
+      state, _ = agent.update(state, agent.view.sample(jax.random.key(step), data, 8))
+    return state._replace(params=state.params.network, key=())
+
+  together = jax.jit(jax.vmap(learn))(jnp.array(values))
+  for place, value in enumerate(values):
+    alone = jax.jit(lambda value=value: learn(value))()
+    jax.tree.map(
+      lambda one, several, place=place: np.testing.assert_allclose(several[place], one, rtol=1e-3, atol=1e-5),
+      alone,
+      together,
+    )
+  assert any(np.any(x[0] != x[1]) for x in jax.tree.leaves(together))  # it matters
