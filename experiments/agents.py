@@ -1,9 +1,12 @@
 """From a config's ``agent`` section to an agent."""
 
 import difflib
+import importlib
 import inspect
+import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +35,9 @@ _OPTIMIZER = {
 # Fields that are options of heads, for agents that have an argument for them.
 _HEAD = tuple(dict.fromkeys(option for head in heads.HEADS for option in heads.options(head)))
 
+# Arguments of constructors that no config can give.
+_NO_FIELDS = ("optimizer", "policy_optimizer", "critic_optimizer", "network", "head_options", "frame_stack")
+
 # Of a field that a config leaves to the data (None), the value that the returns in the data give.
 _OF_DATA = {
   # Kostrikov et al. 2021, appendix B: locomotion's rewards are divided by the range of the returns.
@@ -50,6 +56,8 @@ def make(
   data: ilx.data.Episodes | ilx.data.Stream | None = None,
 ) -> ilx.Agent:
   """The agent ``config["name"]``, the fields being its hyper-parameters; empty strings mean defaults.
+
+  The name is one of ``AGENTS``, or ``module:function`` of a constructor elsewhere, which is imported.
 
   The optimizer is Adam. Of agents that learn values too, with an argument ``policy_optimizer``, the schedule is for the
   policy alone. ``critic_learning_rate``, where it is not None, is for agents with an argument ``critic_optimizer``.
@@ -74,19 +82,23 @@ def make(
   """
   fields = dict(config)
   name = fields.pop("name")
-  _check(name, AGENTS, "config.agent.name")
-  constructor = getattr(ilx.agents, name)
-  options = {field: fields.pop(field, default) for field, default in _OPTIMIZER.items()}
+  constructor, arguments = _constructor(name)
+  if "encoder" not in arguments and fields.get("encoder") == "auto":
+    del fields["encoder"]  # every config has it
+  # An agent of one's own may make its optimizer itself, of a learning rate that is its own argument.
+  options = {
+    field: default if field in arguments else fields.pop(field, default) for field, default in _OPTIMIZER.items()
+  }
+  if "optimizer" not in arguments and (given := [field for field in options if options[field] != _OPTIMIZER[field]]):
+    raise ValueError(f"config.agent.{given[0]}: {name!r} takes no optimizer; leave the field out")
   _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
   _check_optimizer(options, steps)
   pixels, decay = fields.pop("augment", 0), fields.pop("ema", 0.0)
-  arguments = [p.name for p in inspect.signature(constructor).parameters.values() if p.kind is p.KEYWORD_ONLY]
-  known = [*arguments, *_OPTIMIZER, "augment", "ema", *(_HEAD if "head_options" in arguments else ())]
+  known = [argument for argument in arguments if argument not in _NO_FIELDS]
+  known += [*_OPTIMIZER, "augment", "ema", *(_HEAD if "head_options" in arguments else ())]
   for field in fields:
     _check(field, known, "config.agent")
   fields = {field: value for field, value in fields.items() if value != ""}
-  if not all(isinstance(width, int) and width > 0 for width in fields.get("hidden", ())):
-    raise ValueError(f"config.agent.hidden={fields['hidden']!r} must be widths of layers, such as (256, 256)")
   of_head = {field: fields.pop(field) for field in _HEAD if field in fields}
   if of_head := {field: value for field, value in of_head.items() if value is not None}:
     fields["head_options"] = of_head
@@ -108,12 +120,36 @@ def make(
   if "policy_optimizer" in arguments:
     fields["policy_optimizer"] = _optimizer(steps, **options)
     options["schedule"] = "constant"
-  agent = constructor(spec, optimizer=_optimizer(steps, **options), **fields)
+  if "optimizer" in arguments:
+    fields["optimizer"] = _optimizer(steps, **options)
+  agent = constructor(spec, **fields)
+  if is_own(name) and not isinstance(agent, ilx.Agent):
+    raise ValueError(f"config.agent.name={name!r} returns a {type(agent).__name__}; it is to return an ilx.Agent")
   if options["freeze"]:
     _check_frozen(agent, spec, frame_stack, options["freeze"])
   if decay:
     agent = ilx.agents.averaged(agent, decay=decay)
   return ilx.agents.augmented(agent, spec, pixels=pixels) if pixels else agent
+
+
+def is_own(name: str) -> bool:
+  """Whether an agent is of another module than ilx's."""
+  return ":" in name
+
+
+def _constructor(name: str) -> tuple[Callable[..., ilx.Agent], list[str]]:
+  """What makes the agent, and the names of its arguments behind the spec."""
+  if is_own(name):
+    module, _, function = name.partition(":")
+    try:
+      found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+      raise ValueError(f"config.agent.name={name!r} is no module:function that can be imported: {error}") from error
+  else:
+    _check(name, AGENTS, "config.agent.name")
+    found = getattr(ilx.agents, name)
+  parameters = list(inspect.signature(found).parameters.values())[1:]
+  return found, [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _optimizer(
@@ -144,13 +180,23 @@ def _optimizer(
 def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
   if steps < 1:
     raise ValueError(f"config.steps={steps} must be at least 1")
-  if not 1 <= options["accumulate"] <= steps:
+  accumulate, warmup = options["accumulate"], options["warmup"]
+  if not isinstance(accumulate, int) or not 1 <= accumulate <= steps:
     raise ValueError(
-      f"config.agent.accumulate={options['accumulate']} must be from 1 to the number of updates, {steps}"
+      f"config.agent.accumulate={accumulate} must be a whole number from 1 to the number of updates, {steps}"
     )
   for field in ("learning_rate", "critic_learning_rate", "warmup", "weight_decay", "gradient_clip"):
-    if options[field] is not None and not options[field] >= 0:
-      raise ValueError(f"config.agent.{field}={options[field]} must be at least 0")
+    value = options[field]
+    if (value is not None or field == "learning_rate") and not (
+      isinstance(value, (int, float)) and 0 <= value < math.inf
+    ):
+      raise ValueError(f"config.agent.{field}={value} must be at least 0, and finite")
+  if warmup >= steps > 1:
+    warnings.warn(
+      f"config.agent.warmup={warmup}: the learning rate still rises when the run ends, after config.steps={steps} "
+      f"updates, at {100 * steps / warmup:.3g} % of {options['learning_rate']}",
+      stacklevel=2,
+    )
 
 
 def _check_frozen(agent: ilx.Agent, spec: ilx.Spec, frame_stack: int, pattern: str) -> None:

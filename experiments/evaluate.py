@@ -35,6 +35,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Of this command; not made on import, where they would meet those of other commands."""
   flags.DEFINE_string("workdir", None, "The run folder.", required=True)
+  flags.DEFINE_string("agent", None, trained.AGENT_HELP)
   flags.DEFINE_integer("episodes", 100, "Whole episodes of every seed of the run.", lower_bound=1)
   flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
   flags.DEFINE_integer("seed", None, "Of the episodes; by default that of the run's closing score.", lower_bound=0)
@@ -63,7 +64,7 @@ def main() -> None:
   console = Console(stderr=FLAGS.json)
   try:
     output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
-    found = _task(trained.load(workdir, FLAGS.step))
+    found = _task(trained.load(workdir, FLAGS.step, agent=FLAGS.agent))
     if FLAGS.visitation and FLAGS.episodes < 2:
       raise ValueError("--visitation compares the data's episodes with each other, too: --episodes must be at least 2")
     if FLAGS.sample and _is_a_point(found):

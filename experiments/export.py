@@ -20,6 +20,7 @@ def export(
   workdir: pathlib.Path,
   output: str | os.PathLike,
   *,
+  agent: str | None = None,
   seed: int | None = None,
   platforms: tuple[str, ...] = ilx.export.PLATFORMS,
   overwrite: bool = False,
@@ -29,6 +30,7 @@ def export(
   Args:
     workdir: the run folder; the run may be going on.
     output: see ``ilx.export.save``, as the others.
+    agent: see `trained.load`.
     seed: of a run of several seeds, which; None: the first.
     platforms: where it is to play.
     overwrite: whether an exported policy that is there is replaced.
@@ -36,7 +38,7 @@ def export(
   Raises:
     ValueError: where the run has no such seed.
   """
-  found = trained.load(workdir)
+  found = trained.load(workdir, agent=agent)
   first = found.config.seed
   place = 0 if seed is None else seed - first
   if not 0 <= place < len(found.params):
@@ -69,6 +71,7 @@ def main() -> int:
     folder = export(
       pathlib.Path(values.workdir).expanduser(),
       pathlib.Path(values.output).expanduser(),
+      agent=values.agent,
       seed=values.seed,
       platforms=tuple(values.platforms),
       overwrite=values.overwrite,
@@ -85,6 +88,7 @@ def define(values: flags.FlagValues) -> None:
   """The flags of the command."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values, required=True)
   flags.DEFINE_string("output", None, "Folder to write; its parent must exist.", flag_values=values, required=True)
+  flags.DEFINE_string("agent", None, trained.AGENT_HELP, flag_values=values)
   flags.DEFINE_integer("seed", None, "Of a run of several seeds, which; by default the first.", flag_values=values)
   flags.DEFINE_list(
     "platforms", list(ilx.export.PLATFORMS), "Where it is to play, of cpu, cuda, rocm, tpu.", flag_values=values

@@ -131,7 +131,7 @@ def main() -> None:
     devices = jax.devices()
     names = "+".join(facts.short_dataset(name).replace("/", "_") for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
-    folder = pathlib.Path("runs") / f"{config.agent.name}-{names}-{seeds}"
+    folder = pathlib.Path("runs") / f"{config.agent.name.rpartition(':')[2]}-{names}-{seeds}"
     workdir = pathlib.Path(FLAGS.workdir or folder).expanduser()
     many = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     where = f"{len(devices)} x {devices[0].device_kind}{many}"

@@ -17,6 +17,8 @@ from ilx.training import lowering, manifest
 from ilx.training import seeds as seeds_lib
 from ilx.training.checkpoint import CheckpointError, Checkpoints
 
+AGENT_HELP = "The run's agent, module:function, where it is one of your own; it is not imported unless it is named."
+
 # A run that goes on may remove the checkpoint that is being read.
 _TRIES = 5
 
@@ -39,29 +41,35 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None) -> Trained:
+def load(
+  workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None, agent: str | None = None
+) -> Trained:
   """Reads a run folder, whose dataset must still be there; the run may be going on.
 
   Args:
     workdir: the run folder.
     step: of a checkpoint; None for the newest good one.
     progress: of reading the data.
+    agent: the run's, where it is none of ilx's: what a folder names is not imported because it says so.
 
   Raises:
     FileNotFoundError: where there is no run.
-    ValueError: where its config cannot be used, or there is no such checkpoint.
+    ValueError: where its config cannot be used, there is no such checkpoint, or the agent is another.
     ilx.training.CheckpointError: where the checkpoint cannot be read.
   """
   config = config_of(workdir)
+  name = config.agent.name
+  if agents.is_own(name) and agent != name:
+    raise ValueError(f"{workdir}: its agent, {name}, is none of ilx's; --agent={name} imports it, if you trust it")
   found = task.load(config, progress)
-  agent = agents.make(
+  made = agents.make(
     config.agent, found.data.spec, config.steps, config.frame_stack, found.data.facts, found.data.train
   )
   mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), ilx.parallel.mesh.AXES)
   seeds = None if config.seeds == 1 else seeds_lib.plan(config.seeds, mesh)
-  shapes = lowering.state_shapes(agent, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
+  shapes = lowering.state_shapes(made, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
   step, state = _restored(workdir / "checkpoints", step, shapes)
-  return Trained(config, found, agent, scoring.each_seed(config, state.params), step)
+  return Trained(config, found, made, scoring.each_seed(config, state.params), step)
 
 
 def _restored(folder: pathlib.Path, step: int | None, shapes: Any, tries: int = _TRIES) -> tuple[int, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from ilx import ranges
 from ilx.networks import augmentation, encoders
 from ilx.types import Agent, Spec, Tree
 
@@ -32,8 +33,7 @@ def augmented(agent: Agent, spec: Spec, *, pixels: int = 4) -> Agent:
     >>> spec = Spec(jax.ShapeDtypeStruct((84, 84, 3), jnp.uint8), Discrete(2))
     >>> agent = augmented(bc(spec, encoder="nature"), spec)
   """
-  if pixels < 1:
-    raise ValueError(f"augmented: pixels={pixels} must be at least 1")
+  ranges.at_least_1(pixels=pixels)
   # Raises where axes are unclear.
   found = encoders.make(spec.observation)
   if all(leaf.encoder is None for leaf in found.leaves):
@@ -43,7 +43,7 @@ def augmented(agent: Agent, spec: Spec, *, pixels: int = 4) -> Agent:
 
   def update(state: Any, batch: Tree) -> tuple[Any, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.fold_in(state.key, _SHIFTS), state.step)
-    fields = [name for name in ("observation", "next_observation") if hasattr(batch, name)]
+    fields = [name for name in ("observation", "next_observation") if getattr(batch, name, None) is not None]
     shifted = {
       name: augmentation.random_shift(k, getattr(batch, name), spec.observation, pixels)
       for name, k in zip(fields, jax.random.split(key, len(fields)), strict=True)

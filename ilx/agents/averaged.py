@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ilx.agents import ranges
+from ilx import ranges
 from ilx.types import Agent, Tree
 
 
@@ -60,8 +60,11 @@ def averaged(agent: Agent, *, decay: float = 0.999) -> Agent:
   def update(state: State, batch: Tree) -> tuple[State, dict[str, jax.Array]]:
     learner, metrics = agent.update(state.learner, batch)
     share = jnp.maximum(1.0 - decay, 1.0 / learner.step)
-    # In this form what does not change stays the same to the bit.
-    average = jax.tree.map(lambda a, x: (a + share * (x - a)).astype(a.dtype), state.params, learner.params)
-    return State(average, learner), metrics
+
+    def average(a: jax.Array, x: jax.Array) -> jax.Array:
+      # In this form what does not change stays the same to the bit. Flags and counts have no average.
+      return (a + share * (x - a)).astype(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else x
+
+    return State(jax.tree.map(average, state.params, learner.params), learner), metrics
 
   return agent._replace(init=init, update=update)

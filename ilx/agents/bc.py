@@ -38,7 +38,7 @@ def bc(
     head_options: options of the head by name, such as ``{"bins": 64}``; see ``ilx.networks.heads.make``.
     hidden: widths of the MLP torso.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
-    network: instead of head, hidden and encoder, any object with ``init(key, observation [O])`` and
+    network: instead of head, encoder and the torso of ``hidden``, any object with ``init(key, observation [O])`` and
       ``apply(variables, observation [..., O])``, of standardised observations (a tree where the spec has one), that
       returns a `ilx.networks.distributions.Distribution`.
     optimizer: default ``optax.adam(3e-4)``.

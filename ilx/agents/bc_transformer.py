@@ -84,6 +84,8 @@ def bc_transformer(
     ValueError: for hyper-parameters out of range, a head that is unknown or does not fit the spec's actions, and
       observations that are no numbers.
   """
+  if positions not in ("rotary", "learnt"):
+    raise ValueError(f"positions={positions!r} must be 'rotary' or 'learnt'")
   tokens_per_step = 2 if actions else 1
   transformer = Transformer(
     layers=layers,

@@ -40,7 +40,8 @@ def chunked_bc(
 ) -> Agent:
   """Behaviour cloning of chunks: an observation to the next ``length`` actions.
 
-  Minimises ``-E log pi_t(action_t | observation)`` over the actions that there are before the episode ends. The actions
+  Minimises ``-E log pi_t(action_t | observation)`` over the actions that there are before the episode ends (the
+  default head's is the squared error; the paper has the absolute one). The actions
   of a chunk are independent, given the observation.
 
   At play a chunk is predicted at every step, and what is done is the average of all predictions for that step, oldest

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies, ranges
+from ilx import ranges
+from ilx.agents import policies
 from ilx.agents.policies import State
 from ilx.data.windows import Windows
 from ilx.networks import actions, compound, context, scaling
@@ -138,8 +139,8 @@ def dt(
   """
   ranges.finite(target_return=target_return, return_scale=return_scale)
   ranges.above_0(return_scale=return_scale)
-  ranges.at_least_1(length=length, layers=layers, max_episode_steps=max_episode_steps)
-  ranges.from_0_to_below_1(dropout=dropout, attention_dropout=attention_dropout)
+  ranges.at_least_1(max_episode_steps=max_episode_steps)
+  ranges.from_0_to_below_1(dropout=dropout)
   if activation not in _ACTIVATIONS:
     raise ValueError(f"activation={activation!r} must be one of {', '.join(_ACTIVATIONS)}")
   transformer = Transformer(
@@ -186,7 +187,7 @@ def dt(
 
   def look(params: Params, carry: Carry, step: Step) -> tuple[Distribution, context.Context, jax.Array]:
     """The distribution of the next action, the context after this step, and what the episode has earned."""
-    earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward)
+    earned = jnp.where(step.is_first, 0.0, carry.earned + step.reward.astype(jnp.float32))
     target = jnp.where(jnp.isnan(carry.target_return), params.target_return, carry.target_return)
     observation = scaling.standardise(params.observation, step.observation)
     given = observation, carry.previous, (target - earned) / return_scale, step.is_first, carry.context

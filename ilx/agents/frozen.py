@@ -15,7 +15,8 @@ def frozen(optimizer: optax.GradientTransformation, pattern: str) -> optax.Gradi
   Args:
     optimizer: of all others.
     pattern: regular expression, searched for in paths such as ``params/torso/Dense_0/kernel``; ``^params/encoder`` is
-      what begins so, in each network: of several critics the paths begin at ``params/``, too.
+      what begins so, in each network: of several critics the paths begin at ``params/``, too. One that matches nothing
+      freezes nothing, without an error: an optimizer may be of a network that has no such part.
 
   Raises:
     ValueError: where the pattern is no regular expression.

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies, ranges
+from ilx import ranges
+from ilx.agents import policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import actions, critics, encoders, mlp, scaling
@@ -115,7 +116,7 @@ def iql(
     [0, 0, 0, 0, 0, 0, 0, 0]
   """
   ranges.between_0_and_1(expectile=expectile)
-  ranges.at_least_0(temperature=temperature)
+  ranges.finite_at_least_0(temperature=temperature)
   ranges.above_0(max_weight=max_weight)
   ranges.from_0_to_1(discount=discount)
   ranges.above_0_to_1(tau=tau)

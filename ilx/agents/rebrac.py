@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies, ranges
-from ilx.agents.td3_bc import State, check_continuous, critic_loss, initial_state, mean_size, smoothed
+from ilx import ranges
+from ilx.agents import policies
+from ilx.agents.td3_bc import State, check_continuous, critic_loss, initial_state, mean_size, normal, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
 from ilx.parallel import replicas
@@ -82,8 +83,9 @@ def rebrac(
     UserWarning: where an MLP would have to look at very many numbers, or at small ones divided by 255.
   """
   check_continuous("rebrac", spec)
-  ranges.at_least_0(actor_bc_coef=actor_bc_coef, critic_bc_coef=critic_bc_coef)
-  ranges.at_least_0(policy_noise=policy_noise, noise_clip=noise_clip)
+  ranges.finite_at_least_0(actor_bc_coef=actor_bc_coef, critic_bc_coef=critic_bc_coef, policy_noise=policy_noise)
+  ranges.at_least_0(noise_clip=noise_clip)
+  ranges.finite(reward_scale=reward_scale)
   ranges.from_0_to_1(discount=discount)
   ranges.above_0_to_1(tau=tau)
   ranges.at_least_1(policy_delay=policy_delay)
@@ -109,7 +111,7 @@ def rebrac(
     )
     action, data_action = (scaling.to_unit(params.action, x) for x in (batch.action, batch.next_action))
 
-    noise = replicas.draw(jax.random.normal, jax.random.fold_in(state.key, state.step), action.shape)
+    noise = normal(state, action.shape)
     next_action = policy.apply(state.target_policy, next_observation).mode()
     next_action = smoothed(next_action, policy_noise * noise, noise_clip)
     penalty = jnp.where(batch.next_is_last, 0.0, squared_distance(next_action, data_action))

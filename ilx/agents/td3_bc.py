@@ -1,5 +1,6 @@
 """TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning")."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies, ranges
+from ilx import ranges
+from ilx.agents import policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import critics, encoders, mlp, scaling
@@ -105,7 +107,8 @@ def td3_bc(
     True
   """
   check_continuous("td3_bc", spec)
-  ranges.at_least_0(alpha=alpha, policy_noise=policy_noise, noise_clip=noise_clip)
+  ranges.finite_at_least_0(alpha=alpha, policy_noise=policy_noise)
+  ranges.at_least_0(noise_clip=noise_clip)
   ranges.from_0_to_1(discount=discount)
   ranges.above_0_to_1(tau=tau)
   ranges.at_least_1(policy_delay=policy_delay)
@@ -124,7 +127,7 @@ def td3_bc(
     )
     action = scaling.to_unit(params.action, batch.action)
 
-    noise = replicas.draw(jax.random.normal, jax.random.fold_in(state.key, state.step), action.shape)
+    noise = normal(state, action.shape)
     next_action = policy.apply(state.target_policy, next_observation).mode()
     next_action = smoothed(next_action, policy_noise * noise, noise_clip)
     next_q = jnp.min(critic_network.apply(state.target_critic, next_observation, next_action), axis=0)
@@ -204,6 +207,12 @@ def initial_state(
     step=jnp.zeros((), jnp.int32),
     key=key,
   )
+
+
+def normal(state: State, shape: tuple[int, ...]) -> jax.Array:
+  """The update's noise, float32 ``shape``: standard normal, before it is scaled."""
+  draw = functools.partial(jax.random.normal, dtype=jnp.float32)
+  return replicas.draw(draw, jax.random.fold_in(state.key, state.step), shape)
 
 
 def smoothed(action: jax.Array, noise: jax.Array, noise_clip: float) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilx import ranges
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
 from ilx.types import Array, Transition, Tree
@@ -52,8 +53,9 @@ class Transitions:
   next_action: bool = False
 
   def __post_init__(self):
-    if self.n_step < 1 or not 0 <= self.discount <= 1 or self.frame_stack < 0:
-      raise ValueError(f"{self}: n_step is at least 1, discount in [0, 1], frame_stack at least 0")
+    ranges.at_least_1(n_step=self.n_step)
+    ranges.from_0_to_1(discount=self.discount)
+    ranges.at_least_0(frame_stack=self.frame_stack)
 
   def starts(self, length: int) -> np.ndarray:
     """Every step with an action."""

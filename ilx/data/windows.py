@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilx import ranges
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
 from ilx.data.views import bounds, observe
@@ -35,8 +36,9 @@ class Windows:
   frame_stack: int = 0
 
   def __post_init__(self):
-    if self.length < 1 or self.stride < 1 or not 0 <= self.discount <= 1 or self.frame_stack < 0:
-      raise ValueError(f"{self}: length and stride are at least 1, discount in [0, 1], frame_stack at least 0")
+    ranges.at_least_1(length=self.length, stride=self.stride)
+    ranges.from_0_to_1(discount=self.discount)
+    ranges.at_least_0(frame_stack=self.frame_stack)
     if self.padding not in ("left", "right", None):
       raise ValueError(f"{self}: padding is 'left', 'right' or None")
 
@@ -97,8 +99,8 @@ class Chunks:
   frame_stack: int = 0
 
   def __post_init__(self):
-    if self.length < 1 or self.frame_stack < 0:
-      raise ValueError(f"{self}: length is at least 1, frame_stack at least 0")
+    ranges.at_least_1(length=self.length)
+    ranges.at_least_0(frame_stack=self.frame_stack)
 
   def starts(self, length: int) -> np.ndarray:
     """Every step with an action."""

@@ -16,8 +16,12 @@ def features(spec: Action, action: Tree) -> jax.Array:
   if isinstance(spec, Mapping):
     return jnp.concatenate([features(spec[name], action[name]) for name in sorted(spec)], axis=-1)
   if isinstance(spec, Discrete):
-    return jax.nn.one_hot(action, spec.num_actions)
+    return _one_hot(action, spec.num_actions)
   if isinstance(spec, MultiDiscrete):
-    choices = [jax.nn.one_hot(action[..., k], n) for k, n in enumerate(spec.num_actions)]
+    choices = [_one_hot(action[..., k], n) for k, n in enumerate(spec.num_actions)]
     return jnp.concatenate(choices, axis=-1)
   return action
+
+
+def _one_hot(choice: jax.Array, count: int) -> jax.Array:
+  return jax.nn.one_hot(choice, count, dtype=jnp.float32)  # without it the widest there is

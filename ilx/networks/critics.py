@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ilx import ranges
 from ilx.types import Tree
 
 
@@ -52,8 +53,7 @@ class Ensemble:
   size: int = 2
 
   def __post_init__(self):
-    if self.size < 1:
-      raise ValueError(f"num_critics={self.size} must be at least 1")
+    ranges.at_least_1(num_critics=self.size)
 
   def init(self, key: jax.Array, observation: Tree, action: jax.Array | None = None) -> Any:
     """The variables of each."""

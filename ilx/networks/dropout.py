@@ -18,7 +18,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
   if key is None or rate == 0.0:
     return x
   bits = replicas.draw(_bits, key, x.shape)
-  return jnp.where(bits >= round(rate * 2**16), x / (1.0 - rate), 0.0).astype(x.dtype)
+  dropped = min(round(rate * 2**16), 2**16 - 1)
+  return jnp.where(bits >= dropped, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
 def _bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

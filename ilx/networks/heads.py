@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ilx import ranges
 from ilx.networks import distributions
 from ilx.networks.compound_heads import DiscretisedHead, FactoredHead, GaussianMixtureHead, MultiCategoricalHead
 from ilx.types import Action, Continuous, Discrete, MultiDiscrete, Tree
@@ -97,8 +98,7 @@ class Policy(nn.Module):
 
 
 def _discretised(action: Continuous, bins: int = 256, binning: str | None = None) -> DiscretisedHead:
-  if bins < 2:
-    raise ValueError(f"bins is {bins}; at least 2")
+  ranges.at_least_2(bins=bins)
   if binning not in (None, *BINNINGS):
     raise ValueError(f"binning is {binning!r}; choose one of {', '.join(BINNINGS)}")
   if binning == "quantile" and action.quantiles is None:
@@ -111,8 +111,8 @@ def _discretised(action: Continuous, bins: int = 256, binning: str | None = None
 
 
 def _mixture(action: Continuous, modes: int = 5, min_std: float = 1e-4, low_noise: bool = False) -> GaussianMixtureHead:
-  if modes < 1 or min_std <= 0:
-    raise ValueError(f"modes is {modes} and min_std {min_std}; expected at least 1 mode and min_std above 0")
+  ranges.at_least_1(modes=modes)
+  ranges.above_0(min_std=min_std)
   return GaussianMixtureHead(action.size, modes, min_std, low_noise)
 
 

@@ -101,6 +101,7 @@ def to_unit(scale: ActionScale | dict[str, Tree] | None, action: Tree) -> Tree:
     return {name: to_unit(scale[name], part) for name, part in action.items()}
   if scale is None:
     return action.astype(jnp.int32) if action.dtype == bool else action
+  action = action.astype(jnp.float32)
   scale, action = _with_axis(scale), action[..., None] if scale.low.ndim == 0 else action
   if scale.quantiles is not None:
     return 2.0 * jax.vmap(_rank, (-1, -1), -1)(scale.quantiles, action) - 1.0

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ilx import ranges
 from ilx.networks import attention as attention_lib
 from ilx.networks.transformer_layer import ALL, INIT_STD, NORM_EPSILON, Layer, PerLayer, Shared
 
@@ -78,12 +79,8 @@ class Transformer(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    for name in ("layers", "heads", "width"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name}={getattr(self, name)} of the transformer must be at least 1")
-    for name in ("dropout", "attention_dropout"):
-      if not 0 <= getattr(self, name) < 1:
-        raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+    ranges.at_least_1(layers=self.layers, heads=self.heads, width=self.width)
+    ranges.from_0_to_below_1(dropout=self.dropout, attention_dropout=self.attention_dropout)
     if self.width % self.heads:
       raise ValueError(f"heads={self.heads} do not divide width={self.width}; choose a multiple")
     if self.positions not in ("rotary", "learnt", None):

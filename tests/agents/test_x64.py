@@ -6,6 +6,7 @@ import pytest
 
 import ilx
 from ilx import testing
+from ilx.types import MultiDiscrete
 
 SPEC = testing.continuous_spec()
 _SMALL = {"length": 4, "layers": 1, "heads": 1, "width": 8}
@@ -27,17 +28,25 @@ def _dtypes(agent, spec):
   key = jax.random.key(0)
 
   def learnt(key):
-    state, metrics = agent.update(agent.init(key, batch), batch)
-    return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+    return agent.update(agent.init(key, batch), batch)
 
   return {jax.tree_util.keystr(path): x.dtype for path, x in jax.tree.leaves_with_path(jax.eval_shape(learnt, key))}
 
 
-@pytest.mark.parametrize("name", AGENTS)
-def test_nothing_that_is_learnt_is_wider(name):
-  usual = _dtypes(getattr(ilx.agents, name)(SPEC, **AGENTS[name]), SPEC)
+KINDS = {
+  "continuous": SPEC,
+  "discrete": testing.discrete_spec(),
+  "several": SPEC._replace(action=MultiDiscrete((2, 3))),
+  "factored": testing.factored_spec(),
+}
+EACH = [(name, kind) for name in AGENTS for kind in KINDS if kind == "continuous" or name not in ("td3_bc", "rebrac")]
+
+
+@pytest.mark.parametrize(("name", "kind"), EACH)
+def test_nothing_that_is_learnt_is_wider(name, kind):
+  usual = _dtypes(getattr(ilx.agents, name)(KINDS[kind], **AGENTS[name]), KINDS[kind])
   with jax.enable_x64(True):
-    assert _dtypes(getattr(ilx.agents, name)(SPEC, **AGENTS[name]), SPEC) == usual
+    assert _dtypes(getattr(ilx.agents, name)(KINDS[kind], **AGENTS[name]), KINDS[kind]) == usual
 
 
 @pytest.mark.parametrize("head", ["gaussian", "tanh_gaussian", "gaussian_mixture", "discretised"])
@@ -55,13 +64,14 @@ def test_encoders_are_no_wider(encoder):
     assert _dtypes(ilx.agents.bc(spec, encoder=encoder, hidden=(8,)), spec) == usual
 
 
-@pytest.mark.parametrize("name", AGENTS)
-def test_updates_and_actions_can_be_scanned(name):
+@pytest.mark.parametrize(("name", "kind"), EACH)
+def test_updates_and_actions_can_be_scanned(name, kind):
   with jax.enable_x64(True):
-    agent = getattr(ilx.agents, name)(SPEC, **AGENTS[name])
-    episodes = agent.view.prepare(testing.fake_episodes(SPEC))
+    agent = getattr(ilx.agents, name)(KINDS[kind], **AGENTS[name])
+    episodes = agent.view.prepare(testing.fake_episodes(KINDS[kind]))
     batch = agent.view.take(episodes, episodes.rows[:4])
-    step = ilx.Step(jnp.zeros((2, *SPEC.observation.shape), jnp.float32), jnp.zeros(2, jnp.float32), jnp.zeros(2, bool))
+    reward = jnp.zeros(2, jnp.float64)  # as environments of Gymnasium give it
+    step = ilx.Step(jnp.zeros((2, *SPEC.observation.shape), jnp.float32), reward, jnp.zeros(2, bool))
 
     def program(key):
       state, _ = jax.lax.scan(lambda state, _: agent.update(state, batch), agent.init(key, batch), None, length=2)
@@ -70,4 +80,5 @@ def test_updates_and_actions_can_be_scanned(name):
       )
       return actions
 
-    assert jax.eval_shape(program, jax.random.key(0)).dtype == jnp.float32
+    actions = jax.eval_shape(program, jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(actions)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}

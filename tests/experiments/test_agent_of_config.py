@@ -117,13 +117,24 @@ def test_pictures_are_shifted_where_asked_for():
     ({"gradient_clip": -1.0}, "gradient_clip=-1.0 must be at least 0"),
     ({"warmup": -5}, "warmup=-5 must be at least 0"),
     ({"weight_decay": float("nan")}, "weight_decay=nan must be at least 0"),
+    ({"learning_rate": None}, "learning_rate=None must be at least 0"),
+    ({"learning_rate": float("inf")}, "learning_rate=inf must be at least 0, and finite"),
+    ({"accumulate": 2.5}, "accumulate=2.5 must be a whole number from 1"),
+    ({"optimizer": 1}, "config.agent: no 'optimizer'"),
+    ({"network": "x"}, "config.agent: no 'network'"),
     ({"hidden": (8, 0)}, r"hidden=\(8, 0\) must be widths of layers"),
     ({"hidden": "abc"}, "hidden='abc' must be widths of layers"),
+    ({"hidden": 64}, "hidden=64 must be widths of layers"),
   ],
 )
 def test_values_out_of_range_are_named(fields, message):
-  with pytest.raises(ValueError, match=f"config.agent.{message}"):
+  with pytest.raises(ValueError, match=message):
     agents.make({"name": "bc", **fields}, SPEC, 4)
+
+
+def test_a_warm_up_that_outlasts_the_run_is_told():
+  with pytest.warns(UserWarning, match=r"config.agent.warmup=10: .* config.steps=4 updates, at 40 % of 0.1"):
+    agents.make({"name": "bc", "learning_rate": 0.1, "warmup": 10}, SPEC, 4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -8,21 +8,32 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def _range(what: str, holds: Callable[[Any], bool]) -> Callable[..., None]:
   def check(**values: Any) -> None:
     for name, value in values.items():
-      if not isinstance(value, jax.core.Tracer) and not holds(value):
+      if not isinstance(value, jax.core.Tracer) and not (_is_number(value) and holds(value)):
         raise ValueError(f"{name}={value!r} must be {what}")
 
   return check
 
 
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and np.ndim(value) == 0
+
+
+def _is_whole(value: Any) -> bool:
+  return np.issubdtype(np.asarray(value).dtype, np.integer)
+
+
 finite = _range("a finite number", math.isfinite)
+finite_at_least_0 = _range("at least 0, and finite", lambda x: 0 <= x < math.inf)
 above_0 = _range("above 0", lambda x: x > 0)
 at_least_0 = _range("at least 0", lambda x: x >= 0)
-at_least_1 = _range("at least 1", lambda x: x >= 1)
+at_least_1 = _range("a whole number, at least 1", lambda x: _is_whole(x) and x >= 1)
+at_least_2 = _range("a whole number, at least 2", lambda x: _is_whole(x) and x >= 2)
 from_0_to_1 = _range("from 0 to 1", lambda x: 0 <= x <= 1)
 from_0_to_below_1 = _range("from 0 to below 1", lambda x: 0 <= x < 1)
 above_0_to_1 = _range("above 0 and at most 1", lambda x: 0 < x <= 1)
