@@ -198,5 +198,5 @@ def test_average_and_frozen_parameters_are_of_the_config():
   with pytest.raises(ValueError, match=r"freeze='Dens_0' matches no parameter.*Dense_0/kernel"):
     agents.make({**section, "freeze": "Dens_0"}, SPEC, 4)
   for count in (0, 5):
-    with pytest.raises(ValueError, match=f"config.agent.accumulate={count} must be from 1"):
+    with pytest.raises(ValueError, match=f"config.agent.accumulate={count} must be a whole number from 1"):
       agents.make({**section, "accumulate": count}, SPEC, 4)
