@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilx.data import encode
-from ilx.data.convert import actions, mapping_file, session, tables
+from ilx.data.convert import actions, mapping_file, session, tables, unmatched
 from ilx.data.convert.mapping import Mapping
 from ilx.data.convert.recordings import Recording, find_recordings
 from ilx.data.convert.source import Converted
@@ -122,6 +122,14 @@ class GameLogs:
     if length is not None:
       metadata |= {"segment": part, "segments": parts}
     return Converted(steps, metadata, recording.split)
+
+  def doubts(self) -> list[str]:
+    """What of the mapping fits no record of any recording; see ``convert.source.Source``."""
+    files = {
+      name: list(dict.fromkeys(path for recording in self.recordings for path in recording.files.get(name, ())))
+      for name in self.mapping.events
+    }
+    return unmatched.find(self.mapping, files)
 
   def session(self, number: int) -> session.Session:
     """A recording's steps, pictures not read; the last one is kept, for its other segments."""

@@ -69,6 +69,10 @@ How it is read:
 * Pictures are turned as their EXIF orientation, and videos as their header, say; what is transparent is laid over
   black; pictures of more than 8 bits are refused. Files that are links out of the recordings' folder are refused, and
   so are playlists, which name other files.
+* A column that the header of a CSV or TSV file lacks is an error, whatever is asked for in it. In other formats records
+  may have different columns; there, and for values, a warning follows the conversion where no record of any recording
+  fits a ``where`` or ``pressed``, or has a name of a ``vocabulary``: a button that is in none is likely misspelt.
+  Spaces around the values that a ``where`` compares are no part of them.
 * A recording that lacks a file is refused when it is read, so that it can be skipped.
 * Ends. ``terminal`` is true in the step that led to the end of the task, or in the last. In the last, the frame after
   it was not recorded, and the last observation is repeated as the terminal one; its value is never bootstrapped. All
@@ -90,6 +94,8 @@ from ilx.data.convert import checks
 from ilx.data.convert.checks import setting
 from ilx.data.convert.frames import Look
 
+# Columns, each with the values that it may have: texts, or true and false.
+Where = tuple[tuple[str, tuple[str | bool, ...]], ...]
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml", "xml")
 
 
@@ -146,7 +152,8 @@ class Events:
     offset: seconds to add to the times.
     relative: whether times count from an episode's first record.
     check: whether times that are not the frames' are refused, see above; false takes them as they are.
-    where: columns, each with the value or the list of values it must have; other records are not there.
+    where: columns, each with the value or the list of values it must have; other records are not there. Texts that
+      YAML reads as true or false, on, off, yes and no, stand in quotes.
   """
 
   path: str = setting(checks.text)
@@ -160,7 +167,7 @@ class Events:
   offset: float = setting(checks.number, 0.0)
   relative: bool = setting(checks.flag, False)
   check: bool = setting(checks.flag, True)
-  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+  where: Where = setting(checks.pairs, ())
 
   def __post_init__(self):
     if self.time is None and (self.unit != "s" or self.offset or self.relative or not self.check):
@@ -186,7 +193,8 @@ class Field:
     missing: what to do where a record has no value (none, empty, null or NaN): "error"; "forward", as if the record
       was not there; or a number to take.
     dtype: "float32", "int32", "uint8" or "bool" to store other numbers than float32.
-    where: columns, each with the value or list of values it must have; other records do not concern the field.
+    where: columns, each with the value or list of values it must have, as in ``Events``; other records do not concern
+      the field.
     take: "first", "last", "min", "max", "sum" or "mean" of all records; for fields of ``episode`` alone, "last" there.
   """
 
@@ -200,7 +208,7 @@ class Field:
   fill: float | str | None = setting(checks.value, None)
   missing: float | str = setting(checks.either(checks.choice("error", "forward"), checks.number), "error")
   dtype: str | None = setting(checks.choice("float32", "int32", "uint8", "bool"), None)
-  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+  where: Where = setting(checks.pairs, ())
   take: str | None = setting(checks.choice("first", "last", "min", "max", "sum", "mean"), None)
 
   def __post_init__(self):

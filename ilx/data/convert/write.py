@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ def write(
         f"to try again, remove {recorder.path}.incomplete"
       )
     recorder.metadata = described(merged, recorder.returns, recorder.num_transitions, skipped)
+  warn(source)
   return recorder.path
 
 
@@ -113,6 +115,12 @@ def checked(source: Source, metadata: Mapping[str, Any] | None) -> tuple[int, di
   except ValueError as error:
     raise ValueError(f"{source.name}: {error}") from None
   return total, merged
+
+
+def warn(source: Source) -> None:
+  """Warns of what a source doubts, if it does: of all its episodes, whichever run or worker has written them."""
+  for doubt in getattr(source, "doubts", list)():
+    warnings.warn(f"{source.name}: {doubt}", stacklevel=3)
 
 
 def prepare(source: Source, index: int, image_format: str | None) -> Prepared:

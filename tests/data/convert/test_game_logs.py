@@ -585,6 +585,11 @@ def test_actions_and_their_names(one):
   assert source.metadata["action_names"] == ["w", "a", "space"]
   assert source.metadata["action_low"] == [0, 0, 0]
   assert source.metadata["action_high"] == [1, 1, 1]
+  chosen = {"column": "b", "kind": "button", "where": {"key": ["w", "a"], "down": [True, "x"]}}
+  source = one([record | {"down": True} for record in records], action=[chosen])
+  assert source.metadata["action_names"] == ["b w a true x"]
+  assert source.metadata["mapping"]["action"][0]["where"] == [["key", ["w", "a"]], ["down", [True, "x"]]]
+  assert source[0].steps["action"].tolist() == [[0], [1], [0], [1], [0]]
   source = one(
     records, action=[{"columns": ["b", "r"]}, {"column": "b", "kind": "button"}], metadata={"env_id": "X-v0"}
   )

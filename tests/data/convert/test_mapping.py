@@ -128,6 +128,17 @@ ERRORS = [
   ("action", {"column": "x", "pressed": ["a"]}, "'pressed' is for buttons"),
   ("action", {"column": "x", "take": "last"}, r"action\[0\]\.take: is for fields of 'episode'"),
   ("action", {"column": "x", "where": {"a": []}}, r"action\.where\.a: is \[\]"),
+  (
+    "action",
+    {"column": "x", "kind": "button", "pressed": [True]},
+    r"pressed: is \[True\]; YAML reads on and yes as true",
+  ),
+  (
+    "action",
+    {"column": "x", "kind": "category", "vocabulary": [True, "a"]},
+    r"vocabulary: is \[True, 'a'\]; YAML reads",
+  ),
+  ("action", {"column": False}, r"action\.column: is False; expected a text; YAML reads .* no as false: put them in"),
   ("action", {}, r"mapping\.action: give either 'column' or 'columns'"),
   ("action", {"stick": []}, r"mapping\.action\.stick: is empty; a part is a field or a list of fields"),
   ("action", {"stick": {}}, r"mapping\.action\.stick: give either 'column' or 'columns'"),
@@ -199,6 +210,14 @@ def test_bounds_must_be_those_of_the_parts(metadata, message):
   with pytest.raises(ValueError, match=message):
     mapping_file.read(SMALL | {"action": PARTS, "metadata": metadata})
   assert mapping_file.read(SMALL | {"metadata": metadata}).metadata == metadata
+
+
+def test_true_and_false_in_a_where_stay_what_they_are(tmp_path):
+  (tmp_path / "a.yaml").write_text('{a: on, b: [no, "no", 1]}')
+  found = mapping_file.read(
+    SMALL | {"action": {"column": "x", "where": yaml.safe_load((tmp_path / "a.yaml").read_text())}}
+  )
+  assert found.action[0].where == (("a", (True,)), ("b", (False, "no", "1")))
 
 
 def test_the_table_must_be_named_where_there_are_several():
