@@ -158,7 +158,8 @@ class _Same:
 @functools.lru_cache(maxsize=1)
 def _session(same: _Same, stamps: tuple[Any, ...]) -> session.Session:
   del stamps  # part of the cache's key
-  return session.read(same.source.mapping, same.recording.files, _tables(same.source, same.recording))
+  recording = same.recording
+  return session.read(same.source.mapping, recording.files, _tables(same.source, recording), recording.name)
 
 
 def _tables(source: GameLogs, recording: Recording) -> dict[str, tables.Table]:

@@ -66,6 +66,8 @@ How it is read:
   none, or at most a quarter (of 10 or more: less than half), are within the frames' time; 10 or more that are within
   less than a hundredth of it, or, where they come at regular times, less than half of it; and, where these are held, a
   gap of more than 10 s and 100 times the usual one. A single record may be up to an hour before the frames.
+* Warned of, as players pause but logs also stop early: more than 10 s, and more than a quarter of a recording, without
+  any record of an action, which would be held, or 0. Tables with ``check: false`` are taken as they are.
 * Pictures are turned as their EXIF orientation, and videos as their header, say; what is transparent is laid over
   black; pictures of more than 8 bits are refused. Files that are links out of the recordings' folder are refused, and
   so are playlists, which name other files.
