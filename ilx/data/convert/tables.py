@@ -196,7 +196,7 @@ class _Rows:
       times = np.array(self._times, np.float64)
       if self._about.relative and len(times):
         times = times - times[0]
-      times = times + self._about.offset
+      times = times / self._about.rate + self._about.offset
     return Table(
       self._file, self._count, times, {values.field: values.column() for values in self._fields}, self._about.check
     )

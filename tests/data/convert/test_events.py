@@ -390,6 +390,8 @@ def test_times_have_units(tmp_path, unit, values, expected):
   path = write(tmp_path / "a.jsonl", "".join(json.dumps({"t": v}) + "\n" for v in values))
   assert read(path, [], time="t", unit=unit).times.tolist() == expected
   assert read(path, [], time="t", unit=unit, relative=True, offset=9.0).times.tolist() == [9.0, 9.5]
+  assert read(path, [], time="t", unit=unit, rate=0.5, offset=9.0).times.tolist() == [12.0, 13.0]
+  assert read(path, [], time="t", unit=unit, relative=True, rate=2.0, offset=9.0).times.tolist() == [9.0, 9.25]
 
 
 @pytest.mark.parametrize(("unit", "value"), [("s", "now"), ("iso", 3), ("s", True), ("s", "inf"), ("iso", "yesterday")])

@@ -227,6 +227,14 @@ def test_a_log_that_stops_early_is_warned_of(one, recwarn):
   assert not recwarn.list
 
 
+def test_a_clock_that_drifts_is_brought_to_the_frames(one):
+  # A record at every frame, by a clock that is 5 % too slow.
+  records = [{"t": 0.95 * i / FPS, "a": i, "r": 1} for i in range(41)]
+  pad = TIMED["pad"]
+  assert one(records, 41, events=TIMED)[0].steps["action"][:, 0].tolist() != [*range(40), 0]
+  assert one(records, 41, events={"pad": pad | {"rate": 0.95}})[0].steps["action"][:, 0].tolist() == [*range(40), 0]
+
+
 def write_late(path, start, count=20):
   """A video whose frames, 20 a second, begin at ``start`` seconds."""
   with av.open(str(path), "w") as container:
