@@ -50,6 +50,27 @@ def idle(
   return same & (zero | repeats) & ~last
 
 
+def longest_same(columns: Mapping[str, Stored], starts: np.ndarray) -> np.ndarray:
+  """The most steps in a row with one and the same action, int64 ``[E]``, last steps left out; 0 without an action.
+
+  Args:
+    columns: see ``idle``.
+    starts: see ``idle``; an episode has at least one step.
+  """
+  action = [value for name, value in columns.items() if inside(name, _ACTION)]
+  if not action:
+    return np.zeros(len(starts) - 1, np.int64)
+  count = int(starts[-1])
+  last = np.zeros(count, bool)
+  last[starts[1:] - 1] = True
+  begins = _first(starts, count)
+  begins[1:] |= ~np.logical_and.reduce([_follows_same(value, 0.0) for value in action])[:-1]
+  begins |= last
+  places = np.flatnonzero(begins)
+  lengths = np.diff(places, append=count) * ~last[places]
+  return np.maximum.reduceat(lengths, np.searchsorted(places, starts[:-1]))
+
+
 def check(info: Info, ignored: Sequence[str]) -> None:
   """Raises ValueError where idle steps cannot be told by the action, and the observation less the ``ignored``.
 

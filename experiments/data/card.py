@@ -77,6 +77,8 @@ def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> 
         where=survey.timeline[1] > 0,
       ).tolist(),
     },
+    # None where there is no action, or no transition.
+    "same_action": survey.same and survey.same._asdict() | {"share": survey.same.steps / survey.same.length},
     "duplicates": {
       "steps": survey.distinct_steps.repeated,
       "episodes": survey.distinct_episodes.repeated,

@@ -1,7 +1,7 @@
 """Prints a card of a dataset and writes a page about it.
 
-The page is one self-contained HTML file: what is suspicious first, then returns, lengths, idle and repeated steps,
-sample frames, and every dimension of actions and observations. Datasets may be larger than memory.
+The page is one self-contained HTML file: what is suspicious first, then returns, lengths, idle and repeated steps
+and actions, sample frames, and every dimension of actions and observations. Datasets may be larger than memory.
 """
 
 import json
@@ -16,6 +16,7 @@ from absl import flags
 from experiments import outputs
 from experiments.data import card as card_lib
 from experiments.data import options, page, survey, terminal
+from experiments.data.page import overview
 from experiments.report import text
 from ilx.data import rlds
 
@@ -105,6 +106,8 @@ def show(card: Mapping[str, Any]) -> None:
   rows.append(
     ("repeated", f"{100 * repeated['steps']:.2g} % of the steps, {100 * repeated['episodes']:.2g} % of the episodes")
   )
+  if same := card["same_action"]:
+    rows.append(("same action", f"at most {overview.same_action(same)}"))
   for name, words in card["texts"].items():
     first, count = words["most_frequent"][0]
     rows.append((name.removeprefix("steps/"), f"{words['distinct']:,} different; {first!r} in {count:,} episodes"))

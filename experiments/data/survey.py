@@ -44,6 +44,22 @@ class Field(NamedTuple):
   at_bounds: np.ndarray
 
 
+class Same(NamedTuple):
+  """The longest stretch of one and the same action.
+
+  Attributes:
+    steps: how many.
+    length: transitions of its episode.
+    split: where that is.
+    episode: its number there, of those that could be read.
+  """
+
+  steps: int
+  length: int
+  split: str
+  episode: int
+
+
 class Survey:
   """What is known of a dataset after its chunks were added."""
 
@@ -60,6 +76,7 @@ class Survey:
     self.flags = dict.fromkeys(_FLAGS, 0)
     self.nonzero_rewards = 0
     self.timeline = np.zeros((2, TIMELINE), np.int64)
+    self.same: Same | None = None
     self.distinct_steps, self.distinct_episodes = Distinct(), Distinct()
     self.split_hashes: dict[str, Distinct] = {}
     self.returns, self.lengths = Moments(1), Moments(1)
@@ -83,6 +100,7 @@ class Survey:
     self.steps += count
     self.moves += count - episodes
     tally = self.splits.setdefault(chunk.split, {"episodes": 0, "steps": 0})
+    self._same(chunk, tally["episodes"])
     tally["episodes"] += episodes
     tally["steps"] += count
     self._numbers(columns, last)
@@ -135,6 +153,13 @@ class Survey:
     part = place * TIMELINE // np.repeat(np.maximum(lengths - 1, 1), lengths)
     self.timeline[0] += np.bincount(part[idle], minlength=TIMELINE)[:TIMELINE]
     self.timeline[1] += np.bincount(part[~last], minlength=TIMELINE)[:TIMELINE]
+
+  def _same(self, chunk: Chunk, before: int) -> None:
+    found = activity.longest_same(chunk.columns, chunk.starts)
+    episode = int(np.argmax(found))
+    if found[episode] > (self.same.steps if self.same else 0):
+      length = int(chunk.starts[episode + 1] - chunk.starts[episode]) - 1
+      self.same = Same(int(found[episode]), length, chunk.split, before + episode)
 
   def _hashes(self, chunk: Chunk) -> None:
     hashes = {}

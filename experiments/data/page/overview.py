@@ -111,6 +111,8 @@ def idle(card: Mapping[str, Any]) -> str:
     f"Idle steps: {100 * found['share']:.2g} %. Steps that repeat an earlier one: {100 * repeated['steps']:.2g} %; "
     f"episodes: {100 * repeated['episodes']:.2g} %."
   )
+  if card["same_action"]:
+    words += f" One and the same action: at most {escape(same_action(card['same_action']))}."
   if not found["share"]:
     return f'<section><h2>Idle and repeated</h2><p class="note">{words}</p></section>'
   shares = [0.0 if share is None or share != share else 100 * share for share in found["timeline"]]
@@ -120,6 +122,12 @@ def idle(card: Mapping[str, Any]) -> str:
     f"<section><h2>Idle and repeated</h2><figure>{chart}<figcaption>Per cent of the episode; idle steps upwards, in "
     f'per cent</figcaption></figure><p class="note">{words}</p></section>'
   )
+
+
+def same_action(found: Mapping[str, Any]) -> str:
+  """How long the longest stretch of one action is, and where."""
+  where = f"episode {found['episode']:,} of {found['split']}"
+  return f"{found['steps']:,} steps in a row, {100 * found['share']:.3g} % of {where}"
 
 
 def short(name: str) -> str:

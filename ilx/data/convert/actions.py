@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ilx.data.convert import checks
 from ilx.data.convert.mapping import Field
 
 Fields = tuple[Field, ...]
@@ -111,4 +112,4 @@ def _named(fields: Fields, names: list[str]) -> dict[str, Any]:
 
 def _label(field: Field) -> str:
   """A column's name, with what tells it from others of the same column."""
-  return " ".join([field.column, *(value for _, values in field.where for value in values)])
+  return " ".join([field.column, *(checks.plain(value) for _, values in field.where for value in values)])

@@ -76,7 +76,10 @@ def _held(values: np.ndarray, at: np.ndarray, grid: Grid, field: Field) -> np.nd
   fill = 0.0 if field.fill is None and field.kind == "button" else field.fill
   if fill is None:
     if not len(at):
-      raise ValueError("has no records with a value; set 'fill' to the value without one")
+      none = "has no records with a value;"
+      if field.where:
+        none = "no record that its 'where' chooses has a value; spell it as the file does, or"
+      raise ValueError(f"{none} set 'fill' to the value without one")
     raise ValueError(
       f"step {int(np.argmax(early))}, at {grid.times[np.argmax(early)]:.3f} s, is before the first record with a value "
       f"({at[0]:.3f} s); set 'fill' to the value until then"

@@ -17,7 +17,7 @@ from ilx.data import features, files, folder, rlds, shards, unfinished
 from ilx.data.convert import plan as plan_lib
 from ilx.data.convert.plan import Head, Plan, Read
 from ilx.data.convert.source import Source
-from ilx.data.convert.write import Skipped, checked, described, named, prepare
+from ilx.data.convert.write import Skipped, checked, described, named, prepare, warn
 
 _TOKEN = "token"
 
@@ -75,6 +75,7 @@ def write(
     shard = functools.partial(_write_shard, str(staging), name, check)
     _run(options, total, read, plan, shard)
     _describe(staging, name, version, source, merged, episodes_per_shard)
+  warn(source)
   return path
 
 

@@ -11,17 +11,47 @@ from typing import Any
 import numpy as np
 
 from ilx.data.convert import checks, events
-from ilx.data.convert.mapping import Events, Field
+from ilx.data.convert.mapping import Events, Field, Where
 
 _SCALE = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _PRESSED = ("true", "yes", "on", "down", "pressed")
 _RELEASED = ("false", "no", "off", "up", "released")
 
 
-def matches(record: dict[str, Any], where: tuple[tuple[str, tuple[str, ...]], ...]) -> bool:
-  """Whether a record has the wanted values."""
-  found = ((events.lookup(record, column), allowed) for column, allowed in where)
-  return all(not isinstance(value, dict | list) and checks.plain(value) in allowed for value, allowed in found)
+def matches(record: dict[str, Any], wanted: Where, where: str) -> bool:
+  """Whether a record has the wanted values, spaces around them aside.
+
+  Args:
+    record: the record.
+    wanted: columns, each with the values that it may have.
+    where: the record's file and line, for messages.
+
+  Raises:
+    ValueError: where true or false is wanted and the record has something else: YAML reads on, off, yes and no so, too.
+  """
+  return all(_fits(events.lookup(record, column), allowed, column, where) for column, allowed in wanted)
+
+
+def _fits(value: Any, allowed: tuple[str | bool, ...], column: str, where: str) -> bool:
+  if value is events.ABSENT or isinstance(value, dict | list):
+    return False
+  text = checks.plain(value)
+  # The key for a space is one.
+  if text in allowed or text.strip() in allowed:
+    return True
+  if True not in allowed and False not in allowed:
+    return False
+  text = text.strip().lower()
+  if text in ("true", "false"):
+    return (text == "true") in allowed
+  if value is None or not text:
+    return False
+  said = True in allowed
+  raise ValueError(
+    f"{where}: column {column!r} is {checks.shown(value)}, but 'where' has {checks.plain(said)}, as YAML reads "
+    f"{'on and yes' if said else 'off and no'} too; write what the file has there, a text in quotes: "
+    f'"{"on" if said else "off"}"'
+  )
 
 
 def seconds(value: Any, about: Events, record: dict[str, Any], where: str) -> float:

@@ -10,6 +10,8 @@ from typing import Any
 
 Check = Callable[[Any, str], Any]
 
+_QUOTE = "YAML reads on and yes as true, off and no as false: put them in quotes"
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """ " (did you mean 'x'?)", or "" where nothing is near."""
@@ -75,7 +77,8 @@ def name_of(value: Any, where: str) -> str:
 def text(value: Any, where: str) -> str:
   """A text that is not empty."""
   if not isinstance(value, str) or not value:
-    raise ValueError(f"{where}: is {value!r}; expected a text")
+    hint = f"; {_QUOTE}" if isinstance(value, bool) else ""
+    raise ValueError(f"{where}: is {value!r}; expected a text{hint}")
   return value
 
 
@@ -96,10 +99,18 @@ def encoding(value: Any, where: str) -> str:
 
 
 def texts(value: Any, where: str) -> tuple[str, ...]:
-  """A list of different texts; numbers and bools stand for their texts."""
+  """A list of different texts; numbers stand for their texts."""
+  found = texts_or_flags(value, where)
+  if any(isinstance(x, bool) for x in found):
+    raise ValueError(f"{where}: is {value!r}; {_QUOTE}")
+  return found
+
+
+def texts_or_flags(value: Any, where: str) -> tuple[str | bool, ...]:
+  """A list of different texts and bools; numbers stand for their texts."""
   if not isinstance(value, list) or not value or not all(isinstance(x, str | int | float) for x in value):
     raise ValueError(f"{where}: is {value!r}; expected a list of texts")
-  found = tuple(plain(x) for x in value)
+  found = tuple(x if isinstance(x, bool) else plain(x) for x in value)
   if len(set(found)) != len(found):
     raise ValueError(f"{where}: is {value!r}, which names one thing twice")
   return found
@@ -181,11 +192,13 @@ def either(first: Check, second: Check) -> Check:
   return check
 
 
-def pairs(value: Any, where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def pairs(value: Any, where: str) -> tuple[tuple[str, tuple[str | bool, ...]], ...]:
   """A dict from a column to the value, or the list of values, that it must have."""
   if not isinstance(value, dict) or not value:
     raise ValueError(f"{where}: is {value!r}; expected columns, each with its value or list of values")
-  return tuple((text(k, where), texts(v if isinstance(v, list) else [v], f"{where}.{k}")) for k, v in value.items())
+  return tuple(
+    (text(k, where), texts_or_flags(v if isinstance(v, list) else [v], f"{where}.{k}")) for k, v in value.items()
+  )
 
 
 def value(value: Any, where: str) -> float | str:

@@ -11,6 +11,9 @@ from ilx.data.convert.tables import Table
 _FEW = 10
 # A gap is one that is this many times as long as a record's usual time, and as many seconds.
 _GAP_PERIODS, _GAP_SECONDS = 100, 10.0
+# A stretch without records is told of that is as many seconds, and as much of the recording: menus and cut scenes take
+# seconds, and where a player rested for less of a recording most of its actions are right.
+_SILENT_SECONDS, _SILENT_SHARE = 10.0, 0.25
 
 
 def check(name: str, table: Table, grid: Grid, times: np.ndarray | None, clock: str, fields: tuple[Field, ...]) -> None:
@@ -65,6 +68,24 @@ def check_stream(where: str, shown: np.ndarray, grid: Grid, clock: str) -> None:
       f"or 'fps', or the 'unit' or 'relative' of {clock!r}{_likely(grid.times, last - float(shown[0]))}, or "
       "'check: false' if that is right"
     )
+
+
+def silence(at: np.ndarray, begin: float, end: float) -> str:
+  """The longest stretch from ``begin`` to ``end`` without any of the times ``at``, in words; "" where it is short."""
+  at = np.sort(at)
+  at = np.concatenate([[begin], at[(at > begin) & (at < end)], [end]])
+  lengths = np.diff(at)
+  longest, span = int(np.argmax(lengths)), end - begin
+  length = float(lengths[longest])
+  if length <= max(_SILENT_SECONDS, _SILENT_SHARE * span):
+    return ""
+  if len(lengths) == 1:
+    return f"no record of an action in all of its {span:.1f} s"
+  if longest == len(lengths) - 1:
+    return f"no record of an action in the last {length:.1f} of {span:.1f} s"
+  if not longest:
+    return f"no record of an action in the first {length:.1f} of {span:.1f} s"
+  return f"no record of an action from {at[longest] - begin:.1f} to {at[longest + 1] - begin:.1f} of {span:.1f} s"
 
 
 def _problem(at: np.ndarray, begin: float, end: float) -> str:

@@ -60,7 +60,7 @@ def records(
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"{path} is missing")
-  format = format or _FORMATS.get(path.suffix.lower())
+  format = kind(path, format)
   if format is None:
     raise ValueError(f"{path}: format unknown; its name ends in none of {', '.join(_FORMATS)}: say 'format'")
   if at is not None and format not in ("json", "yaml", "xml"):
@@ -81,6 +81,11 @@ def records(
     if not isinstance(record, dict):
       raise ValueError(f"{path}, {where}: is {checks.shown(record)}; expected an object with named values")
     yield where, record
+
+
+def kind(path: str | os.PathLike, format: str | None = None) -> str | None:
+  """The format of a file, by its name unless it is given; None where that says nothing."""
+  return format or _FORMATS.get(pathlib.Path(path).suffix.lower())
 
 
 def lookup(record: Any, path: str) -> Any:

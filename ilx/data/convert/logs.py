@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilx.data import encode
-from ilx.data.convert import actions, mapping_file, session, tables
+from ilx.data.convert import actions, mapping_file, session, tables, unmatched
 from ilx.data.convert.mapping import Mapping
 from ilx.data.convert.recordings import Recording, find_recordings
 from ilx.data.convert.source import Converted
@@ -123,6 +123,14 @@ class GameLogs:
       metadata |= {"segment": part, "segments": parts}
     return Converted(steps, metadata, recording.split)
 
+  def doubts(self) -> list[str]:
+    """What of the mapping fits no record of any recording; see ``convert.source.Source``."""
+    files = {
+      name: list(dict.fromkeys(path for recording in self.recordings for path in recording.files.get(name, ())))
+      for name in self.mapping.events
+    }
+    return unmatched.find(self.mapping, files)
+
   def session(self, number: int) -> session.Session:
     """A recording's steps, pictures not read; the last one is kept, for its other segments."""
     recording = self.recordings[number]
@@ -150,7 +158,8 @@ class _Same:
 @functools.lru_cache(maxsize=1)
 def _session(same: _Same, stamps: tuple[Any, ...]) -> session.Session:
   del stamps  # part of the cache's key
-  return session.read(same.source.mapping, same.recording.files, _tables(same.source, same.recording))
+  recording = same.recording
+  return session.read(same.source.mapping, recording.files, _tables(same.source, recording), recording.name)
 
 
 def _tables(source: GameLogs, recording: Recording) -> dict[str, tables.Table]:

@@ -61,14 +61,21 @@ How it is read:
   without ``time`` is aligned by number: record i is frame i, and between the steps of ``skip`` the same rules hold. It
   has a record for every frame, or, where it says what was done between the frames, one less.
 * A video's times count from its first frame, wherever its container has them start; ``offset`` of the frames or of the
-  table says how the two clocks go together.
+  table says how the two clocks go together, and ``rate`` how fast the one runs beside the other. Neither is found out:
+  half a percent of drift are 18 frames after a minute of 60 a second, which no check sees.
 * Refused, since the actions would be those of other frames, unless the table has ``check: false``: records of which
   none, or at most a quarter (of 10 or more: less than half), are within the frames' time; 10 or more that are within
   less than a hundredth of it, or, where they come at regular times, less than half of it; and, where these are held, a
   gap of more than 10 s and 100 times the usual one. A single record may be up to an hour before the frames.
+* Warned of, as players pause but logs also stop early: more than 10 s, and more than a quarter of a recording, without
+  any record of an action, which would be held, or 0. Tables with ``check: false`` are taken as they are.
 * Pictures are turned as their EXIF orientation, and videos as their header, say; what is transparent is laid over
   black; pictures of more than 8 bits are refused. Files that are links out of the recordings' folder are refused, and
   so are playlists, which name other files.
+* A column that the header of a CSV or TSV file lacks is an error, whatever is asked for in it. In other formats records
+  may have different columns; there, and for values, a warning follows the conversion where no record of any recording
+  fits a ``where`` or ``pressed``, or has a name of a ``vocabulary``: a button that is in none is likely misspelt.
+  Spaces around the values that a ``where`` compares are no part of them.
 * A recording that lacks a file is refused when it is read, so that it can be skipped.
 * Ends. ``terminal`` is true in the step that led to the end of the task, or in the last. In the last, the frame after
   it was not recorded, and the last observation is repeated as the terminal one; its value is never bootstrapped. All
@@ -90,6 +97,8 @@ from ilx.data.convert import checks
 from ilx.data.convert.checks import setting
 from ilx.data.convert.frames import Look
 
+# Columns, each with the values that it may have: texts, or true and false.
+Where = tuple[tuple[str, tuple[str | bool, ...]], ...]
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "avro", "yaml", "xml")
 
 
@@ -143,10 +152,13 @@ class Events:
     episode: the column that names the episode, in files that hold many; its values are the ``{episode}`` of paths.
     time: the column of times, rising. Without it records are aligned by number.
     unit: of the times: "s", "ms", "us", "ns", or "iso" for texts such as 2024-05-01T12:00:00.25Z (no zone: UTC).
-    offset: seconds to add to the times.
+    offset: seconds to add to the times, once ``rate`` is accounted for.
+    rate: seconds of the times for every second of the frames, where the clocks run at different speeds: between two
+      moments that are seen in both, such as 59.7 s of the log for 60 s of the video, 0.995.
     relative: whether times count from an episode's first record.
     check: whether times that are not the frames' are refused, see above; false takes them as they are.
-    where: columns, each with the value or the list of values it must have; other records are not there.
+    where: columns, each with the value or the list of values it must have; other records are not there. Texts that
+      YAML reads as true or false, on, off, yes and no, stand in quotes.
   """
 
   path: str = setting(checks.text)
@@ -158,13 +170,14 @@ class Events:
   time: str | None = setting(checks.text, None)
   unit: str = setting(checks.choice("s", "ms", "us", "ns", "iso"), "s")
   offset: float = setting(checks.number, 0.0)
+  rate: float = setting(checks.positive, 1.0)
   relative: bool = setting(checks.flag, False)
   check: bool = setting(checks.flag, True)
-  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+  where: Where = setting(checks.pairs, ())
 
   def __post_init__(self):
-    if self.time is None and (self.unit != "s" or self.offset or self.relative or not self.check):
-      raise ValueError("unit, offset, relative and check are about times; name their column in 'time'")
+    if self.time is None and (self.unit != "s" or self.offset or self.rate != 1 or self.relative or not self.check):
+      raise ValueError("unit, offset, rate, relative and check are about times; name their column in 'time'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +199,8 @@ class Field:
     missing: what to do where a record has no value (none, empty, null or NaN): "error"; "forward", as if the record
       was not there; or a number to take.
     dtype: "float32", "int32", "uint8" or "bool" to store other numbers than float32.
-    where: columns, each with the value or list of values it must have; other records do not concern the field.
+    where: columns, each with the value or list of values it must have, as in ``Events``; other records do not concern
+      the field.
     take: "first", "last", "min", "max", "sum" or "mean" of all records; for fields of ``episode`` alone, "last" there.
   """
 
@@ -200,7 +214,7 @@ class Field:
   fill: float | str | None = setting(checks.value, None)
   missing: float | str = setting(checks.either(checks.choice("error", "forward"), checks.number), "error")
   dtype: str | None = setting(checks.choice("float32", "int32", "uint8", "bool"), None)
-  where: tuple[tuple[str, tuple[str, ...]], ...] = setting(checks.pairs, ())
+  where: Where = setting(checks.pairs, ())
   take: str | None = setting(checks.choice("first", "last", "min", "max", "sum", "mean"), None)
 
   def __post_init__(self):

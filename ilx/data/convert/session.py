@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -68,8 +69,14 @@ def count(mapping: GameMapping, files: Files) -> int:
   return -(-total // mapping.clock.skip)
 
 
-def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table]) -> Session:
-  """Brings a recording's tables to its steps.
+def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table], name: str) -> Session:
+  """Brings a recording's tables to its steps; warns where they have no record of an action for long.
+
+  Args:
+    mapping: the mapping.
+    files: the recording's, by stream and table.
+    tables: its tables.
+    name: its own, for warnings.
 
   Raises:
     ValueError: where counts or clocks do not fit, or a step has no value; names the file and the mapping's key.
@@ -78,9 +85,9 @@ def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table]) -> Ses
   clock = mapping.clock
   times, total = _clock(mapping, streams, tables)
   chosen = np.arange(0, total, clock.skip)
-  for name, stream in streams.items():
-    if name != clock.source and times is not None and stream.times is not None and mapping.frames[name].check:
-      where = f"{stream.files[0]} (frames.{name})"
+  for key, stream in streams.items():
+    if key != clock.source and times is not None and stream.times is not None and mapping.frames[key].check:
+      where = f"{stream.files[0]} (frames.{key})"
       clocks.check_stream(where, stream.times, align.grid(times, total, chosen), clock.source)
   aligned = Steps(mapping, tables, times, total, chosen)
   flags = aligned.flags(mapping.terminal)
@@ -88,14 +95,20 @@ def read(mapping: GameMapping, files: Files, tables: Mapping[str, Table]) -> Ses
   actions = size if repeated else size - 1
   if actions < 1:
     raise ValueError(f"{_name(files, clock.source)}: {total} frames make {size} steps; an episode needs two")
+  if silence := aligned.silence(size):
+    warnings.warn(
+      f"recording {name}: {silence}: did the log stop? The actions there are the last ones before it, or 0; "
+      "set 'check: false' if that is right",
+      stacklevel=2,
+    )
   cut = slice(0, size)
   return Session(
-    frames={name: _shown(name, s, streams, times, total, chosen, clock.source)[cut] for name, s in streams.items()},
+    frames={key: _shown(key, s, streams, times, total, chosen, clock.source)[cut] for key, s in streams.items()},
     pictures=streams,
     observation={k: aligned.stored(f, f"observation.{k}")[cut] for k, f in mapping.observation.items()},
     action=part(aligned.action(), cut),
     reward=aligned.reward()[cut],
-    steps={name: aligned.stored(field, f"steps.{name}")[cut] for name, field in mapping.steps.items()},
+    steps={key: aligned.stored(field, f"steps.{key}")[cut] for key, field in mapping.steps.items()},
     metadata=aligned.metadata(),
     terminal=terminal,
     num_actions=actions,

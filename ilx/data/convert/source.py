@@ -24,6 +24,9 @@ class Source(Protocol):
   Picklable, and holds paths and options rather than data, so that any process can read any episode; opening it reads
   no more than what tells the episodes apart.
 
+  It may have a method ``doubts()``, sentences about what is suspicious in the recordings as a whole: drivers warn of
+  them once all is written.
+
   Attributes:
     name: of the dataset, unless the user chooses another.
     metadata: what ``metadata.json`` will say, JSON-able: "env_id", "action_low", "source", "licence"... if known.

@@ -61,6 +61,20 @@ class Steps:
       all(field.source in between for _, field in mapping.action_fields()) and (total - 1) % mapping.clock.skip == 0
     )
 
+  def silence(self, size: int) -> str:
+    """A long stretch of the first ``size`` steps without any record of an action, in words, or "".
+
+    Nothing is said where a table of the actions is aligned by number or not checked.
+    """
+    fields = [field for _, field in self._mapping.action_fields()]
+    tables = {field.source: self._tables[field.source] for field in fields}
+    if not all(table.checked and self._grids[name][0] is table.times for name, table in tables.items()):
+      return ""
+    at = np.concatenate([tables[f.source].times[tables[f.source].columns[f].rows] for f in fields])
+    steps = self._grids[fields[0].source][1].times
+    found = clocks.silence(at, float(steps[0]), float(steps[size - 1]))
+    return found and f"{found} ({', '.join(f'events.{name}' for name in tables)})"
+
   def _at_steps(self, field: Field, key: str) -> np.ndarray:
     table = self._tables[field.source]
     try:

@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,20 +53,15 @@ def read(files: Sequence[os.PathLike], about: Events, fields: Sequence[Field]) -
   Raises:
     ValueError: where a record cannot be read, or what the mapping asks for is not there; names file, record and key.
   """
-  columns = {path for field in fields for path in (field.column, *field.columns, *(c for c, _ in field.where)) if path}
-  columns |= {path for path in (about.time, about.episode, *(c for c, _ in about.where)) if path}
+  columns = wanted(about, fields)
   found: dict[str | None, _Rows] = {}
+  first: dict[str, Any] = {}
   for file in files:
-    for place, record in events.records(
-      file,
-      about.format,
-      about.records,
-      sorted(columns),
-      delimiter=about.delimiter,
-      encoding=about.encoding,
-    ):
+    for number, (place, record) in enumerate(records(file, about, columns)):
       where = f"{file}, {place}"
-      if not cells.matches(record, about.where):
+      if not number:
+        first |= record
+      if not cells.matches(record, about.where, where):
         continue
       episode = None
       if about.episode is not None:
@@ -79,7 +74,25 @@ def read(files: Sequence[os.PathLike], about: Events, fields: Sequence[Field]) -
       if episode not in found:
         found[episode] = _Rows(str(file), about, fields)
       found[episode].append(record, where)
+  # In other formats a record has the columns that concern it, so that one may be in no record of a recording.
+  if first and all(events.kind(file, about.format) in ("csv", "tsv") for file in files):
+    for column in columns:
+      if events.lookup(first, column) is events.ABSENT:
+        raise ValueError(f"{files[0]}: no column {column!r}{cells.near(first, column)}")
   return {episode: rows.table() for episode, rows in found.items()}
+
+
+def records(file: str | os.PathLike, about: Events, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+  """``events.records`` of a table's file."""
+  return events.records(file, about.format, about.records, columns, delimiter=about.delimiter, encoding=about.encoding)
+
+
+def wanted(about: Events, fields: Sequence[Field]) -> list[str]:
+  """The columns that a table and the fields made of it are read from, in order."""
+  paths = [about.time, about.episode, *(column for column, _ in about.where)]
+  for field in fields:
+    paths += [field.column, *field.columns, *(column for column, _ in field.where)]
+  return sorted({path for path in paths if path})
 
 
 def shared(files: Sequence[pathlib.Path], about: Events, fields: Sequence[Field]) -> dict[str | None, Table]:
@@ -119,7 +132,7 @@ class _Values:
 
   def append(self, record: dict[str, Any], row: int, where: str) -> None:
     field = self.field
-    if field.where and not cells.matches(record, field.where):
+    if field.where and not cells.matches(record, field.where, where):
       return
     self.concerned += 1
     try:
@@ -183,7 +196,7 @@ class _Rows:
       times = np.array(self._times, np.float64)
       if self._about.relative and len(times):
         times = times - times[0]
-      times = times + self._about.offset
+      times = times / self._about.rate + self._about.offset
     return Table(
       self._file, self._count, times, {values.field: values.column() for values in self._fields}, self._about.check
     )

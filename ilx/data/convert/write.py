@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ def write(
         f"to try again, remove {recorder.path}.incomplete"
       )
     recorder.metadata = described(merged, recorder.returns, recorder.num_transitions, skipped)
+  warn(source)
   return recorder.path
 
 
@@ -113,6 +115,12 @@ def checked(source: Source, metadata: Mapping[str, Any] | None) -> tuple[int, di
   except ValueError as error:
     raise ValueError(f"{source.name}: {error}") from None
   return total, merged
+
+
+def warn(source: Source) -> None:
+  """Warns of what a source doubts, if it does: of all its episodes, whichever run or worker has written them."""
+  for doubt in getattr(source, "doubts", list)():
+    warnings.warn(f"{source.name}: {doubt}", stacklevel=3)
 
 
 def prepare(source: Source, index: int, image_format: str | None) -> Prepared:
@@ -148,24 +156,34 @@ def _resume(
   image_format: str | None,
   stamps: dict[str, list[int]],
 ) -> list[Skipped]:
-  """What an earlier, killed run left out; raises where that run was of something else."""
-  again = f"{recorder.path}.incomplete holds an unfinished"
+  """What an earlier, killed run left out; raises where that run was of something else and came to anything."""
+  left = f"{recorder.path}.incomplete"
+  again = f"{left} holds an unfinished"
   what = {"name": source.name, "length": total, "metadata": _digest(source.metadata)}
   found = [note["source"] for note in recorder.notes if "source" in note]
-  if not found and recorder.num_episodes:
+  skipped = [Skipped(**note["skipped"]) for note in recorder.notes if "skipped" in note]
+  if not found and (recorder.num_episodes or skipped):
     raise ValueError(f"{again} recording; finish it, or remove the folder")
-  if not found:
+  if not recorder.num_episodes and not skipped:
+    # The first one, or one after others that came to nothing, whose notes count no more.
     recorder.note({"source": what | {"files": stamps}})
     return []
-  if changed := [key for key in what if found[0].get(key) != what[key]]:
+  former = found[-1]
+  if changed := [key for key in what if former.get(key) != what[key]]:
     key = changed[0]
-    detail = "" if key == "metadata" else f" ({found[0].get(key)!r} then, {what[key]!r} now)"
-    raise ValueError(f"{again} conversion of a source of another {key}{detail}; finish that one, or remove the folder")
-  if stamps and (before := found[0].get("files")) and before != stamps:
+    if key == "metadata":
+      raise ValueError(
+        f"{again} conversion of another mapping or options; remove {left} to begin anew, or give the former ones to "
+        "finish it"
+      )
+    raise ValueError(
+      f"{again} conversion of a source of another {key} ({former.get(key)!r} then, {what[key]!r} now); remove {left} "
+      "to begin anew, or give the former source to finish it"
+    )
+  if stamps and (before := former.get("files")) and before != stamps:
     path = min(path for path in before.keys() | stamps.keys() if before.get(path) != stamps.get(path))
     change = "is gone" if path not in stamps else "is new" if path not in before else "has changed"
     raise ValueError(f"{again} conversion, since when {path} {change}; to convert what is there now, remove the folder")
-  skipped = [Skipped(**note["skipped"]) for note in recorder.notes if "skipped" in note]
   if skipped and not skip_damaged:
     raise ValueError(
       f"{again} conversion that left out episode {skipped[0].index} ({skipped[0].reason}); skip damaged ones again"

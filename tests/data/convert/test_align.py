@@ -67,6 +67,8 @@ def test_before_the_first_record_there_is_what_fill_says():
   assert at_steps([2], "hold", rows=[5], fill=2.0, **places) == [1, 2, 2, 2]
   with pytest.raises(ValueError, match="has no records with a value; set 'fill'"):
     at_steps([], "hold")
+  with pytest.raises(ValueError, match=r"no record that its 'where' chooses has a value; spell it .* or set 'fill'"):
+    at_steps([], "hold", where=(("type", ("stik",)),))
 
 
 def test_clocks_that_differ_by_rounding_are_one():

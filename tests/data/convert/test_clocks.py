@@ -85,6 +85,36 @@ def test_a_short_session_with_a_jump_is_refused():
     check(at, frames=np.arange(20) / 20)
 
 
+@pytest.mark.parametrize(
+  ("at", "message"),
+  [
+    (FRAMES[FRAMES <= 8], "in the last 92.0 of 100.0 s"),
+    (FRAMES[FRAMES >= 60], "in the first 60.0 of 100.0 s"),
+    (FRAMES[(FRAMES <= 8) | (FRAMES >= 52)], "from 8.0 to 52.0 of 100.0 s"),
+    ([-3, 120], "in all of its 100.0 s"),
+    ([], "in all of its 100.0 s"),
+    ([50, 20], "in the last 50.0 of 100.0 s"),
+  ],
+)
+def test_a_long_silence_is_told(at, message):
+  assert clocks.silence(np.asarray(at, float), 0.0, 100.0) == f"no record of an action {message}"
+
+
+@pytest.mark.parametrize(
+  ("at", "span"),
+  [
+    (FRAMES, 100),
+    (FRAMES[FRAMES < 76], 100),
+    ([20, 40, 60, 80], 100),
+    ([], 9),
+    ([5, 12], 20),
+    (np.arange(0, 400, 24), 400),
+  ],
+)
+def test_pauses_are_not(at, span):
+  assert clocks.silence(np.asarray(at, float), 0.0, float(span)) == ""
+
+
 def check_stream(shown, frames=FRAMES):
   clocks.check_stream("a.mp4 (frames.map)", np.asarray(shown, float), align.grid(frames, 2000, np.arange(2000)), "pad")
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ilx.data.convert import cells, events, lines, tables
+from ilx.data.convert import cells, checks, events, lines, tables
 from ilx.data.convert.mapping import Events, Field
 
 RECORDS = [
@@ -390,6 +390,8 @@ def test_times_have_units(tmp_path, unit, values, expected):
   path = write(tmp_path / "a.jsonl", "".join(json.dumps({"t": v}) + "\n" for v in values))
   assert read(path, [], time="t", unit=unit).times.tolist() == expected
   assert read(path, [], time="t", unit=unit, relative=True, offset=9.0).times.tolist() == [9.0, 9.5]
+  assert read(path, [], time="t", unit=unit, rate=0.5, offset=9.0).times.tolist() == [12.0, 13.0]
+  assert read(path, [], time="t", unit=unit, relative=True, rate=2.0, offset=9.0).times.tolist() == [9.0, 9.25]
 
 
 @pytest.mark.parametrize(("unit", "value"), [("s", "now"), ("iso", 3), ("s", True), ("s", "inf"), ("iso", "yesterday")])
@@ -423,6 +425,66 @@ def test_records_are_chosen_by_their_values(tmp_path):
   assert table.columns[w].rows.tolist() == [0, 2]
   assert table.columns[w].values.tolist() == [1.0, 0.0]
   assert table.columns[both].values.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def fitting(path, where):
+  """The numbers of a table's records that a ``where`` chooses."""
+  field = Field(column="x", where=checks.pairs(where, "where"))
+  return read(path, [field]).columns[field].rows.tolist()
+
+
+def test_spaces_around_values_are_no_part_of_them(tmp_path):
+  path = write(tmp_path / "a.csv", "x, type , name\n0, key, w \n1, key, \n2,pad,w\n")
+  assert fitting(path, {"type": "key"}) == [0, 1]
+  assert fitting(path, {"type": ["key", "pad"], "name": "w"}) == [0, 2]
+  assert fitting(path, {"type": "key", "name": " "}) == [1]
+
+
+def test_true_and_false_choose_booleans(tmp_path):
+  path = write(
+    tmp_path / "a.jsonl", '{"x": 0, "down": true}\n{"x": 1, "down": false}\n{"x": 2}\n{"x": 3, "down": null}\n'
+  )
+  assert fitting(path, {"down": True}) == fitting(path, {"down": "true"}) == [0]
+  assert fitting(path, {"down": [False]}) == fitting(path, {"down": "false"}) == [1]
+  path = write(tmp_path / "a.csv", "x,down\n0,true\n1,True\n2,FALSE\n3,\n")
+  assert fitting(path, {"down": True}) == [0, 1]
+  assert fitting(path, {"down": [True, False]}) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  ("value", "message"), [(True, r"true, as YAML reads on and yes.*\"on\""), (False, r"false, .*\"off\"")]
+)
+@pytest.mark.parametrize("name", ["on", "jump", 1])
+def test_true_and_false_choose_no_texts(tmp_path, value, name, message):
+  path = write(tmp_path / "a.jsonl", json.dumps({"x": 0, "name": name}) + "\n")
+  with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: column 'name' is {name!r}, but 'where' has {message}"):
+    fitting(path, {"name": value})
+  with pytest.raises(ValueError, match=r"a\.jsonl, line 1: column 'name' is"):
+    read(path, [], where=checks.pairs({"name": value}, "where"))
+  assert fitting(path, {"name": ["on", "jump", 1]}) == [0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_columns_that_no_header_names_are_refused(tmp_path, kind):
+  path = write(tmp_path / f"a.{kind}", "t,type,dx\n0,mouse,1\n1,key,\n".replace(",", "," if kind == "csv" else "\t"))
+  mouse = {"where": (("type", ("mouse",)),)}
+  message = rf"a\.{kind}: no column {{}} \(did you mean {{}}\?\); there are t, type, dx"
+  with pytest.raises(ValueError, match=message.format("'typ'", "'type'")):
+    read(path, [Field(column="dx", where=(("typ", ("mouse",)),), align="sum")])
+  with pytest.raises(ValueError, match=message.format("'typ'", "'type'")):
+    read(path, [Field(column="dx", missing=0.0)], where=(("typ", ("mouse",)),))
+  with pytest.raises(ValueError, match=message.format("'ddx'", "'dx'")):  # no record concerns the field
+    read(path, [Field(column="ddx", where=(("type", ("stick",)),))])
+  assert read(path, [Field(column="dx", **mouse)]).count == 2
+  # Of several files one has it.
+  other = write(tmp_path / f"b.{kind}", "stick\n5\n")
+  stick = Field(column="stick", missing="forward")
+  assert tables.read([path, other], Events(path="x"), [stick])[None].columns[stick].rows.tolist() == [2]
+
+
+def test_records_of_json_need_not_have_all_columns(tmp_path):
+  path = write(tmp_path / "a.jsonl", '{"x": 1}\n')
+  assert fitting(path, {"type": "key"}) == []
 
 
 def test_a_table_of_many_episodes_is_taken_apart(tmp_path):

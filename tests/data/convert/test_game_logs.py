@@ -197,6 +197,44 @@ def test_clocks_that_have_nothing_in_common_are_refused(one):
       one(records, events=about)[0]
 
 
+TIMED = {"pad": {"path": "{episode}.jsonl", "time": "t"}}
+
+
+def test_a_log_that_stops_early_is_warned_of(one, recwarn):
+  # 61 frames of half a second: 30 s of which the records cover 8.
+  frames = {"screen": {"path": "{episode}.mp4", "fps": 2}}
+  records = [{"t": i / 2, "a": i, "r": 1} for i in range(17)]
+  told = r"recording s1: no record of an action in the last 22\.0 of 30\.0 s \(events\.pad\): did the log stop"
+  irregular = [records[0], *records[8:]]
+  with pytest.warns(UserWarning, match=told):
+    steps = one(irregular, 61, frames=frames, events=TIMED)[0].steps
+  assert steps["action"][:-1, 0].tolist() == [0] * 8 + list(range(8, 16)) + [16] * 44
+  # What else the table has is no action; in segments it is told once.
+  others = [{"t": i / 2, "r": 1} for i in range(61)]
+  action = {"column": "a", "missing": "forward"}
+  mixed = one([*irregular, *others[17:]], 61, frames=frames, events=TIMED, action=action, clock={"segment": 20})
+  recwarn.clear()
+  with pytest.warns(UserWarning, match=told) as found:
+    _ = [mixed[i] for i in range(3)]
+  assert len(found) == 1
+  # What comes after the end is cut off, and whoever knows says so.
+  done = [*irregular[:-1], irregular[-1] | {"done": True}]
+  cut = {"terminal": {"column": "done", "missing": 0}, "clock": {"after_end": "cut"}}
+  recwarn.clear()
+  assert len(one(done, 61, frames=frames, events=TIMED, **cut)[0].steps["reward"]) == 18
+  unchecked = {"pad": TIMED["pad"] | {"check": False}}
+  assert len(one(irregular, 61, frames=frames, events=unchecked)[0].steps["reward"]) == 61
+  assert not recwarn.list
+
+
+def test_a_clock_that_drifts_is_brought_to_the_frames(one):
+  # A record at every frame, by a clock that is 5 % too slow.
+  records = [{"t": 0.95 * i / FPS, "a": i, "r": 1} for i in range(41)]
+  pad = TIMED["pad"]
+  assert one(records, 41, events=TIMED)[0].steps["action"][:, 0].tolist() != [*range(40), 0]
+  assert one(records, 41, events={"pad": pad | {"rate": 0.95}})[0].steps["action"][:, 0].tolist() == [*range(40), 0]
+
+
 def write_late(path, start, count=20):
   """A video whose frames, 20 a second, begin at ``start`` seconds."""
   with av.open(str(path), "w") as container:
@@ -585,6 +623,11 @@ def test_actions_and_their_names(one):
   assert source.metadata["action_names"] == ["w", "a", "space"]
   assert source.metadata["action_low"] == [0, 0, 0]
   assert source.metadata["action_high"] == [1, 1, 1]
+  chosen = {"column": "b", "kind": "button", "where": {"key": ["w", "a"], "down": [True, "x"]}}
+  source = one([record | {"down": True} for record in records], action=[chosen])
+  assert source.metadata["action_names"] == ["b w a true x"]
+  assert source.metadata["mapping"]["action"][0]["where"] == [["key", ["w", "a"]], ["down", [True, "x"]]]
+  assert source[0].steps["action"].tolist() == [[0], [1], [0], [1], [0]]
   source = one(
     records, action=[{"columns": ["b", "r"]}, {"column": "b", "kind": "button"}], metadata={"env_id": "X-v0"}
   )

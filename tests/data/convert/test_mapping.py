@@ -100,7 +100,9 @@ ERRORS = [
   ("frames.screen", "a.mp4", r"frames\.screen: is 'a\.mp4'; expected keys among path, crop"),
   ("frames.screen", {}, r"frames\.screen: key 'path' is missing"),
   ("events.pad.format", "jsn", r"events\.pad\.format: is 'jsn'; .*did you mean 'json'"),
-  ("events.pad.unit", "ms", r"events\.pad: unit, offset, relative and check are about times; name their column"),
+  ("events.pad.unit", "ms", r"events\.pad: unit, offset, rate, relative and check are about times; name their column"),
+  ("events.pad.rate", 0.995, r"events\.pad: unit, offset, rate, relative and check are about times"),
+  ("events.pad.rate", 0, r"events\.pad\.rate: is 0; expected a number above 0"),
   ("events.pad.delimiter", "ab", r"events\.pad\.delimiter: is 'ab'; expected one character"),
   ("events.pad.encoding", "utf-9", r"events\.pad\.encoding: is 'utf-9'; expected an encoding"),
   ("events.pad.offset", 10**400, r"events\.pad\.offset: is 10+\.\.\.0+; expected a number"),
@@ -128,6 +130,17 @@ ERRORS = [
   ("action", {"column": "x", "pressed": ["a"]}, "'pressed' is for buttons"),
   ("action", {"column": "x", "take": "last"}, r"action\[0\]\.take: is for fields of 'episode'"),
   ("action", {"column": "x", "where": {"a": []}}, r"action\.where\.a: is \[\]"),
+  (
+    "action",
+    {"column": "x", "kind": "button", "pressed": [True]},
+    r"pressed: is \[True\]; YAML reads on and yes as true",
+  ),
+  (
+    "action",
+    {"column": "x", "kind": "category", "vocabulary": [True, "a"]},
+    r"vocabulary: is \[True, 'a'\]; YAML reads",
+  ),
+  ("action", {"column": False}, r"action\.column: is False; expected a text; YAML reads .* no as false: put them in"),
   ("action", {}, r"mapping\.action: give either 'column' or 'columns'"),
   ("action", {"stick": []}, r"mapping\.action\.stick: is empty; a part is a field or a list of fields"),
   ("action", {"stick": {}}, r"mapping\.action\.stick: give either 'column' or 'columns'"),
@@ -199,6 +212,14 @@ def test_bounds_must_be_those_of_the_parts(metadata, message):
   with pytest.raises(ValueError, match=message):
     mapping_file.read(SMALL | {"action": PARTS, "metadata": metadata})
   assert mapping_file.read(SMALL | {"metadata": metadata}).metadata == metadata
+
+
+def test_true_and_false_in_a_where_stay_what_they_are(tmp_path):
+  (tmp_path / "a.yaml").write_text('{a: on, b: [no, "no", 1]}')
+  found = mapping_file.read(
+    SMALL | {"action": {"column": "x", "where": yaml.safe_load((tmp_path / "a.yaml").read_text())}}
+  )
+  assert found.action[0].where == (("a", (True,)), ("b", (False, "no", "1")))
 
 
 def test_the_table_must_be_named_where_there_are_several():

@@ -143,7 +143,10 @@ def test_a_damaged_episode_is_named_and_nothing_lost(tmp_path):
   ("changed", "problem"),
   [
     ({"count": 8}, r"of a source of another length \(7 then, 8 now\)"),
-    ({"metadata": {"env_id": "Other-v0"}}, "of a source of another metadata; finish"),
+    (
+      {"metadata": {"env_id": "Other-v0"}},
+      r"of another mapping or options; remove .*1\.0\.0\.incomplete to begin anew",
+    ),
     ({"name": "others"}, r"of a source of another name \('numbers' then, 'others' now\)"),
     ({"offset": 1.0}, "in which episode 3 is not what the source gives now"),
   ],
@@ -156,6 +159,27 @@ def test_a_changed_source_is_refused(tmp_path, changed, problem):
   with pytest.raises(ValueError, match=r"left out episode 1 \(numbers\.bin"):
     write(Numbers(damaged=(1,)), tmp_path, name="n")
   write(Numbers(damaged=(1,)), tmp_path, name="n", skip_damaged=True)
+
+
+def test_a_conversion_that_came_to_nothing_is_begun_anew(tmp_path):
+  other = {"count": 5, "metadata": {"env_id": "Other-v0"}, "offset": 1.0}
+  for changes in ({}, {"metadata": {}}, other):
+    with pytest.raises(ValueError, match=r"episode 0: .*wrong checksum"):
+      write(Numbers(damaged=(0,), **changes), tmp_path)
+  with pytest.raises(Stopped):
+    write(Numbers(**other), tmp_path, progress=stop_at(2))
+  # From the first episode on it is the last one's.
+  with pytest.raises(ValueError, match=r"of a source of another length \(5 then, 7 now\)"):
+    write(Numbers(), tmp_path)
+  path = write(Numbers(**other), tmp_path)
+  assert contents(path) == contents(write(Numbers(**other), tmp_path / "whole"))
+
+
+def test_what_was_skipped_is_not_forgotten(tmp_path):
+  with pytest.raises(Stopped):
+    write(Numbers(damaged=(0,)), tmp_path, skip_damaged=True, progress=stop_at(1))
+  with pytest.raises(ValueError, match="of another mapping or options"):
+    write(Numbers(damaged=(0,), metadata={}), tmp_path, skip_damaged=True)
 
 
 def test_a_recording_is_not_mixed_with_a_conversion(tmp_path):

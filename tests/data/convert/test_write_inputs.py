@@ -64,6 +64,16 @@ def test_files_that_stayed_go_on(folder, tmp_path, inside):
   assert min(source.asked) == 2
 
 
+def test_files_may_change_while_nothing_is_written(folder, tmp_path):
+  sources = Numbers(damaged=(0,)), Numbers()
+  for source in sources:
+    source.root = folder
+  with pytest.raises(ValueError, match="wrong checksum"):
+    write(sources[0], tmp_path)
+  touch(folder)
+  assert read_info(write(sources[1], tmp_path)).metadata["num_episodes"] == 7
+
+
 def test_files_that_are_given_come_first(folder, tmp_path):
   source = cut(folder, tmp_path)
   with pytest.raises(ValueError, match=r"b\.bin is gone"):

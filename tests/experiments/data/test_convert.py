@@ -203,6 +203,34 @@ def test_the_exit_code_tells_of_errors_that_the_validation_found(path, tmp_path,
   assert "error: something is wrong" in out
 
 
+def test_keys_of_a_mapping_that_fit_no_record_are_warned_of(tmp_path, capsys):
+  (tmp_path / "logs").mkdir()
+  rows = "".join(f"{i},key,jump,{i % 2}\n{i},stick,x,{i}\n" for i in range(5))
+  (tmp_path / "logs" / "a.csv").write_text("t,type,name,value\n" + rows)
+  pad = {"path": "{episode}.csv", "time": "t"}
+  stick, jump = {"column": "value", "where": {"type": "stick"}}, {"type": "key", "name": "jmup"}
+  mapping = {
+    "events": {"pad": pad},
+    "clock": {"fps": 1},
+    "observation": {"x": stick},
+    "action": [stick, {"column": "value", "kind": "button", "where": jump}],
+  }
+  (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+  for more in ([], ["--runner=beam"]):
+    flags = [f"--mapping={tmp_path / 'mapping.json'}", f"--root={tmp_path / 'data'}", f"--name=game{len(more)}", *more]
+    code, out, err = run(capsys, tmp_path / "logs", *flags)
+    assert code == 0, err
+    assert "episodes    1, 4 steps" in out
+    assert [line for line in err.splitlines() if line.startswith("warning")] == [
+      "warning: logs: action[1].where: no record of any recording has 'jmup' in its column 'name' "
+      "(did you mean 'jump'?); there are 'jump'"
+    ]
+  jump["name"] = "jump"
+  (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+  code, _, err = run(capsys, tmp_path / "logs", *flags[:2], "--name=whole")
+  assert code == 0 and "warning" not in err
+
+
 def test_options():
   assert sources.parse_options(['cameras=["top"]', "tolerance=0.5", "done=ignore", "a=b=c"]) == {
     "cameras": ("top",),

@@ -160,6 +160,19 @@ def test_idle_and_repeated(tmp_path):
   assert ": 40 % of the steps are idle: the action does nothing" in messages(card, "warning")
 
 
+def test_the_longest_stretch_of_one_action(tmp_path, capsys):
+  records = [episode(seed, length=10) for seed in range(3)]
+  records[2]["steps/action"][2:] = 0.5
+  records[1]["steps/action"][:4] = 0.0
+  directory = write(tmp_path, {"train": [records[:1]], "val": [records[1:]]})
+  card, frames = describe(directory)
+  assert card["same_action"] == {"steps": 8, "length": 10, "split": "val", "episode": 1, "share": 0.8}
+  words = "at most 8 steps in a row, 80 % of episode 1 of val"
+  assert f"One and the same action: {words}." in Page(page.render(plain(card), frames)).text
+  assert tool.main(["describe", str(directory), "--nopage"]) == 0
+  assert f"same action           {words}\n" in capsys.readouterr().out
+
+
 def test_a_camera_that_shows_nothing(tmp_path):
   records = [episode(seed) for seed in range(3)]
   for record in records:

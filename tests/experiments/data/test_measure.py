@@ -113,6 +113,24 @@ def test_idle():
   assert idle([1, 1.01, 2], [0.01, 0, 0], tolerance=0.02) == [1, 0, 0]
 
 
+def longest(*actions, starts=None):
+  columns = {f"steps/action/{i}": action for i, action in enumerate(actions)}
+  return activity.longest_same(columns, np.array(starts or [0, len(actions[0])])).tolist()
+
+
+def test_the_longest_stretch_of_one_action():
+  numbers = np.array([[0, 1], [0, 1], [0, 1], [0, 2], [0, 2], [5, 5]], np.float32)
+  assert longest(numbers) == [3]
+  assert longest(numbers, starts=[0, 2, 6]) == [1, 2]
+  assert longest(numbers, starts=[0, 1, 6]) == [0, 2]  # an episode without a transition
+  assert longest(np.zeros(4)) == [3]  # the last step's action carries no meaning
+  assert longest(np.full((3, 1), np.nan)) == [1]
+  # Parts of an action change each on their own.
+  assert longest(np.zeros(6), np.array([1, 1, 2, 2, 2, 2])) == [3]
+  assert longest([b"a", b"a", b"b", b"b"]) == [2]
+  assert activity.longest_same({"steps/observation": np.zeros(4)}, np.array([0, 2, 4])).tolist() == [0, 0]
+
+
 def test_idle_with_texts_in_the_action():
   columns = {
     "steps/observation": np.zeros((6, 2), np.float32),
