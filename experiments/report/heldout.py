@@ -39,6 +39,9 @@ _COLUMNS = {
   "count": "Times taken",
   "recall": "Recall",
 }
+# Those that are shown of each of several choices.
+_OF_CHOICES = ("accuracy", "balanced_accuracy", "commonest_share")
+_NOTHING = "\N{EN DASH}"
 
 
 def found(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -102,7 +105,11 @@ def _sentence(about: Mapping[str, Any], where: str) -> str:
   explained, accuracy = number(about.get("explained")), number(about.get("accuracy"))
   error, common = number(about.get("mean_absolute_error")), number(about.get("commonest_share"))
   if accuracy is not None:
-    beside = f"; always the commonest one would be right in {shown(common, True)}" if common is not None else ""
+    several = isinstance(about.get("choices"), list)
+    which = "the commonest of each" if several else "the commonest one"
+    beside = f"; always {which} would be right in {shown(common, True)}" if common is not None else ""
+    if several:
+      return f"The policy's choices are those made in {shown(accuracy, True)} of {where}, on average{beside}."
     return f"The policy chooses the action taken in {shown(accuracy, True)} of {where}{beside}."
   if error is None:
     return ""
@@ -113,7 +120,7 @@ def _sentence(about: Mapping[str, Any], where: str) -> str:
 
 
 def section(run: Run) -> str:
-  """Curves of the measures over the updates, and the table of every dimension or action; empty without any."""
+  """Curves of the measures over the updates, and a table of every dimension, action or choice; empty without any."""
   about = found(run.result)
   plots = [
     plot
@@ -154,7 +161,9 @@ def _curve(path: str, measure: Measure, series: Series, run: Run) -> str:
 
 
 def _each(about: Mapping[str, Any], of: str) -> str:
-  """A row for every dimension of the action, or every action; ``of``: which part's."""
+  """A row for every dimension, action or choice of the action; ``of``: which part's."""
+  if isinstance(about.get("choices"), list):
+    return _choices(about["choices"], of)
   for key, name in (("dimensions", "Dimension"), ("actions", "Action")):
     columns = about.get(key)
     if not isinstance(columns, Mapping):
@@ -163,20 +172,64 @@ def _each(about: Mapping[str, Any], of: str) -> str:
     length = max(map(len, kept.values()), default=0)
     if not length or len({len(column) for column in kept.values()}) != 1:
       continue
-    heads = "".join(f'<th scope="col" class="num">{title}</th>' for title in kept)
     shares = (_COLUMNS["explained"], _COLUMNS["recall"])
-    rows = "".join(
-      f'<tr><th scope="row">{place}</th>'
-      + "".join(f'<td class="num">{_cell(column[place], title in shares)}</td>' for title, column in kept.items())
-      + "</tr>"
-      for place in range(length)
-    )
-    return (
-      f'<details class="soft"><summary>Every {name.lower()}{escape(of)}</summary>'
-      f'<table><thead><tr><th scope="col">{name}</th>'
-      f"{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
-    )
+    cells = {title: [_cell(value, title in shares) for value in column] for title, column in kept.items()}
+    return _table(name, of, _names(columns.get("names"), length), cells)
   return ""
+
+
+def _choices(choices: list[Any], of: str) -> str:
+  """A row for each of several choices; of those between two, of buttons above all, how often the second is taken."""
+  choices = [choice if isinstance(choice, Mapping) else {} for choice in choices]
+  actions = [one if isinstance(one := choice.get("actions"), Mapping) else {} for choice in choices]
+  pressed = [_pressed(one) for one in actions]
+  columns = {
+    "Pressed in the data": [share for share, _ in pressed],
+    "Recall of presses": [recall for _, recall in pressed],
+    **{m.title: [number(choice.get(m.key)) for choice in choices] for m in MEASURES if m.key in _OF_CHOICES},
+  }
+  cells = {
+    title: [_NOTHING if value is None else escape(shown(value, True)) for value in column]
+    for title, column in columns.items()
+    if any(value is not None for value in column)
+  }
+  if not cells:
+    return ""
+  buttons = all(len(one["count"]) == 2 if isinstance(one.get("count"), list) else False for one in actions)
+  return _table("Button" if buttons else "Choice", of, _names([c.get("name") for c in choices], len(choices)), cells)
+
+
+def _pressed(actions: Mapping[str, Any]) -> tuple[float | None, float | None]:
+  """How often the second of two was taken, as a share, and its recall; None where there are not two."""
+  count, recall = actions.get("count"), actions.get("recall")
+  counts = list(map(number, count)) if isinstance(count, list) else []
+  if len(counts) != 2 or None in counts or min(counts) < 0 or not sum(counts):
+    return None, None
+  return counts[1] / sum(counts), number(recall[1]) if isinstance(recall, list) and len(recall) == 2 else None
+
+
+def _names(given: Any, count: int) -> list[str]:
+  """Those given, where they are so many texts; else numbers."""
+  known = isinstance(given, list) and len(given) == count and all(isinstance(name, str) for name in given)
+  return given if known else [str(place) for place in range(count)]
+
+
+def _table(what: str, of: str, names: list[str], columns: Mapping[str, list[str]]) -> str:
+  """A table, closed until asked for; ``columns``: cells of HTML by heading."""
+  heads = "".join(f'<th scope="col" class="num">{escape(title)}</th>' for title in columns)
+  rows = "".join(
+    f'<tr><th scope="row">{escape(name)}</th>'
+    + "".join(f'<td class="num">{column[place]}</td>' for column in columns.values())
+    + "</tr>"
+    for place, name in enumerate(names)
+  )
+  title = escape(f"Every {what.lower()}{of}")
+  # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
+  return (
+    f'<details class="soft"><summary>{title}</summary><div class="wide" tabindex="0" role="region" '
+    f'aria-label="{title}"><table><thead><tr><th scope="col">{what}</th>'
+    f"{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+  )
 
 
 def _cell(value: Any, share: bool) -> str:
