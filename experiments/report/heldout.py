@@ -2,12 +2,15 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.report import charts, text
-from experiments.report.run import Run, Series, by_seed, number
+from experiments.report.run import Run, Series, by_seed, interval, number
+from ilx.evaluation import summary
 
 
 class Measure(NamedTuple):
@@ -39,6 +42,8 @@ _COLUMNS = {
   "count": "Times taken",
   "recall": "Recall",
 }
+# What was compared.
+_COUNTED = ("split", "episodes", "transitions")
 # Those that are shown of each of several choices.
 _OF_CHOICES = ("accuracy", "balanced_accuracy", "commonest_share")
 _NOTHING = "\N{EN DASH}"
@@ -71,13 +76,50 @@ def titled(path: str, title: str) -> str:
 
 
 def measures(result: Mapping[str, Any], minus: str = text.MINUS) -> list[tuple[str, str]]:
-  """(name, value) of what was measured."""
+  """(name, value) of what was measured; behind the value its interval, where there is one."""
   return [
-    (titled(path, measure.title), shown(value, measure.share, minus))
+    (titled(path, measure.title), shown(value, measure.share, minus) + _band(about, measure, minus))
     for path, about in of_parts(found(result)).items()
     for measure in MEASURES
     if (value := number(about.get(measure.key))) is not None
   ]
+
+
+def _band(about: Mapping[str, Any], measure: Measure, minus: str) -> str:
+  band = interval(about.get(f"{measure.key}_ci95"))
+  return f" ({' to '.join(shown(edge, measure.share, minus) for edge in band)})" if band else ""
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """What ``result.json`` would say of several seeds: means of what all of them know, and 95 % intervals over them.
+
+  Args:
+    each: of every seed what ``found`` gives.
+
+  Returns:
+    As ``found``, with intervals as ``accuracy_ci95`` and the like where there are several seeds, and without
+    single dimensions and choices; empty where nothing is known of all.
+  """
+  parts = [of_parts(about) for about in each]
+  told = {path: _means([own.get(path, {}) for own in parts]) for path in (parts[0] if parts else {})}
+  told = {path: about for path, about in told.items() if about}
+  if not told:
+    return {}
+  first = each[0]
+  same = {key: first.get(key) for key in _COUNTED if all(about.get(key) == first.get(key) for about in each)}
+  return same | (told[""] if "" in told else {"parts": {path[:-1]: about for path, about in told.items()}})
+
+
+def _means(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  means: dict[str, Any] = {}
+  for measure in MEASURES:
+    values = [number(about.get(measure.key)) for about in abouts]
+    if None in values:
+      continue
+    means[measure.key] = float(np.mean(values))
+    if len(values) > 1 and measure.key != "commonest_share":  # the data's own
+      means[f"{measure.key}_ci95"] = summary(np.array(values))["mean_ci95"]
+  return means
 
 
 def shown(value: float, share: bool, minus: str = text.MINUS) -> str:
