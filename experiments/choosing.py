@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 import ilx
+from experiments import naming
 from experiments.demos import datasets
 from ilx.data import decode, rlds, sampling, splits, table
 from ilx.data import selection as select
@@ -96,13 +97,15 @@ def selection(config: ml_collections.ConfigDict, info: Info) -> Selection:
 
 
 def of_action(config: ml_collections.ConfigDict, metadata: Mapping[str, Any]) -> dict[str, Any]:
-  """The metadata with the bounds of that part of the action alone that the config chooses, such as "action/stick"."""
+  """The metadata with bounds and names of that part of the action alone that the config chooses: "action/stick"."""
   found = dict(metadata)
-  for field in BOUNDS:
+  for field in (*BOUNDS, naming.FIELD):
     for part in config.action.split("/")[1:]:
       if isinstance(found.get(field), Mapping):
         whole = found.pop(field)
         found |= {field: whole[part]} if part in whole else {}
+  if config.action.split("/")[0] not in ("", "action"):
+    found.pop(naming.FIELD, None)  # they are of the field "action"
   return found
 
 

@@ -13,7 +13,7 @@ import warnings
 from absl import flags
 
 import ilx
-from experiments import cli, trained
+from experiments import cli, naming, trained
 
 
 def export(
@@ -58,6 +58,7 @@ def export(
     about=about,
     env_id=found.task.env_id,
     env_kwargs=found.task.env_kwargs,
+    action_names=naming.nested(found.task.data.names),
     platforms=platforms,
     overwrite=overwrite,
   )

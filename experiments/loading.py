@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import choosing
+from experiments import choosing, naming
 from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
 from ilx.data.mixing import differences, layout
@@ -43,6 +44,7 @@ class Data(NamedTuple):
     heldout: None where the config names none.
     facts: for ``result.json``: counts, the return, the tier, the fields of the observation, those with no place in
       arrays, and the counts of every dataset of a mixture.
+    names: of the action's dimensions and choices, as far as the datasets have them.
   """
 
   train: ilx.data.Episodes | stream.Stream
@@ -50,6 +52,7 @@ class Data(NamedTuple):
   spec: ilx.Spec
   heldout: Heldout | None
   facts: dict[str, Any]
+  names: naming.Names
 
 
 def load(
@@ -85,7 +88,7 @@ def load(
     size = sum(size_in_memory(part.info, config[field], which) for part, which in pairs for field in fields)
     tier = "auto" if size <= tiers.free_memory() // 2 else "mapped"
 
-  indices, weights, opened, specs = [], [], [], []
+  indices, weights, opened, specs, names = [], [], [], {}, {}
   for part, selected in zip(all_parts, chosen, strict=True):
     say = progress(f"statistics of {part.info.name}")
     indices.append(index.read(part.info, config.split, selected, say))
@@ -93,9 +96,10 @@ def load(
     metadata = choosing.of_action(config, part.info.metadata)
     if num_actions is not None:
       metadata.setdefault("num_actions", num_actions)
-    specs.append(ilx.data.spec(indices[-1], metadata, frame_stack=config.frame_stack))
+    specs[part.name] = ilx.data.spec(indices[-1], metadata, frame_stack=config.frame_stack)
+    names[part.name] = naming.of(specs[part.name].action, metadata.get(naming.FIELD))
     opened.append(_open(part.info, config.split, selected, tier, weights[-1], progress))
-  spec = _joined({part.name: spec for part, spec in zip(all_parts, specs, strict=True)})
+  spec = _joined(specs)
   train = _together(all_parts, opened, tier)
   if tier == "auto":
     tier = "device" if tiers.fits(train) else "host"
@@ -106,6 +110,7 @@ def load(
     heldout=_heldout(config, all_parts, chosen, weights, tier, progress) if config.heldout else None,
     facts=_facts(config, all_parts, indices, weights, tier)
     | {"observation": _observation(spec), "left_out": choosing.left_out(all_parts[0].info, chosen[0])},
+    names=naming.agreed(names, spec.action),
   )
 
 
@@ -152,13 +157,15 @@ def _joined(specs: Mapping[str, ilx.Spec]) -> ilx.Spec:
   """One spec for all datasets: statistics of all their steps, and bounds that hold all their actions."""
   if found := differences({name: _layout(spec) for name, spec in specs.items()}):
     raise ValueError("config.dataset: the datasets differ:\n  " + "\n  ".join(found))
-  first, *others = specs.values()
   statistics = functools.reduce(ilx.data.merge, (spec.statistics for spec in specs.values()))
   action = jax.tree.map(_hull, *(spec.action for spec in specs.values()))
-  if any(str(spec.action) != str(first.action) for spec in others):
-    bounds = "; ".join(f"{name}: {spec.action}" for name, spec in specs.items())
-    warnings.warn(f"the datasets' actions have different bounds ({bounds}); taken: {action}", stacklevel=3)
-  return first._replace(action=action, statistics=statistics)
+  bounds, taken = {name: _by_part(spec.action, _bounds) for name, spec in specs.items()}, _by_part(action, _bounds)
+  differing = [part for part in taken if len({own[part] for own in bounds.values()}) > 1]
+  if differing:
+    each = {part: ", ".join(f"{own[part]} in {name!r}" for name, own in bounds.items()) for part in differing}
+    lines = [f"{part}: {told}; taken: {taken[part]}" for part, told in each.items()]
+    warnings.warn("the datasets' actions have different bounds:\n  " + "\n  ".join(lines), stacklevel=3)
+  return next(iter(specs.values()))._replace(action=action, statistics=statistics)
 
 
 def _observation(spec: ilx.Spec) -> dict[str, str]:
@@ -181,8 +188,18 @@ def _layout(spec: ilx.Spec) -> dict[str, str]:
       return f"continuous {list(part.low.shape)}"
     return "discrete" if isinstance(part, ilx.Discrete) else f"{part.size} choices"
 
-  parts = jax.tree_util.tree_leaves_with_path({"action": spec.action})
-  return _observation(spec) | {jax.tree_util.keystr(path, simple=True, separator="/"): kind(p) for path, p in parts}
+  return _observation(spec) | _by_part(spec.action, kind)
+
+
+def _bounds(part: Any) -> str:
+  if isinstance(part, ilx.Continuous):
+    return " to ".join(np.array2string(edge, max_line_width=sys.maxsize) for edge in (part.low, part.high))
+  return f"{np.array(part.num_actions)} actions"
+
+
+def _by_part(action: Any, say: Callable[[Any], str]) -> dict[str, str]:
+  parts = jax.tree_util.tree_leaves_with_path({"action": action})
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): say(part) for path, part in parts}
 
 
 def _heldout(

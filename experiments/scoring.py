@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 import ilx
+from experiments import naming
 from experiments.task import Task
 from ilx.evaluation.acting import on_one_device
 from ilx.evaluation.fidelity import DiscreteFidelity, FactoredFidelity, Fidelity, MultiDiscreteFidelity, fidelity
@@ -177,26 +178,34 @@ def success_rate(played: Sequence[ilx.evaluation.Result]) -> float | None:
   return float(np.mean([one.successes for one in played]))
 
 
-def of_heldout(split: str, compared: Sequence[Fidelity]) -> Mapping[str, Any] | None:
-  """What ``result.json`` says of held-out actions, means over the seeds; None where nothing was held out."""
+def of_heldout(split: str, compared: Sequence[Fidelity], names: naming.Names) -> Mapping[str, Any] | None:
+  """What ``result.json`` says of held-out actions, means over the seeds; None where nothing was held out.
+
+  ``names``: of dimensions and choices, kept beside what is said of each.
+  """
   if not compared:
     return None
   first = compared[0]
-  return {"split": split, "episodes": first.episodes, "transitions": first.transitions, **_of_action(compared)}
+  about = {"split": split, "episodes": first.episodes, "transitions": first.transitions}
+  return about | _of_action(compared, names)
 
 
-def _of_action(compared: Sequence[Fidelity]) -> dict[str, Any]:
+def _of_action(compared: Sequence[Fidelity], names: naming.Names, path: str = "") -> dict[str, Any]:
   first = compared[0]
   if isinstance(first, FactoredFidelity):
-    return {"parts": {path: _of_action([one.parts[path] for one in compared]) for path in first.parts}}
-  about = mean_scores(compared)
+    return {"parts": {path: _of_action([one.parts[path] for one in compared], names, path) for path in first.parts}}
+  about, named = mean_scores(compared), {"names": names[path]} if path in names else {}
   if isinstance(first, MultiDiscreteFidelity):
-    return about | {"choices": [_of_action([one.choices[k] for one in compared]) for k in range(len(first.choices))]}
+    choices = [_of_action([one.choices[k] for one in compared], {}) for k in range(len(first.choices))]
+    common = float(np.mean([choice["commonest_share"] for choice in choices]))
+    if named:
+      choices = [{"name": name} | choice for name, choice in zip(names[path], choices, strict=True)]
+    return about | {"commonest_share": common, "choices": choices}
   if isinstance(first, DiscreteFidelity):
-    each = {"count": first.count, "recall": _mean(compared, "recall")}
+    each = named | {"count": first.count, "recall": _mean(compared, "recall")}
     return about | {"commonest_share": first.count.max() / first.transitions, "actions": each}
-  names = ("mean_absolute_error", "root_mean_squared_error", "explained", "std")
-  return about | {"dimensions": {name: _mean(compared, name) for name in names}}
+  numbers = ("mean_absolute_error", "root_mean_squared_error", "explained", "std")
+  return about | {"dimensions": named | {name: _mean(compared, name) for name in numbers}}
 
 
 def mean_scores(compared: Sequence[Fidelity]) -> dict[str, float | None]:

@@ -1,10 +1,12 @@
 """What is told about a dataset: one JSON-able dict, from which the terminal and the page are made."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from experiments import naming
 from experiments.data import fields, findings, reading
 from experiments.data.measure import Words, summary
 from experiments.data.survey import Field, Survey
@@ -24,7 +26,7 @@ def card(survey: Survey, splits: list[str], max_episodes: int | None = None) -> 
   size = sum(path.stat().st_size for files in shards.values() for path in files if path.is_file())
   table = survey.episodes.columns()
   finite = {name: _finite(table[name]) for name in ("return", "length") if name in table}
-  numbers = {name: _numbers(field) for name, field in survey.fields.items()}
+  numbers = {name: _numbers(field) | _named(name, field, info.metadata) for name, field in survey.fields.items()}
   found = {
     "name": info.name,
     "version": info.version,
@@ -130,6 +132,28 @@ def _numbers(field: Field) -> dict[str, Any]:
     "at_bounds": field.at_bounds.tolist(),
     "histograms": [_histogram(_finite(values[:, i])) for i in range(min(values.shape[1], HISTOGRAMS))],
   }
+
+
+def _named(name: str, field: Field, metadata: Mapping[str, Any]) -> dict[str, Any]:
+  """What ``action_names`` in the metadata call a field's dimensions, or the choices of one, with the share of each.
+
+  Empty where there are none that fit, as of whatever is no action.
+  """
+  _, top, *path = name.split("/")
+  names = metadata.get(naming.FIELD) if top == "action" else None
+  for part in path:
+    names = names.get(part) if isinstance(names, Mapping) else None
+  if not isinstance(names, list) or not all(isinstance(one, str) for one in names) or field.pooled:
+    return {}
+  if len(names) == len(field.moments.count):
+    return {"names": names}
+  values = field.sample.columns().get("values", np.empty((0, 1)))
+  if field.shape or values.dtype.kind not in "iub" or not len(values):
+    return {}
+  if not 0 <= values.min() <= values.max() < len(names):
+    return {}
+  share = np.bincount(values[:, 0].astype(np.int64), minlength=len(names)) / len(values)
+  return {"choices": {"names": names, "share": share.tolist()}}
 
 
 def _points(table: dict[str, np.ndarray]) -> list[list[float]]:

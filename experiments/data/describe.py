@@ -125,9 +125,17 @@ def show(card: Mapping[str, Any]) -> None:
 
 def _dimensions(name: str, numbers: Mapping[str, Any], most: int = 12) -> None:
   keys = ("mean", "std", "min", "median", "max")
-  count = len(numbers["mean"])
-  rows = [(str(i), *(text.significant(numbers[key][i], "-") for key in keys)) for i in range(min(count, most))]
-  if count > most:
-    rows.append((f"({count - most} more)", *([""] * len(keys))))
-  terminal.table((name.removeprefix("steps/"), *keys), rows)
+  columns = {key: [text.significant(value, "-") for value in numbers[key][:most]] for key in keys}
+  _rows(name, columns, len(numbers["mean"]), numbers.get("names"))
+  if chosen := numbers.get("choices"):
+    shares = [f"{100 * share:.2g} %" for share in chosen["share"][:most]]
+    _rows(name, {"share": shares}, len(chosen["names"]), chosen["names"])
+
+
+def _rows(name: str, columns: Mapping[str, Sequence[str]], count: int, names: Sequence[str] | None) -> None:
+  """The first of ``count`` dimensions or choices, by their numbers and, where they have them, names."""
+  rows = [(page.numbers.label(place, names), *cells) for place, cells in enumerate(zip(*columns.values(), strict=True))]
+  if count > len(rows):
+    rows.append((f"({count - len(rows)} more)", *([""] * len(columns))))
+  terminal.table((name.removeprefix("steps/"), *columns), rows)
   print()

@@ -2,19 +2,20 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 import ilx
 from experiments import run, scoring
-from experiments.report import facts
+from experiments.report import facts, heldout
 from experiments.report.compare import fields, groups, progress
 from experiments.report.run import number, numbers, read_object
 from ilx.training import logs
 
-_SEED = "seed"
+_SEED, _SEEDS = "seed", "seeds"
+T = TypeVar("T")
 # A field of rows that no config has: in which environment, where that tells runs apart.
 _PLACE = "played in"
 
@@ -27,8 +28,8 @@ class Row(NamedTuple):
     fields: what it has that others have not: fields of the config (other flags with their dashes), and their values;
       where runs of one config were played in different environments, also "played in".
     state: "finished", or how far it is, or which of its files cannot be read.
-    result: ``result.json``, empty where it is not there (yet); of several what it says of returns; ``runs`` are their
-      seeds.
+    result: ``result.json``, empty where it is not there (yet); of several what it says of returns and of held-out
+      actions, means over their seeds, with intervals; ``runs`` is the number of these.
   """
 
   name: str
@@ -54,16 +55,17 @@ def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = N
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-  """For those that differ in the seed alone one row, with intervals over seeds and episodes.
+  """For those that differ in the seed alone one row, with intervals over seeds (and episodes, where they played).
 
-  Runs without a result and those that played nothing are left out, and runs played in different environments are
-  apart; empty where no two are left that go together.
+  A run of several seeds is several by itself. Runs without a result and those that scored nothing are left out, and
+  runs played in different environments are apart; empty where no two seeds are left that go together.
   """
   alike: dict[str, list[Row]] = {}
   for row in _with_places(rows):
-    if _SEED in row.fields and _returns(row):
+    if _returns(row) or _held(row):
       alike.setdefault(_but_for_the_seed(row), []).append(row)
-  return [_together(group) for group in alike.values() if len(group) > 1]
+  found = [_together(group) for group in alike.values()]
+  return [row for row in found if row.result["runs"] > 1]
 
 
 def _with_places(rows: Sequence[Row]) -> list[Row]:
@@ -85,37 +87,61 @@ def _with_places(rows: Sequence[Row]) -> list[Row]:
 
 
 def _but_for_the_seed(row: Row) -> str:
-  return json.dumps({name: value for name, value in row.fields.items() if name != _SEED}, sort_keys=True)
+  return json.dumps(_fields(row), sort_keys=True)
+
+
+def _fields(row: Row) -> dict[str, Any]:
+  return {name: value for name, value in row.fields.items() if name not in (_SEED, _SEEDS)}
+
+
+def _seeds(row: Row) -> dict[str, Mapping[str, Any]]:
+  """What the result says of every seed, by the seed."""
+  several = facts.seeds(row.result)
+  alone = row.fields.get(_SEED, row.result.get(_SEED))
+  return {str(part.get(_SEED)): part for part in several} if several else {str(alone): row.result}
 
 
 def _returns(row: Row) -> dict[str, list[float]]:
   """The returns of every seed of a run; empty where one has none."""
-  several = facts.seeds(row.result)
-  seeds = [part.get("seed") for part in several] if several else [row.fields[_SEED]]
-  parts = several or [row.result]
-  found = {str(seed): numbers(part.get("returns")) for seed, part in zip(seeds, parts, strict=True)}
+  found = {seed: numbers(part.get("returns")) for seed, part in _seeds(row).items()}
   return found if all(found.values()) else {}
 
 
+def _held(row: Row) -> dict[str, Mapping[str, Any]]:
+  """What is known of held-out actions by every seed of a run; empty where one knows nothing."""
+  found = {seed: heldout.found(part) for seed, part in _seeds(row).items()}
+  return found if all(heldout.over_seeds([about]) for about in found.values()) else {}
+
+
 def _together(rows: Sequence[Row]) -> Row:
-  returns: dict[str, list[float]] = {}
-  for row in rows:
-    for seed, own in _returns(row).items():
-      returns.setdefault(seed, own)  # a seed that several runs have is one
-  fields = {name: value for name, value in rows[0].fields.items() if name != _SEED}
-  each = list(returns.values())
+  rows = [row for row in rows if _returns(row)] or rows
+  # A seed that several runs have is one.
+  returns = _first_of_each(_returns(row) for row in rows)
+  held = _first_of_each(_held(row) for row in rows) if all(map(_held, rows)) else {}
+  result = {"runs": len(returns or held)} | (_of_returns(rows, list(returns.values())) if returns else {})
+  result |= {"heldout": heldout.over_seeds(list(held.values())) or None, "seconds": _mean(rows, "seconds")}
+  return Row("", _fields(rows[0]), "finished", logs.jsonable(result))
+
+
+def _first_of_each(found: Iterable[Mapping[str, T]]) -> dict[str, T]:
+  by_seed: dict[str, T] = {}
+  for own in found:
+    for seed, one in own.items():
+      by_seed.setdefault(seed, one)
+  return by_seed
+
+
+def _of_returns(rows: Sequence[Row], each: Sequence[Sequence[float]]) -> dict[str, Any]:
+  """What is said of ``each`` seed's returns."""
   if len({len(own) for own in each}) > 1:
     each = [float(np.mean(own)) for own in each]  # every seed counts alike, however many episodes it played
   summary = ilx.evaluation.summary(np.array(each))
   random, expert = (_mean(rows, f"{who}_return") for who in ("random", "expert"))
-  result = {
-    "runs": len(returns),
+  return {
     "return_mean": summary["mean"],
     "return_ci95": summary["mean_ci95"],
     "normalized_score": scoring.normalized(summary["mean"], random, expert),
-    "seconds": _mean(rows, "seconds"),
   }
-  return Row("", fields, "finished", logs.jsonable(result))
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:

@@ -2,9 +2,10 @@
 
 python -m experiments.launch table --workdir=runs/sweep
 
-One row for each run, with the fields in which they differ; where some differ in the seed alone, also one row for all of
-these, whose interval is over seeds and episodes. Rows of runs that are no sweep's begin with the run's folder. A run of
-which a file is damaged has a row that says so. The table is written to table.md and table.json in the folder, too.
+One row for each run, with the fields in which they differ; where some differ in the seed alone, or one run has several
+seeds, also one row for all of these, with intervals over the seeds: of returns, over their episodes, too, and of the
+likeness to held-out actions. Rows of runs that are no sweep's begin with the run's folder. A run of which a file is
+damaged has a row that says so. The table is written to table.md and table.json in the folder, too.
 """
 
 import json
@@ -114,4 +115,4 @@ def _value(value: Any) -> str:
 
 
 def _number(cell: str) -> bool:
-  return not cell.strip("-0123456789.,e+% to")
+  return not cell.strip("-0123456789.,e+%() to")

@@ -2,12 +2,15 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.report import charts, text
-from experiments.report.run import Run, Series, by_seed, number
+from experiments.report.run import Run, Series, by_seed, interval, number
+from ilx.evaluation import summary
 
 
 class Measure(NamedTuple):
@@ -39,6 +42,11 @@ _COLUMNS = {
   "count": "Times taken",
   "recall": "Recall",
 }
+# What was compared.
+_COUNTED = ("split", "episodes", "transitions")
+# Those that are shown of each of several choices.
+_OF_CHOICES = ("accuracy", "balanced_accuracy", "commonest_share")
+_NOTHING = "\N{EN DASH}"
 
 
 def found(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -68,13 +76,50 @@ def titled(path: str, title: str) -> str:
 
 
 def measures(result: Mapping[str, Any], minus: str = text.MINUS) -> list[tuple[str, str]]:
-  """(name, value) of what was measured."""
+  """(name, value) of what was measured; behind the value its interval, where there is one."""
   return [
-    (titled(path, measure.title), shown(value, measure.share, minus))
+    (titled(path, measure.title), shown(value, measure.share, minus) + _band(about, measure, minus))
     for path, about in of_parts(found(result)).items()
     for measure in MEASURES
     if (value := number(about.get(measure.key))) is not None
   ]
+
+
+def _band(about: Mapping[str, Any], measure: Measure, minus: str) -> str:
+  band = interval(about.get(f"{measure.key}_ci95"))
+  return f" ({' to '.join(shown(edge, measure.share, minus) for edge in band)})" if band else ""
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """What ``result.json`` would say of several seeds: means of what all of them know, and 95 % intervals over them.
+
+  Args:
+    each: of every seed what ``found`` gives.
+
+  Returns:
+    As ``found``, with intervals as ``accuracy_ci95`` and the like where there are several seeds, and without
+    single dimensions and choices; empty where nothing is known of all.
+  """
+  parts = [of_parts(about) for about in each]
+  told = {path: _means([own.get(path, {}) for own in parts]) for path in (parts[0] if parts else {})}
+  told = {path: about for path, about in told.items() if about}
+  if not told:
+    return {}
+  first = each[0]
+  same = {key: first.get(key) for key in _COUNTED if all(about.get(key) == first.get(key) for about in each)}
+  return same | (told[""] if "" in told else {"parts": {path[:-1]: about for path, about in told.items()}})
+
+
+def _means(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  means: dict[str, Any] = {}
+  for measure in MEASURES:
+    values = [number(about.get(measure.key)) for about in abouts]
+    if None in values:
+      continue
+    means[measure.key] = float(np.mean(values))
+    if len(values) > 1 and measure.key != "commonest_share":  # the data's own
+      means[f"{measure.key}_ci95"] = summary(np.array(values))["mean_ci95"]
+  return means
 
 
 def shown(value: float, share: bool, minus: str = text.MINUS) -> str:
@@ -102,7 +147,11 @@ def _sentence(about: Mapping[str, Any], where: str) -> str:
   explained, accuracy = number(about.get("explained")), number(about.get("accuracy"))
   error, common = number(about.get("mean_absolute_error")), number(about.get("commonest_share"))
   if accuracy is not None:
-    beside = f"; always the commonest one would be right in {shown(common, True)}" if common is not None else ""
+    several = isinstance(about.get("choices"), list)
+    which = "the commonest of each" if several else "the commonest one"
+    beside = f"; always {which} would be right in {shown(common, True)}" if common is not None else ""
+    if several:
+      return f"The policy's choices are those made in {shown(accuracy, True)} of {where}, on average{beside}."
     return f"The policy chooses the action taken in {shown(accuracy, True)} of {where}{beside}."
   if error is None:
     return ""
@@ -113,7 +162,7 @@ def _sentence(about: Mapping[str, Any], where: str) -> str:
 
 
 def section(run: Run) -> str:
-  """Curves of the measures over the updates, and the table of every dimension or action; empty without any."""
+  """Curves of the measures over the updates, and a table of every dimension, action or choice; empty without any."""
   about = found(run.result)
   plots = [
     plot
@@ -154,7 +203,9 @@ def _curve(path: str, measure: Measure, series: Series, run: Run) -> str:
 
 
 def _each(about: Mapping[str, Any], of: str) -> str:
-  """A row for every dimension of the action, or every action; ``of``: which part's."""
+  """A row for every dimension, action or choice of the action; ``of``: which part's."""
+  if isinstance(about.get("choices"), list):
+    return _choices(about["choices"], of)
   for key, name in (("dimensions", "Dimension"), ("actions", "Action")):
     columns = about.get(key)
     if not isinstance(columns, Mapping):
@@ -163,20 +214,64 @@ def _each(about: Mapping[str, Any], of: str) -> str:
     length = max(map(len, kept.values()), default=0)
     if not length or len({len(column) for column in kept.values()}) != 1:
       continue
-    heads = "".join(f'<th scope="col" class="num">{title}</th>' for title in kept)
     shares = (_COLUMNS["explained"], _COLUMNS["recall"])
-    rows = "".join(
-      f'<tr><th scope="row">{place}</th>'
-      + "".join(f'<td class="num">{_cell(column[place], title in shares)}</td>' for title, column in kept.items())
-      + "</tr>"
-      for place in range(length)
-    )
-    return (
-      f'<details class="soft"><summary>Every {name.lower()}{escape(of)}</summary>'
-      f'<table><thead><tr><th scope="col">{name}</th>'
-      f"{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
-    )
+    cells = {title: [_cell(value, title in shares) for value in column] for title, column in kept.items()}
+    return _table(name, of, _names(columns.get("names"), length), cells)
   return ""
+
+
+def _choices(choices: list[Any], of: str) -> str:
+  """A row for each of several choices; of those between two, of buttons above all, how often the second is taken."""
+  choices = [choice if isinstance(choice, Mapping) else {} for choice in choices]
+  actions = [one if isinstance(one := choice.get("actions"), Mapping) else {} for choice in choices]
+  pressed = [_pressed(one) for one in actions]
+  columns = {
+    "Pressed in the data": [share for share, _ in pressed],
+    "Recall of presses": [recall for _, recall in pressed],
+    **{m.title: [number(choice.get(m.key)) for choice in choices] for m in MEASURES if m.key in _OF_CHOICES},
+  }
+  cells = {
+    title: [_NOTHING if value is None else escape(shown(value, True)) for value in column]
+    for title, column in columns.items()
+    if any(value is not None for value in column)
+  }
+  if not cells:
+    return ""
+  buttons = all(len(one["count"]) == 2 if isinstance(one.get("count"), list) else False for one in actions)
+  return _table("Button" if buttons else "Choice", of, _names([c.get("name") for c in choices], len(choices)), cells)
+
+
+def _pressed(actions: Mapping[str, Any]) -> tuple[float | None, float | None]:
+  """How often the second of two was taken, as a share, and its recall; None where there are not two."""
+  count, recall = actions.get("count"), actions.get("recall")
+  counts = list(map(number, count)) if isinstance(count, list) else []
+  if len(counts) != 2 or None in counts or min(counts) < 0 or not sum(counts):
+    return None, None
+  return counts[1] / sum(counts), number(recall[1]) if isinstance(recall, list) and len(recall) == 2 else None
+
+
+def _names(given: Any, count: int) -> list[str]:
+  """Those given, where they are so many texts; else numbers."""
+  known = isinstance(given, list) and len(given) == count and all(isinstance(name, str) for name in given)
+  return given if known else [str(place) for place in range(count)]
+
+
+def _table(what: str, of: str, names: list[str], columns: Mapping[str, list[str]]) -> str:
+  """A table, closed until asked for; ``columns``: cells of HTML by heading."""
+  heads = "".join(f'<th scope="col" class="num">{escape(title)}</th>' for title in columns)
+  rows = "".join(
+    f'<tr><th scope="row">{escape(name)}</th>'
+    + "".join(f'<td class="num">{column[place]}</td>' for column in columns.values())
+    + "</tr>"
+    for place, name in enumerate(names)
+  )
+  title = escape(f"Every {what.lower()}{of}")
+  # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
+  return (
+    f'<details class="soft"><summary>{title}</summary><div class="wide" tabindex="0" role="region" '
+    f'aria-label="{title}"><table><thead><tr><th scope="col">{what}</th>'
+    f"{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+  )
 
 
 def _cell(value: Any, share: bool) -> str:

@@ -36,6 +36,7 @@ def save(
   about: Mapping[str, Any] | None = None,
   env_id: str | None = None,
   env_kwargs: Mapping[str, Any] | None = None,
+  action_names: Sequence[str] | Mapping[str, Any] | None = None,
   platforms: Sequence[str] = PLATFORMS,
   overwrite: bool = False,
 ) -> pathlib.Path:
@@ -54,6 +55,8 @@ def save(
     folder: to write, or a link to it; its parent must exist.
     about: JSON values to keep beside, such as the agent's name and hyper-parameters.
     env_id, env_kwargs: the task, where it is known.
+    action_names: of the action's dimensions, of each of several choices, or of all that one choice is among; of several
+      parts a dict like the action, of those that have names. They are in the spec, as ``names`` of each part.
     platforms: for which the programs are compiled, of "cpu", "cuda", "rocm" and "tpu".
     overwrite: replaces an exported policy that is there; anything else is never replaced.
 
@@ -61,7 +64,8 @@ def save(
     The folder.
 
   Raises:
-    ValueError: where the folder exists, params are not the agent's, or the policy cannot be lowered for a platform.
+    ValueError: where the folder exists, params are not the agent's, names are not as many as the action needs, or the
+      policy cannot be lowered for a platform.
   """
   folder = pathlib.Path(os.path.abspath(folder))
   if not platforms or set(platforms) - set(_KNOWN):
@@ -70,6 +74,7 @@ def save(
   target = pathlib.Path(os.path.realpath(folder))
   _recover(target)
   _check_target(target, overwrite)
+  action = _action(spec.action, action_names)
   params = jax.tree.map(_canonical, params)
   arrays = dict(_named(params, "params"))
   programs, carry, observation = _lower(agent, params, spec, tuple(platforms))
@@ -83,7 +88,7 @@ def save(
     "env_kwargs": dict(env_kwargs or {}),
     "platforms": list(platforms),
     "observation": observation,
-    "action": _action(spec.action),
+    "action": action,
     "carry": carry,
     "params": {name: _described(x) for name, x in arrays.items()},
     "limit": scaling.LIMIT,
@@ -171,14 +176,26 @@ def _described(x: Any) -> dict[str, Any]:
   return {"shape": [n if isinstance(n, int) else str(n) for n in x.shape], "dtype": str(np.dtype(x.dtype))}
 
 
-def _action(action: Action) -> dict[str, Any]:
+def _action(action: Action, names: Any, where: str = "action_names") -> dict[str, Any]:
   if isinstance(action, Mapping):
-    return {"parts": {name: _action(part) for name, part in action.items()}}
+    if not isinstance(names, Mapping | None) or (names and set(names) - set(action)):
+      raise ValueError(f"{where} is {names!r}; expected a dict of some of the parts {', '.join(action)}")
+    named = names or {}
+    return {"parts": {name: _action(part, named.get(name), f"{where}[{name!r}]") for name, part in action.items()}}
+  found: dict[str, Any]
   if isinstance(action, Continuous):
-    return {"kind": "continuous", "low": action.low.tolist(), "high": action.high.tolist()}
-  if isinstance(action, Discrete):
-    return {"kind": "discrete", "num_actions": int(action.num_actions)}
-  return {"kind": "multi_discrete", "num_actions": list(action.num_actions)}
+    found = {"kind": "continuous", "low": action.low.tolist(), "high": action.high.tolist()}
+  elif isinstance(action, Discrete):
+    found = {"kind": "discrete", "num_actions": int(action.num_actions)}
+  else:
+    found = {"kind": "multi_discrete", "num_actions": list(action.num_actions)}
+  if names is None:
+    return found
+  count = action.num_actions if isinstance(action, Discrete) else action.size
+  listed = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
+  if not listed or len(names) != count:
+    raise ValueError(f"{where} is {names!r}; expected a list of {count} names")
+  return found | {"names": list(names)}
 
 
 def _version() -> str:

@@ -68,6 +68,30 @@ DISCRETE = {
   "commonest_share": 0.625,
   "actions": {"count": [75, 45, 0], "recall": [0.9, 0.1, None]},
 }
+# Of three buttons: one pressed in a tenth of the steps and never by the policy, one never pressed, one without a name.
+BUTTONS = {
+  "split": "val",
+  "episodes": 3,
+  "transitions": 120,
+  "accuracy": 0.875,
+  "balanced_accuracy": 0.7,
+  "all_right": 0.6,
+  "commonest_share": 0.85,
+  "choices": [
+    {
+      "name": name,
+      "accuracy": accuracy,
+      "balanced_accuracy": balanced,
+      "commonest_share": max(count) / 120,
+      "actions": {"count": count, "recall": recall},
+    }
+    for name, accuracy, balanced, count, recall in (
+      ("w", 0.9, 0.5, [108, 12], [1.0, 0.0]),
+      ("<b>", 1.0, 1.0, [120, 0], [1.0, None]),
+      ("space", 0.725, 0.6, [78, 42], [0.8, 0.4]),
+    )
+  ],
+}
 # Of a run of three seeds.
 SEEDS = {key: value for key, value in RESULT.items() if key not in ("returns", "lengths")}
 SEEDS |= {"seed": 4, "seeds": 3, "return_ci95": [9000.0, 9800.0]}

@@ -16,7 +16,8 @@ from experiments.configs import bc
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, record_cartpole):
-  path = record_cartpole(tmp_path_factory.mktemp("data"), expert_return=500.0, random_return=20.0)
+  names = {"action_names": ["left", "right"]}
+  path = record_cartpole(tmp_path_factory.mktemp("data"), expert_return=500.0, random_return=20.0, **names)
   config = bc.get_config()
   config.update(
     dataset=str(path),
@@ -57,6 +58,7 @@ def test_the_first_seed_by_default(finished, tmp_path):
   policy = ilx.export.load(export.export(workdir, tmp_path / "policy", platforms=("cpu",)))
   first, other = trained.load(workdir).params
   assert policy.spec["agent"]["seed"] == 5
+  assert policy.spec["action"] == {"kind": "discrete", "num_actions": 2, "names": ["left", "right"]}
   for found, expected in zip(policy.params.values(), jax.tree.leaves(first), strict=True):
     np.testing.assert_array_equal(found, expected)
   assert not np.array_equal(*(jax.tree.leaves(params.network)[1] for params in (first, other)))

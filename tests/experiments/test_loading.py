@@ -218,6 +218,76 @@ def test_bounds_that_differ_are_joined_with_a_warning(robot, tmp_path):
   np.testing.assert_array_equal(action.high, [1, 2])
 
 
+def _pad(root, name, names, weapons=2, high=1.0):
+  """Sticks, buttons and a weapon, whose ``action_names`` are ``names``."""
+  rng = np.random.default_rng(0)
+  metadata = {
+    "action_names": names, "num_actions": {"weapon": weapons},
+    "action_low": {"stick": [-1.0, -1.0]}, "action_high": {"stick": [1.0, high]},
+  }  # fmt: skip
+  with ilx.data.Recorder(root, name=name, metadata=metadata) as recorder:
+    for _ in range(3):
+      seen = rng.normal(size=(9, 3)).astype(np.float32)
+      action = {
+        "stick": np.tanh(seen[:-1, :2]),
+        "hand": {"keys": seen[:-1] > 0},
+        "weapon": (seen[:-1, 0] > 0).astype(np.int32),
+      }
+      recorder.add(ilx.data.episode(seen, action, np.zeros(8), terminal=True))
+  return recorder.path
+
+
+def test_choices_in_another_order_are_no_mixture(tmp_path):
+  one, two = _pad(tmp_path, "a", {"weapon": ["sword", "bow"]}), _pad(tmp_path, "b", {"weapon": ["bow", "sword"]})
+  with pytest.raises(ValueError, match=r"config\.dataset.*action_names") as error:
+    task.load(_config(f"{one},{two}"))
+  assert f"action/weapon: '{one}' has sword, bow; '{two}' has bow, sword" in str(error.value)
+  assert "keys" not in str(error.value)
+
+
+def test_other_words_for_a_choice_are_an_error_and_more_choices_are_not(tmp_path):
+  one = _pad(tmp_path, "a", {"weapon": ["sword", "bow"]})
+  two, more = _pad(tmp_path, "b", {"weapon": ["sword", "axe"]}), ["sword", "bow", "axe"]
+  with pytest.raises(ValueError, match="sword, axe"):
+    task.load(_config(f"{one},{two}"))
+  three = _pad(tmp_path, "c", {"weapon": more}, weapons=3)
+  with pytest.warns(UserWarning, match="different bounds"):
+    data = task.load(_config(f"{one},{three}")).data
+  assert data.names == {"weapon": more}
+
+
+def test_buttons_in_another_order_are_an_error_and_other_labels_a_warning(tmp_path, recwarn):
+  lists = {"a": ["w", "a", "s"], "b": ["s", "a", "w"], "c": ["w", "a", "s"], "d": ["w", "a", "s pressed"], "e": "was"}
+  paths = {name: _pad(tmp_path, name, {"hand": {"keys": keys}}) for name, keys in lists.items()}
+
+  def names(*found):
+    return task.load(_config(",".join(str(paths[name]) for name in found))).data.names
+
+  with pytest.raises(ValueError, match=r"action/hand/keys: .*w, a, s; .* has s, a, w"):
+    names("a", "b")
+  assert names("a", "c") == names("a", "e") == {"hand/keys": ["w", "a", "s"]}
+  assert not recwarn
+  with pytest.warns(UserWarning, match=r"place by place.*\n  action/hand/keys: .*s pressed"):
+    assert names("a", "d") == {}
+
+
+@pytest.mark.parametrize("names", [None, 7, ["x"], {"weapon": ["a"]}, {"weapon": [1, 2]}, {"stick": {"x": 1}}])
+def test_names_that_do_not_fit_are_left_out(tmp_path, names):
+  one, two = _pad(tmp_path, "a", names), _pad(tmp_path, "b", {"weapon": ["bow", "sword"], "jump": ["jump"]})
+  assert task.load(_config(one)).data.names == {}
+  assert task.load(_config(f"{one},{two}")).data.names == {"weapon": ["bow", "sword"]}
+  assert task.load(_config(two, action="action/weapon")).data.names == {"": ["bow", "sword"]}
+
+
+def test_the_warning_of_bounds_names_the_parts_that_differ_alone(tmp_path):
+  one, two = _pad(tmp_path, "a", None), _pad(tmp_path, "b", None, high=2.0)
+  with pytest.warns(UserWarning, match="different bounds") as found:
+    task.load(_config(f"{one},{two}"))
+  (said,) = [str(warning.message) for warning in found]
+  own, other = "[-1. -1.] to [1. 1.]", "[-1. -1.] to [1. 2.]"
+  assert said.splitlines()[1:] == [f"  action/stick: {own} in '{one}', {other} in '{two}'; taken: {other}"]
+
+
 def test_what_is_too_large_for_memory_is_mapped(robot, monkeypatch):
   data = task.load(_config(robot)).data
   assert data.facts["tier"] == "device"

@@ -31,7 +31,8 @@ def _record(root, metadata):
 
 
 def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path, capsys):
-  path = _record(tmp_path, {"num_actions": {"hand": {"buttons": [2, 5]}}})
+  names = {"stick": ["left", "up"], "hand": {"buttons": ["grab", "grip <5>"]}, "fire": ["calm", "fire"]}
+  path = _record(tmp_path, {"num_actions": {"hand": {"buttons": [2, 5]}}, "action_names": names})
   config = bc.get_config()
   config.update(dataset=f"{path}", split="train", heldout="val", env_id="none", batch_size=64)
   config.update(steps=400, log_every=200, checkpoint_every=400)
@@ -42,7 +43,13 @@ def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path, capsys):
   assert set(parts) == {"stick", "hand/buttons", "fire"}
   assert parts["stick"]["explained"] > 0.9
   assert parts["fire"]["accuracy"] > 0.9 and parts["hand/buttons"]["all_right"] > 0.8
-  assert len(parts["hand/buttons"]["choices"][1]["actions"]["count"]) == 5
+  choices = parts["hand/buttons"]["choices"]
+  assert len(choices[1]["actions"]["count"]) == 5
+  assert parts["stick"]["dimensions"]["names"] == ["left", "up"] and parts["fire"]["actions"]["names"] == names["fire"]
+  assert [choice["name"] for choice in choices] == ["grab", "grip <5>"]
+  common = [max(choice["actions"]["count"]) / 60 for choice in choices]
+  assert [choice["commonest_share"] for choice in choices] == pytest.approx(common)
+  assert parts["hand/buttons"]["commonest_share"] == pytest.approx(np.mean(common))
   assert (
     "hand/buttons: all choices right",
     heldout.shown(parts["hand/buttons"]["all_right"], True),
@@ -51,7 +58,9 @@ def test_a_policy_of_several_parts_is_learnt_and_scored(tmp_path, capsys):
   assert "fire: accuracy" in report and "Nothing was scored" not in report
   assert "stick: The policy&#x27;s actions are off by" in report
   assert report.count("<figcaption>stick: mean absolute error, over updates") == 1
-  assert "Every dimension of stick" in report
+  assert "Every dimension of stick" in report and '<th scope="row">left</th>' in report
+  assert "Every choice of hand/buttons" in report and '<th scope="row">grip &lt;5&gt;</th>' in report
+  assert "always the commonest of each would be right in" in report
   told = " ".join(capsys.readouterr().out.split())
   assert "fire: held-out accuracy" in told and "stick: held-out error" in told
   page = write_comparison([tmp_path / "run"], tmp_path / "page.html")[0].read_text()

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_pages import (
   ATTACK,
+  BUTTONS,
   CONFIG,
   CONTINUOUS,
   DISCRETE,
@@ -85,6 +86,49 @@ def test_held_out_actions_stand_beside_returns(tmp_path):
   content = page(make(tmp_path, result={**RESULT, "heldout": DISCRETE}))
   for words in ("Return beside the references", "Held-out actions", "Accuracy 75.0 %", "Every action", "45 10.0 %"):
     assert words in content.text
+
+
+def test_every_button_is_told(tmp_path):
+  """A policy that never presses one is as accurate as the button is rare."""
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": BUTTONS}))
+  for words in (
+    "choices are those made in 87.5 % of 120 transitions of 3 held-out episodes (val), on average; "
+    "always the commonest of each would be right in 85.0 %.",
+    "Every button",
+    "Pressed in the data Recall of presses Accuracy Mean recall of actions Commonest action alone",
+    "w 10.0 % 0.0 % 90.0 % 50.0 % 90.0 %",
+    "<b> 0.0 % – 100.0 % 100.0 % 100.0 %",  # noqa: RUF001
+    "space 35.0 % 40.0 % 72.5 % 60.0 % 65.0 %",
+  ):
+    assert words in content.text
+
+
+def test_choices_among_more_than_two_have_no_presses(tmp_path):
+  weapon = {"accuracy": 0.5, "commonest_share": 0.4, "actions": {"count": [4, 3, 3], "recall": [0.5, 0.5, 0.5]}}
+  told = {"parts": {"pad": {**BUTTONS, "choices": [weapon, BUTTONS["choices"][0]]}}}
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": told}))
+  assert "Every choice of pad" in content.text
+  assert "0 – – 50.0 % – 40.0 % 1 10.0 %" in content.text, "numbers, where one has no name"  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+  ("about", "names"),
+  [
+    (CONTINUOUS, ["stick <x>", "stick y"]),
+    (CONTINUOUS, ["x"]),
+    (CONTINUOUS, 7),
+    (DISCRETE, ["sword", "bow", "axe"]),
+    (DISCRETE, ["sword", "bow", 3]),
+  ],
+)
+def test_names_of_dimensions_and_actions_are_shown_where_they_fit(tmp_path, about, names):
+  key = "dimensions" if "dimensions" in about else "actions"
+  told = {**about, key: about[key] | {"names": names}}
+  content = page(make(tmp_path, result={**RESULT, **UNPLAYED, "heldout": told}))
+  rows = 2 if key == "dimensions" else 3
+  fits = isinstance(names, list) and [type(name) for name in names] == [str] * rows
+  first = "0.025 0.03 0.5 90.0 %" if key == "dimensions" else "75 90.0 %"
+  assert f"{names[0] if fits else 0} {first}" in content.text
 
 
 def test_nothing_scored(tmp_path):
@@ -196,7 +240,7 @@ REALISTIC = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1e-12, 500.0, -281.0]
 @given(st.data())
 def test_any_run_folder_makes_a_valid_page(tmp_path, data):
   value = JSON | REALISTIC
-  held = st.fixed_dictionaries({}, optional={key: value for key in [*CONTINUOUS, *DISCRETE]})
+  held = st.fixed_dictionaries({}, optional={key: value for key in [*CONTINUOUS, *DISCRETE, *BUTTONS]})
   fields = {**{key: value for key in RESULT}, "heldout": held | JSON}
   seed = st.fixed_dictionaries({}, optional={**fields, "loss": value})
   fields |= {"seeds": st.integers(-1, 3) | value, "per_seed": st.lists(seed | JSON, max_size=3) | JSON}

@@ -9,7 +9,18 @@ import pytest
 from chromium import Browser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_pages import ATTACK, CONFIG, CONTINUOUS, RESULT, UNPLAYED, Page, assert_self_contained, make, record
+from report_pages import (
+  ATTACK,
+  CONFIG,
+  CONTINUOUS,
+  DISCRETE,
+  RESULT,
+  UNPLAYED,
+  Page,
+  assert_self_contained,
+  make,
+  record,
+)
 
 import ilx
 from experiments.report import run
@@ -367,6 +378,27 @@ def test_runs_in_a_folder_that_have_not_begun_are_shown(tmp_path):
   make(tmp_path / "sweep" / "a" / "checkpoints")  # what is in a run folder is no run
   text = _page(tmp_path, tmp_path / "sweep").text
   assert "2 runs · 1 of them not finished" in text and "deeper: not begun" in text
+
+
+def test_groups_without_an_environment_have_their_likeness_for_programs(tmp_path):
+  config = {**CONFIG, "env_id": "none"}
+  folders = [
+    make(tmp_path / str(seed), {**config, "seed": seed}, {**RESULT, **UNPLAYED, "heldout": about})
+    for seed, about in enumerate((DISCRETE, {**DISCRETE, "accuracy": 0.25}))
+  ]
+  (group,) = _groups(*folders)
+  told = json.loads(json.dumps(scores.as_json(group)))
+  assert told["return_mean"] is None
+  assert told["heldout"] == {
+    **{"split": "train[90%:]", "episodes": 3, "transitions": 120, "commonest_share": 0.625},
+    **{"accuracy": 0.5, "accuracy_ci95": list(scores.heldout(group, "", "accuracy").band)},
+    **{"balanced_accuracy": 0.5, "balanced_accuracy_ci95": [0.5, 0.5]},
+  }
+  (alone,) = _groups(folders[0])
+  assert scores.as_json(alone)["heldout"]["accuracy"] == 0.75
+  assert "accuracy_ci95" not in scores.as_json(alone)["heldout"]
+  (played,) = _groups(_make(tmp_path / "played"))
+  assert scores.as_json(played)["heldout"] is None
 
 
 def test_command_line(tmp_path):

@@ -14,7 +14,7 @@ import safetensors.numpy
 import ilx
 import ilx.export
 from ilx.testing import continuous_spec, discrete_spec, factored_spec, fake_episodes
-from ilx.types import Step
+from ilx.types import Continuous, Discrete, MultiDiscrete, Step
 
 _BLOCKER = """
 import sys
@@ -495,6 +495,51 @@ def test_numpy_refuses_what_is_no_mlp(tmp_path):
   folder = ilx.export.save(agent, params, spec, tmp_path / "policy", platforms=["cpu"])
   with pytest.raises(ValueError, match=r"is no MLP on flat observations .* StableHLO with load, which needs jax"):
     ilx.export.numpy_policy(folder)
+
+
+def _of_parts():
+  sticks = Continuous(-np.ones(2), np.ones(2))
+  action = {"hand": {"keys": MultiDiscrete((2, 2, 2))}, "stick": sticks, "weapon": Discrete(2)}
+  spec = discrete_spec(4, 2)._replace(action=action)
+  agent = ilx.agents.bc(spec, hidden=(8,))
+  episodes = agent.view.prepare(fake_episodes(spec))
+  return spec, agent, agent.init(jax.random.key(0), agent.view.take(episodes, episodes.rows[:4])).params
+
+
+def test_names_of_actions_travel(tmp_path):
+  spec, agent, params = _of_parts()
+  names = {"hand": {"keys": ["w", "a", "space"]}, "weapon": ("sword", "bow")}
+  folder = ilx.export.save(agent, params, spec, tmp_path / "policy", action_names=names, platforms=["cpu"])
+  parts = ilx.export.load(folder).spec["action"]["parts"]
+  assert parts["hand"]["parts"]["keys"] == {
+    "kind": "multi_discrete",
+    "num_actions": [2, 2, 2],
+    "names": ["w", "a", "space"],
+  }
+  assert parts["weapon"]["names"] == ["sword", "bow"] and "names" not in parts["stick"]
+  policy, step = ilx.export.numpy_policy(folder), (np.zeros((2, 4), np.float32), np.zeros(2), np.ones(2, bool))
+  assert policy.act(policy.params, {}, step, None)[0]["hand"]["keys"].shape == (2, 3)
+  spec, agent, params = _agent()
+  folder = ilx.export.save(agent, params, spec, tmp_path / "one", action_names=["left", "right"], platforms=["cpu"])
+  assert ilx.export.load(folder).spec["action"]["names"] == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+  ("names", "wrong"),
+  [
+    ({"weapon": ["sword"]}, r"action_names\['weapon'\] is \['sword'\]; expected a list of 2 names"),
+    ({"weapon": "bo"}, "expected a list of 2 names"),
+    ({"stick": ["x", 3]}, r"action_names\['stick'\]"),
+    ({"hand": ["w"]}, r"action_names\['hand'\] is \['w'\]; expected a dict of some of the parts keys"),
+    ({"wepon": ["sword", "bow"]}, "expected a dict of some of the parts hand, stick, weapon"),
+    (["sword", "bow"], "expected a dict of some of the parts"),
+  ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, names, wrong):
+  spec, agent, params = _of_parts()
+  with pytest.raises(ValueError, match=wrong):
+    ilx.export.save(agent, params, spec, tmp_path / "policy", action_names=names, platforms=["cpu"])
+  assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported(tmp_path):

@@ -124,6 +124,7 @@ def as_json(group: Group) -> dict[str, Any]:
     "return_ci95": score and score.band,
     "normalized_score": float(np.mean(scaled)) if scaled else None,
     "success_rate": mean_of(group, "success_rate"),
+    "heldout": likeness.over_seeds([likeness.found(part) for part in parts(group)]) or None,
     "last_step": max(map(progress.last_step, group.runs)),
     "runs": {str(run.folder): progress.state(run) for run in group.runs},
   }

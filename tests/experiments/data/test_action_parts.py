@@ -1,6 +1,8 @@
 """Actions of several parts: described, validated and cleaned."""
 
 import json
+import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from experiments.data import __main__ as tool
 from experiments.data.describe import describe
 from experiments.data.validate import validate
 from ilx.data import rlds
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from report_pages import ATTACK, Page, assert_self_contained
 
 FOUND = with_fields(
   action={
@@ -126,3 +131,44 @@ def test_parts_without_bounds_to_clip_to(tmp_path, capsys):
   old = write(tmp_path / "old", {"train": [[parted(0)]]}, metadata=metadata, found=FOUND)
   assert tool.main(["clean", str(old), f"--root={tmp_path / 'new'}", "--clip_actions"]) == 2
   assert "metadata.json gives no action_low and action_high to clip actions to" in capsys.readouterr().err
+
+
+NAMES = {"stick": ["left", ATTACK], "jump": ["jump"], "weapon": ["sword", "\x1b[31mbow", "axe"]}
+
+
+def test_names_are_shown(tmp_path, capsys):
+  metadata = {**BOUNDS, "action_names": NAMES}
+  directory = write(tmp_path, {"train": [[parted(0), parted(1)]]}, metadata=metadata, found=FOUND)
+  assert tool.main(["describe", str(directory), f"--html={tmp_path / 'page.html'}"]) == 0
+  out = capsys.readouterr().out
+  lines = [line.split() for line in out.splitlines()]
+  for row in (
+    ["0", "left"],
+    ["1", ATTACK.split()[0]],
+    ["0", "jump"],
+    ["action/weapon", "share"],
+    ["2", "axe", "25", "%"],
+  ):
+    assert row in [line[: len(row)] for line in lines]
+  assert "\x1b" not in out and "1 \\x1b[31mbow  38 %" in " ".join(out.split(" ")).replace("   ", "  ")
+  source = (tmp_path / "page.html").read_text()
+  assert_self_contained(source)
+  content = Page(source).text
+  assert f"Dimension 1 {ATTACK}" in content and "2 axe 25 %" in content and "jump: 0 to 1" in content
+  numbers = describe(directory)[0]["numbers"]
+  assert numbers["steps/action/weapon"]["choices"] == {"names": NAMES["weapon"], "share": [0.375, 0.375, 0.25]}
+  assert "names" not in numbers["steps/observation/state"]
+
+
+@pytest.mark.parametrize(
+  "names",
+  [7, ["a", "b"], {"stick": ["a"], "weapon": ["a", "b"]}, {"stick": [1, 2], "weapon": {"a": 1}, "other": ["x"]}],
+)
+def test_names_that_do_not_fit_change_nothing(tmp_path, capsys, names):
+  printed = []
+  for metadata in (BOUNDS, {**BOUNDS, "action_names": names}):
+    directory = write(tmp_path / str(len(printed)), {"train": [[parted(0)]]}, metadata=metadata, found=FOUND)
+    assert tool.main(["describe", str(directory), "--nopage"]) == 0
+    out = capsys.readouterr().out.replace(str(directory), "")
+    printed.append([line for line in out.splitlines() if not line.startswith("action_names")])
+  assert printed[0] == printed[1]

@@ -145,6 +145,65 @@ def test_several_seeds_of_one_run_count_each(tmp_path):
   assert both.result["runs"] == 3
 
 
+def _unplayed(accuracy, error, seed=None):
+  parts = {"keys": {"accuracy": accuracy, "commonest_share": 0.5}, "stick": {"mean_absolute_error": error}}
+  about = {"return_mean": None, "returns": None, "heldout": {"split": "val", "episodes": 2, "parts": parts}}
+  return about if seed is None else about | {"seed": seed}
+
+
+def test_a_sweep_without_an_environment_has_a_row_for_each_learning_rate(tmp_path, capsys):
+  accuracies = {1e-4: [0.5, 0.6, 0.7], 3e-4: [0.8, 0.9, 0.9]}
+  for rate, found in accuracies.items():
+    for seed, accuracy in enumerate(found):
+      config = {"seed": seed, "agent": {"learning_rate": rate}}
+      made_up(tmp_path, f"seed={seed},rate={rate}", config, **_unplayed(accuracy, 0.25 * (seed + 1)))
+  assert launch.main(["table", f"--workdir={tmp_path}"]) == 0
+  over, _ = (tmp_path / "table.md").read_text().split("\n\n")
+  heads, under, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in over.splitlines()]
+  assert heads == [
+    *("learning_rate", "seeds", "keys: accuracy", "keys: commonest action alone", "stick: mean absolute error"),
+    "minutes",
+  ]
+  assert set(under) == {"---:"}, "numbers"
+  low, high = ilx.evaluation.summary(accuracies[1e-4])["mean_ci95"]
+  assert lines[0][:3] == ["0.0001", "3", f"60.0 % ({100 * low:.1f} % to {100 * high:.1f} %)"]
+  assert lines[1][:2] == ["0.0003", "3"] and lines[1][2].startswith("86.7 % (") and lines[1][3] == "50.0 %"
+  first = json.loads((tmp_path / "table.json").read_text())["over_seeds"][0]["result"]
+  keys = first["heldout"]["parts"]["keys"]
+  assert keys == {"accuracy": pytest.approx(0.6), "accuracy_ci95": [low, high], "commonest_share": 0.5}
+  assert (first["heldout"]["split"], first["heldout"]["episodes"], first["runs"]) == ("val", 2, 3)
+  assert "return_mean" not in first
+  capsys.readouterr()
+
+
+def test_a_run_of_several_seeds_is_a_row_over_the_seeds():
+  shared = {"random_return": 0.0, "expert_return": 10.0, "seconds": 6.0}
+  played = {"per_seed": [{"seed": s, "returns": [1.0 + s, 3.0 + s]} for s in (0, 1)], "return_mean": 2.5} | shared
+  unplayed = {"per_seed": [_unplayed(accuracy, 1.0, seed) for seed, accuracy in enumerate((0.5, 0.75))]}
+  rows = [
+    Row("a", {"agent.name": "bc"}, "finished", played),
+    Row("b", {"agent.name": "iql"}, "finished", unplayed | {"seconds": 6.0}),
+    Row("c", {"agent.name": "dt"}, "finished", {"seed": 0, "returns": [1.0, 2.0]} | shared),
+  ]
+  first, second = results.over_seeds(rows)
+  assert (first.fields, first.result["runs"], first.result["return_mean"]) == ({"agent.name": "bc"}, 2, 2.5)
+  assert first.result["return_ci95"] == list(ilx.evaluation.summary([[1.0, 3.0], [2.0, 4.0]])["mean_ci95"])
+  assert second.result["runs"] == 2 and second.result["heldout"]["parts"]["keys"]["accuracy"] == 0.625
+
+
+def test_what_one_seed_does_not_know_is_not_averaged():
+  known = {"accuracy": 0.5, "log_likelihood": -1.0}
+  rows = [
+    Row("a", {"seed": 0}, "finished", {"heldout": known}),
+    Row("b", {"seed": 1}, "finished", {"heldout": {"accuracy": 1.0, "log_likelihood": None}}),
+    Row("c", {"seed": 2}, "finished", {"heldout": {"accuracy": "?"}}),
+    Row("d", {"seed": 0}, "finished", {"heldout": {"accuracy": 0.0}}),
+  ]
+  (both,) = results.over_seeds(rows)
+  assert both.result["runs"] == 2 and both.result["heldout"]["accuracy"] == 0.75
+  assert "log_likelihood" not in both.result["heldout"]
+
+
 def test_a_seed_that_several_runs_have_counts_once():
   def result(*seeds):
     several = [{"seed": seed, "returns": [1.0 + seed, 3.0 + seed]} for seed in seeds]
