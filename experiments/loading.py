@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import choosing
+from experiments import choosing, versions
 from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
 from ilx.data.mixing import differences, layout
@@ -43,6 +43,7 @@ class Data(NamedTuple):
     heldout: None where the config names none.
     facts: for ``result.json``: counts, the return, the tier, the fields of the observation, those with no place in
       arrays, and the counts of every dataset of a mixture.
+    versions: which versions of the datasets these are, by the names that the config has.
   """
 
   train: ilx.data.Episodes | stream.Stream
@@ -50,6 +51,7 @@ class Data(NamedTuple):
   spec: ilx.Spec
   heldout: Heldout | None
   facts: dict[str, Any]
+  versions: dict[str, versions.Version]
 
 
 def load(
@@ -106,6 +108,7 @@ def load(
     heldout=_heldout(config, all_parts, chosen, weights, tier, progress) if config.heldout else None,
     facts=_facts(config, all_parts, indices, weights, tier)
     | {"observation": _observation(spec), "left_out": choosing.left_out(all_parts[0].info, chosen[0])},
+    versions={part.name: versions.of(part.info) for part in all_parts},
   )
 
 

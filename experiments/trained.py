@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import agents, loading, scoring, task
+from experiments import agents, loading, scoring, task, versions
 from experiments.configs import defaults
 from experiments.task import Task
 from ilx.parallel import placement
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
 
 def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None) -> Trained:
-  """Reads a run folder, whose dataset must still be there; the run may be going on.
+  """Reads a run folder, whose dataset must still be there, in the run's version; the run may be going on.
 
   Args:
     workdir: the run folder.
@@ -48,12 +48,12 @@ def load(workdir: pathlib.Path, step: int | None = None, progress: loading.Progr
     progress: of reading the data.
 
   Raises:
-    FileNotFoundError: where there is no run.
+    FileNotFoundError: where there is no run, or its dataset's version is gone.
     ValueError: where its config cannot be used, or there is no such checkpoint.
     ilx.training.CheckpointError: where the checkpoint cannot be read.
   """
   config = config_of(workdir)
-  found = task.load(config, progress)
+  found = task.load(config, progress, versions.read(workdir))
   agent = agents.make(
     config.agent, found.data.spec, config.steps, config.frame_stack, found.data.facts, found.data.train
   )
