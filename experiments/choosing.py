@@ -3,6 +3,7 @@
 import difflib
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import naming
+from experiments import naming, versions
 from experiments.demos import datasets
 from ilx.data import decode, rlds, sampling, splits, table
 from ilx.data import selection as select
 from ilx.data.index import Index
 from ilx.data.rlds import Info, Selection
 from ilx.data.spec import BOUNDS
+from ilx.parallel import hosts
 
 
 class Part(NamedTuple):
@@ -27,13 +29,44 @@ class Part(NamedTuple):
   share: float | None
 
 
-def parts(config: ml_collections.ConfigDict) -> list[Part]:
+def parts(config: ml_collections.ConfigDict, recorded: Mapping[str, versions.Version] | None = None) -> list[Part]:
   """The datasets that the config names, built-in ones built on first use.
+
+  Args:
+    config: with the field ``dataset``.
+    recorded: for a run that began before, the versions that it began with; the newest are taken of others.
 
   Raises:
     FileNotFoundError, ValueError: naming what is wrong with ``config.dataset``.
+
+  Warns:
+    UserWarning: where a recorded version is not the newest, or its files are others now.
   """
-  return [Part(name, rlds.read_info(_folder(name)), share) for name, share in shares(config.dataset).items()]
+  recorded = recorded or {}
+  found = [
+    Part(name, rlds.read_info(_folder(name, recorded.get(name))), share)
+    for name, share in shares(config.dataset).items()
+  ]
+  if hosts.is_first():  # others may have a part of a dataset only
+    for part in found:
+      if part.name in recorded:
+        _compare(part, recorded[part.name])
+  return found
+
+
+def _compare(part: Part, recorded: versions.Version) -> None:
+  """Warns of what a run that began before might not expect of its dataset."""
+  newest = datasets.VERSION if part.name in datasets.NAMES else ilx.data.resolve(part.name).name
+  if newest != part.info.directory.name:
+    warnings.warn(
+      f"{part.name}: version {recorded.version} is used, with which the run began; there is {newest}, too", stacklevel=3
+    )
+  if versions.of(part.info).fingerprint != recorded.fingerprint:
+    warnings.warn(
+      f"{part.info.directory} changed since the run began, under the same version: what it learnt until now was of "
+      "other data, or of other metadata",
+      stacklevel=3,
+    )
 
 
 def shares(dataset: str) -> dict[str, float | None]:
@@ -58,12 +91,17 @@ def shares(dataset: str) -> dict[str, float | None]:
   return found
 
 
-def _folder(name: str) -> pathlib.Path:
-  if name in datasets.NAMES:
+def _folder(name: str, recorded: versions.Version | None) -> pathlib.Path:
+  if name in datasets.NAMES and (recorded is None or recorded.version == datasets.VERSION):
     return datasets.build(name)
   try:
-    return ilx.data.resolve(name)
+    return ilx.data.resolve(name, None if recorded is None else recorded.version)
   except FileNotFoundError as error:
+    if recorded is not None:
+      raise FileNotFoundError(
+        f"config.dataset: {error}, and the run began with version {recorded.version} ({versions.NAME} in its folder "
+        "says so); put that version back, or train anew in another folder"
+      ) from None
     # Of the names here and the built-in ones; of other collections' ("hopper-medium-v2") without their version.
     near = difflib.get_close_matches(re.sub(r"-v\d+$", "", name), datasets.NAMES, n=3, cutoff=0.6)
     built_in = (

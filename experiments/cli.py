@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from absl import app, flags, logging
 HELP = ("--help", "-h", "--helpfull", "--helpshort", "--helpxml", "-help", "-?", "--?")
 # What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
 STOPPED = 130
+_SHOW_WARNING = warnings.showwarning
 
 
 def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage) -> None:
@@ -39,6 +41,14 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       sys.exit(STOPPED)
 
   app.run(start, flags_parser=parsed)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+  """Ours are for those who run this, who need no line of the code; others' as usual. For `warnings.showwarning`."""
+  if category is UserWarning:
+    print(f"warning: {message}", file=sys.stderr)
+  else:
+    _SHOW_WARNING(message, category, *where, **more)
 
 
 def overview(modules: Iterable[str]) -> str:

@@ -5,14 +5,15 @@
   python -m experiments.evaluate --workdir=runs/bc-halfcheetah-expert-seed0 --visitation --video=9
 
 Without --seed, and with as many episodes, these are the very episodes of the run's own closing score. The run's dataset
-must be there; the run may be going on. Writes evaluation.json into the run folder, and with --video episodes.mp4 (with
---target_returns one for each, such as episodes-1000.mp4).
+must be there, in the version that the run began with; the run may be going on. Writes evaluation.json into the run
+folder, and with --video episodes.mp4 (with --target_returns one for each, such as episodes-1000.mp4).
 """
 
 import json
 import math
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import ilx
-from experiments import cli, outputs, scoring, task, trained
+from experiments import cli, outputs, scoring, task, trained, versions
 from ilx.data import stream
 from ilx.evaluation import environments, visitation
 from ilx.training import logs
@@ -62,6 +63,7 @@ def define_flags() -> None:
 def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir).expanduser()
   console = Console(stderr=FLAGS.json)
+  warnings.showwarning = cli.show_warning
   try:
     output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
     found = _task(trained.load(workdir, FLAGS.step, agent=FLAGS.agent))
@@ -79,6 +81,7 @@ def main() -> None:
       "workdir": str(workdir),
       "agent": found.config.agent.name,
       "dataset": found.config.dataset,
+      "dataset_versions": versions.numbers(found.task.data.versions),
       "step": found.step,
       "sampled": FLAGS.sample,
       "seeds": [_seed(found, place) for place in range(len(found.params))],

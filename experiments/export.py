@@ -2,7 +2,8 @@
 
   python -m experiments.export --workdir=runs/bc-hopper-expert-seed0 --output=policy
 
-The run's config says which agent it is, and its dataset is opened for the spec; the newest good checkpoint is taken.
+The run's config says which agent it is, and its dataset is opened for the spec, in the version that the run began with;
+the newest good checkpoint is taken.
 """
 
 import os
@@ -13,7 +14,7 @@ import warnings
 from absl import flags
 
 import ilx
-from experiments import cli, naming, trained
+from experiments import cli, naming, trained, versions
 
 
 def export(
@@ -47,6 +48,7 @@ def export(
   about = {
     **found.config.agent.to_dict(),
     "dataset": found.config.dataset,
+    "dataset_versions": versions.numbers(found.task.data.versions),
     "steps": found.step,
     "seed": first + place,
   }
@@ -67,7 +69,7 @@ def export(
 def main() -> int:
   """Exports what the flags say; returns the exit code."""
   values = flags.FLAGS
-  warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+  warnings.showwarning = cli.show_warning
   try:
     folder = export(
       pathlib.Path(values.workdir).expanduser(),

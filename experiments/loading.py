@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import choosing, naming
+from experiments import choosing, naming, versions
 from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
 from ilx.data.mixing import differences, layout
@@ -45,6 +45,7 @@ class Data(NamedTuple):
     facts: for ``result.json``: counts, the return, the tier, the fields of the observation, those with no place in
       arrays, and the counts of every dataset of a mixture.
     names: of the action's dimensions and choices, as far as the datasets have them.
+    versions: which versions of the datasets these are, by the names that the config has.
   """
 
   train: ilx.data.Episodes | stream.Stream
@@ -53,6 +54,7 @@ class Data(NamedTuple):
   heldout: Heldout | None
   facts: dict[str, Any]
   names: naming.Names
+  versions: dict[str, versions.Version]
 
 
 def load(
@@ -111,6 +113,7 @@ def load(
     facts=_facts(config, all_parts, indices, weights, tier)
     | {"observation": _observation(spec), "left_out": choosing.left_out(all_parts[0].info, chosen[0])},
     names=naming.agreed(names, spec.action),
+    versions={part.name: versions.of(part.info) for part in all_parts},
   )
 
 

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import agents, loading, scoring
+from experiments import agents, loading, scoring, versions
 from experiments.progress import LoadingProgress, TrainingProgress
 from experiments.report import write_report
 from experiments.report.compare import fields
@@ -41,13 +41,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   Of several processes (``ilx.parallel.hosts``) all train, and play their share of the episodes; the first writes what
   the run leaves. ``workdir`` is a folder that all of them see.
 
-  Leaves in ``workdir``: config.json, log.jsonl, tensorboard/, checkpoints/, result.json, report.html, episode.mp4;
-  diverged.json and diverged.npz where training diverged.
+  Leaves in ``workdir``: config.json, datasets.json, log.jsonl, tensorboard/, checkpoints/, result.json, report.html,
+  episode.mp4; diverged.json and diverged.npz where training diverged.
 
   Returns:
     The content of result.json; None in processes other than the first.
 
   Raises:
+    FileNotFoundError: where a dataset is not there, or not in the version that the run began with.
     ValueError: when ``workdir`` holds a run of another config.
     ilx.training.FolderInUseError: when another process is at work in it.
     ilx.training.Interrupted: on SIGINT or SIGTERM during training, once the state is saved, and after it, until the
@@ -55,15 +56,19 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   """
   check_values(config)
   check_config(config, workdir)
+  recorded = _recorded(workdir)
   mesh = parallel.make_mesh(**config.mesh)
   with LoadingProgress() as loading_progress:
-    task = load_task(config, loading_progress)
+    task = load_task(config, loading_progress, recorded)
+  versions.check_agreed(task.data.versions)
   print(loading.describe(task.data), flush=True)
   agent = agents.make(config.agent, task.data.spec, config.steps, config.frame_stack, task.data.facts, task.data.train)
   there = workdir.exists()
   with locked(workdir):
     try:
       check_config(config, workdir)  # another process may have been there meanwhile
+      if _recorded(workdir) != recorded:
+        raise ValueError(f"another process began the run in {workdir} meanwhile; give the command again to go on")
       return _run(config, workdir, task, agent, mesh)
     except ValueError:
       # What training refuses before it begins leaves nothing.
@@ -84,6 +89,8 @@ def _run(
     if not hosts.is_first():
       return ()
     # Not before: what training refuses changes nothing.
+    if step == 0:  # a run that is older than this record goes on without: what it learnt from is not known
+      versions.write(workdir, task.data.versions)
     logs.write_json(workdir / "config.json", config.to_dict())
     return logs.JsonlLog(workdir / "log.jsonl", step), logs.TensorBoardLog(workdir / "tensorboard", step)
 
@@ -182,10 +189,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   More steps continue a run only where nothing else depends on their number: with a constant learning rate.
   """
   path = workdir / "config.json"
-  learnt = (workdir / "result.json").exists() or any(
-    path.name.isdigit() for path in (workdir / "checkpoints").glob("*")
-  )
-  if not learnt or not path.exists():
+  if not _has_learnt(workdir) or not path.exists():
     return
   try:
     before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
@@ -199,6 +203,16 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   if changed:
     what = "; ".join(f"config.{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in changed)
     raise ValueError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
+
+
+def _has_learnt(workdir: pathlib.Path) -> bool:
+  """Whether ``workdir`` holds a run that goes on; one that saved nothing begins anew."""
+  return (workdir / "result.json").exists() or any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+
+
+def _recorded(workdir: pathlib.Path) -> dict[str, versions.Version]:
+  """The versions of the datasets that a run which goes on began with; empty where none are known."""
+  return versions.read(workdir) if _has_learnt(workdir) else {}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -220,6 +234,7 @@ def summarise(
   return {
     "agent": config.agent.name,
     "dataset": config.dataset,
+    "dataset_versions": versions.numbers(versions.read(workdir)) or None,
     "env_id": task.env_id,
     "env_kwargs": task.env_kwargs,
     **scoring.of_play(task, scorer.played),

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 
 import ilx
-from experiments import choosing, loading
+from experiments import choosing, loading, versions
 from ilx.evaluation import environments
 
 # What config.env_id says where there is no environment.
@@ -35,15 +35,24 @@ class Task(NamedTuple):
   as_recorded: bool = True
 
 
-def load(config: ml_collections.ConfigDict, progress: loading.Progress | None = None) -> Task:
+def load(
+  config: ml_collections.ConfigDict,
+  progress: loading.Progress | None = None,
+  recorded: Mapping[str, versions.Version] | None = None,
+) -> Task:
   """Builds or finds the datasets, opens them, and checks them against the environment.
+
+  Args:
+    config: of the run.
+    progress: of reading the data.
+    recorded: the versions that the run began with; see `choosing.parts`.
 
   Raises:
     FileNotFoundError, ImportError, OSError, ValueError: naming the file or the field of the config at fault.
   """
   if config.env_id not in ("", NONE):
     environments.spec(config.env_id, **_env_kwargs(config, {}))  # an unknown task is said before anything is built
-  parts = choosing.parts(config)
+  parts = choosing.parts(config, recorded)
   metadata = choosing.agreed(parts)
   env_id = config.env_id or metadata.get("env_id")
   if not env_id:

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 import ilx
-from experiments import agents, loading, scoring, task
+from experiments import agents, loading, scoring, task, versions
 from experiments.configs import defaults
 from experiments.task import Task
 from ilx.parallel import placement
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
 def load(
   workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None, agent: str | None = None
 ) -> Trained:
-  """Reads a run folder, whose dataset must still be there; the run may be going on.
+  """Reads a run folder, whose dataset must still be there, in the run's version; the run may be going on.
 
   Args:
     workdir: the run folder.
@@ -53,7 +53,7 @@ def load(
     agent: the run's, where it is none of ilx's: what a folder names is not imported because it says so.
 
   Raises:
-    FileNotFoundError: where there is no run.
+    FileNotFoundError: where there is no run, or its dataset's version is gone.
     ValueError: where its config cannot be used, there is no such checkpoint, or the agent is another.
     ilx.training.CheckpointError: where the checkpoint cannot be read.
   """
@@ -61,7 +61,7 @@ def load(
   name = config.agent.name
   if agents.is_own(name) and agent != name:
     raise ValueError(f"{workdir}: its agent, {name}, is none of ilx's; --agent={name} imports it, if you trust it")
-  found = task.load(config, progress)
+  found = task.load(config, progress, versions.read(workdir))
   made = agents.make(
     config.agent, found.data.spec, config.steps, config.frame_stack, found.data.facts, found.data.train
   )

@@ -16,8 +16,8 @@ from ilx.training import logs
 
 _SEED, _SEEDS = "seed", "seeds"
 T = TypeVar("T")
-# A field of rows that no config has: in which environment, where that tells runs apart.
-_PLACE = "played in"
+# Fields of rows that no config has, where they tell runs apart: in which environment, from which version of the data.
+_APART = {"played in": facts.played_in, "learnt from": facts.learnt_from}
 
 
 class Row(NamedTuple):
@@ -26,7 +26,8 @@ class Row(NamedTuple):
   Attributes:
     name: of the run; empty for several.
     fields: what it has that others have not: fields of the config (other flags with their dashes), and their values;
-      where runs of one config were played in different environments, also "played in".
+      where runs of one config were played in different environments, also "played in"; "learnt from" likewise where
+      they learnt from different versions of a dataset.
     state: "finished", or how far it is, or which of its files cannot be read.
     result: ``result.json``, empty where it is not there (yet); of several what it says of returns and of held-out
       actions, means over their seeds, with intervals; ``runs`` is the number of these.
@@ -51,38 +52,44 @@ def read(folder: pathlib.Path, swept: Mapping[str, Mapping[str, Any]] | None = N
   """
   if swept is None:
     swept = _differing(folder)
-  return _with_places([Row(name, fields, *_come_to(folder / name)) for name, fields in swept.items()])
+  return _told_apart([Row(name, fields, *_come_to(folder / name)) for name, fields in swept.items()])
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
   """For those that differ in the seed alone one row, with intervals over seeds (and episodes, where they played).
 
   A run of several seeds is several by itself. Runs without a result and those that scored nothing are left out, and
-  runs played in different environments are apart; empty where no two seeds are left that go together.
+  runs played in different environments, or that learnt from different versions of a dataset, are apart; empty where no
+  two seeds are left that go together.
   """
   alike: dict[str, list[Row]] = {}
-  for row in _with_places(rows):
+  for row in _told_apart(rows):
     if _returns(row) or _held(row):
       alike.setdefault(_but_for_the_seed(row), []).append(row)
   found = [_together(group) for group in alike.values()]
   return [row for row in found if row.result["runs"] > 1]
 
 
-def _with_places(rows: Sequence[Row]) -> list[Row]:
-  """With the environment among the fields, where rows that are the same but for the seed were played in several.
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+  """With those of ``_APART`` among the fields in which rows that are the same but for the seed differ.
 
-  A config seldom names it: it is the dataset's, which may have been built anew between two runs.
+  A config seldom names them: the environment is the dataset's, of which there may be another version between two runs.
   """
-  places = [facts.played_in(row.result) for row in rows]
+  for field, of in _APART.items():
+    rows = _with_field(rows, field, [of(row.result) for row in rows])
+  return list(rows)
+
+
+def _with_field(rows: Sequence[Row], field: str, values: Sequence[str | None]) -> Sequence[Row]:
   found: dict[str, set[str]] = {}
-  for row, place in zip(rows, places, strict=True):
-    if place is not None:
-      found.setdefault(_but_for_the_seed(row), set()).add(place)
+  for row, value in zip(rows, values, strict=True):
+    if value is not None:
+      found.setdefault(_but_for_the_seed(row), set()).add(value)
   if all(len(several) == 1 for several in found.values()):
-    return list(rows)
+    return rows
   return [
-    row if place is None else row._replace(fields={**row.fields, _PLACE: place})
-    for row, place in zip(rows, places, strict=True)
+    row if value is None else row._replace(fields={**row.fields, field: value})
+    for row, value in zip(rows, values, strict=True)
   ]
 
 

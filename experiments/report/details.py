@@ -112,7 +112,7 @@ def result_table(run: Run) -> str:
     ("Updates of every seed" if seeds else "Updates", count("steps")),
     ("Updates of every seed a second" if seeds else "Updates a second", count("updates_per_second")),
     ("Time", text.duration(seconds) if seconds is not None else None),
-    ("Dataset", facts.name(result.get("dataset")) or None),
+    ("Dataset", facts.versioned(facts.name(result.get("dataset")), run.versions) or None),
     ("Episodes learnt from", count("data_episodes")),
     ("Transitions learnt from", count("data_transitions")),
     *([("Data were", tier)] if (tier := _TIERS.get(str(result.get("tier")))) else []),

@@ -168,6 +168,27 @@ def short_dataset(dataset: str) -> str:
   return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+(=.*)?", parts[-1]) else -1 :])
 
 
+def versioned(dataset: str, versions: Mapping[str, str]) -> str:
+  """``game/1.0.1``, ``a/1.0.0=0.7,b/2.0.0=0.3``: a config's words on data, every dataset with the version it has."""
+  if not versions:
+    return dataset
+  pieces = [dataset] if dataset in versions else dataset.split(",")
+  return ",".join(_versioned(piece.strip(), versions) for piece in pieces)
+
+
+def _versioned(piece: str, versions: Mapping[str, str]) -> str:
+  name, mark, share = (piece, "", "") if piece in versions or "=" not in piece else piece.rpartition("=")
+  version = versions.get(name)
+  is_named = version is None or name.rstrip("/").rpartition("/")[2] == version
+  return f"{name}{'' if is_named else f'/{version}'}{mark}{share}"
+
+
+def learnt_from(result: Mapping[str, Any]) -> str | None:
+  """``game/1.0.1``; None where the result does not tell."""
+  dataset, versions = result.get("dataset"), result.get("dataset_versions")
+  return versioned(dataset, versions) if isinstance(dataset, str) and isinstance(versions, Mapping) else None
+
+
 def finite(values: Any) -> list[float]:
   """The finite ones of ``values``."""
   return [v for v in values if math.isfinite(v)]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from experiments import versions
+
 # A data URI larger than this makes browsers slow to open the page.
 MAX_VIDEO_BYTES = 32 * 2**20
 FLOAT32_MAX = 3.4028235e38
@@ -27,7 +29,10 @@ class Series(NamedTuple):
 
 
 class Run(NamedTuple):
-  """The content of a run folder; ``config`` and ``result`` are empty where the file is not there (yet)."""
+  """The content of a run folder; ``config`` and ``result`` are empty where the file is not there (yet).
+
+  ``versions`` are its datasets', by the names that the config has; empty where they are not recorded.
+  """
 
   folder: pathlib.Path
   config: dict[str, Any]
@@ -36,16 +41,19 @@ class Run(NamedTuple):
   broken_lines: int
   video: bytes | None
   video_bytes: int
+  versions: dict[str, str]
 
 
 def read(workdir: str | pathlib.Path, with_video: bool = True) -> Run:
-  """Reads ``config.json``, ``log.jsonl``, ``result.json`` and ``episode.mp4`` of a run folder; each may be absent.
+  """Reads ``config.json``, ``log.jsonl``, ``result.json``, ``datasets.json`` and ``episode.mp4`` of a run folder.
+
+  Each may be absent.
 
   Of the video only the size where not ``with_video``: those of many runs are more than one needs at once.
 
   Raises:
     FileNotFoundError: the folder does not exist or holds none of the three JSON files.
-    ValueError: ``config.json`` or ``result.json`` is not a JSON object.
+    ValueError: ``config.json``, ``result.json`` or ``datasets.json`` is damaged.
   """
   folder = pathlib.Path(workdir)
   if not folder.is_dir():
@@ -63,6 +71,7 @@ def read(workdir: str | pathlib.Path, with_video: bool = True) -> Run:
     broken_lines=broken_lines,
     video=video.read_bytes() if with_video and 0 < size <= MAX_VIDEO_BYTES else None,
     video_bytes=size,
+    versions=versions.numbers(versions.read(folder)),
   )
 
 

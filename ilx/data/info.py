@@ -44,22 +44,28 @@ def root() -> Path:
   return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ilx"
 
 
-def resolve(directory_or_name: str | os.PathLike) -> Path:
+def resolve(directory_or_name: str | os.PathLike, version: str | None = None) -> Path:
   """The version folder of a dataset.
 
   Args:
-    directory_or_name: a version folder; a folder of versions, of which the newest is taken; or a name, or
-      ``name/version``, under ``root()``.
+    directory_or_name: a version folder; a folder of versions; or a name, or ``name/version``, under ``root()``.
+    version: of a folder of versions, the one to take; None: the newest.
 
   Raises:
-    FileNotFoundError: where there is none; names the nearest ones.
+    FileNotFoundError: where there is none; names the nearest ones, or the versions that are there.
   """
   given = Path(directory_or_name).expanduser()
+  others: list[str] = []
   for folder in (given, root() / given):
     if os.path.isfile(folder / "dataset_info.json"):  # Path's own raises where the name is too long
       return folder
-    if versions := _versions(folder):
-      return versions[-1]
+    versions = _versions(folder)
+    if chosen := [path for path in versions if version in (None, path.name)]:
+      return chosen[-1]
+    others += [path.name for path in versions]
+  if others:
+    there = ", ".join(dict.fromkeys(others))
+    raise FileNotFoundError(f"dataset {str(directory_or_name)!r} has no version {version} (there: {there})")
   names = sorted(path.name for path in root().iterdir() if _versions(path)) if root().is_dir() else []
   near = difflib.get_close_matches(str(directory_or_name), names, n=3, cutoff=0.4)
   found = f"nearest: {', '.join(near)}" if near else f"there: {', '.join(names) or 'none'}"

@@ -151,6 +151,11 @@ def test_resolve(tmp_path, monkeypatch):
   assert ilx.data.resolve("hopper-expert/1.9.0").name == "1.9.0"
   assert ilx.data.resolve(tmp_path / "hopper-expert").name == "1.10.0"
   assert ilx.data.resolve(tmp_path / "hopper-expert" / "1.0.0").name == "1.0.0"
+  assert ilx.data.resolve("hopper-expert", "1.9.0") == tmp_path / "hopper-expert" / "1.9.0"
+  assert ilx.data.resolve("hopper-expert/1.9.0", "1.0.0").name == "1.9.0", "it names the version itself"
+  missing = r"dataset 'hopper-expert' has no version 3.0.0 \(there: 1.0.0, 1.9.0, 1.10.0\)"
+  with pytest.raises(FileNotFoundError, match=missing):
+    ilx.data.resolve("hopper-expert", "3.0.0")
   with pytest.raises(FileNotFoundError, match=r"no dataset 'hoper-expert'.*nearest: hopper-expert"):
     ilx.data.resolve("hoper-expert")
   with pytest.raises(FileNotFoundError, match=r"no dataset 'zzz'.*there: hopper-expert"):

@@ -56,6 +56,8 @@ def test_an_experiment_scores_the_same_episodes_and_writes_once(folders):
   for other in others:
     found = json.loads((other / "bc/result.json").read_text())
     assert found["returns"] == expected["returns"] and found["lengths"] == expected["lengths"]
+    (version,) = found["dataset_versions"].values()
+    assert version == "1.0.0" and found["dataset_versions"] == expected["dataset_versions"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert [row["step"] for row in _rows(other)] == [row["step"] for row in rows]
   assert len(json.loads((others[0] / "bc/result.json").read_text())["devices"]) == 4

@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import json
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from report_pages import (
   record,
 )
 
-from experiments.report import details, run, write_report
+from experiments.report import details, facts, run, write_report
 
 
 def test_whole_run(tmp_path):
@@ -56,6 +57,31 @@ def test_whole_run(tmp_path):
   config = next(i for i, w in enumerate(content.words) if w == "Config")
   assert "agent.learning_rate" in content.words[config:]
   assert all("open" not in a for t, a in content.elements if t == "details")
+
+
+def test_the_datasets_version_is_told(tmp_path):
+  assert "1.0.1" not in page(make(tmp_path)).text
+  version = {"version": "1.0.1", "fingerprint": "0" * 16}
+  (tmp_path / "datasets.json").write_text(json.dumps({RESULT["dataset"]: version}))
+  assert "Dataset halfcheetah-expert/1.0.1 Episodes" in page(tmp_path).text
+  (tmp_path / "datasets.json").write_text("[")
+  with pytest.raises(ValueError, match=r"datasets.json is damaged \(.*\); put it back, or remove it"):
+    page(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("dataset", "versions", "found"),
+  [
+    ("game", {"game": "1.0.1"}, "game/1.0.1"),
+    ("game", {}, "game"),
+    ("game/1.0.1", {"game/1.0.1": "1.0.1"}, "game/1.0.1"),
+    ("a=0.7, b=0.3", {"a": "1.0.0", "b": "2.0.0"}, "a/1.0.0=0.7,b/2.0.0=0.3"),
+    ("a,b/1.0.0", {"a": "1.2.0", "b/1.0.0": "1.0.0"}, "a/1.2.0,b/1.0.0"),
+    ("/data/a,b=c", {"/data/a,b=c": "1.0.0"}, "/data/a,b=c/1.0.0"),
+  ],
+)
+def test_words_on_data_with_versions(dataset, versions, found):
+  assert facts.versioned(dataset, versions) == found
 
 
 def test_run_without_an_environment(tmp_path):

@@ -188,6 +188,30 @@ def test_runs_of_one_config_in_different_environments_are_not_seeds_of_one_metho
   )
 
 
+def _learnt_from(folder, version):
+  version = {"version": version, "fingerprint": "0" * 16}
+  (folder / "datasets.json").write_text(json.dumps({"halfcheetah-expert": version}))
+  return folder
+
+
+def test_runs_of_different_versions_of_a_dataset_are_not_seeds_of_one_method(tmp_path):
+  first = _learnt_from(_make(tmp_path / "first", 0), "1.0.0")
+  second = _learnt_from(_make(tmp_path / "second", 1), "1.0.1")
+  going = _learnt_from(_make(tmp_path / "going", 2, finished=False), "1.0.1")
+  old = _make(tmp_path / "old", 3)
+  (both,) = _groups(second, going)
+  assert both.task == "halfcheetah-expert" and len(both.runs) == 2
+  assert "1.0.1" not in _page(tmp_path, second, going).text, "it is no difference"
+  assert len(_groups(first, old)) == 1, "nothing speaks against it"
+  found = _groups(first, second, going, old)
+  assert [(group.method, group.task, len(group.runs)) for group in found] == [
+    ("made_up", "halfcheetah-expert/1.0.0", 1),
+    ("made_up", "halfcheetah-expert/1.0.1", 2),
+    ("made_up", "halfcheetah-expert", 1),
+  ]
+  assert "halfcheetah-expert/1.0.1" in _page(tmp_path, first, second).text
+
+
 def test_versions_of_the_environments_package_are_told(tmp_path):
   folders = [_make(tmp_path / str(seed), seed) for seed in (0, 1)]
   for folder, version in zip(folders, ("1.1.1", "1.2.5"), strict=True):

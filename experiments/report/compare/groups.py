@@ -1,7 +1,8 @@
 """Runs that are the same but for the seed, as one group; and what groups are called.
 
 What was played is seldom in a config: it is the dataset's, which may be built anew between two runs. So runs whose
-results name different environments are never one group, nor of one task.
+results name different environments are never one group, nor of one task. Nor are runs that learnt from different
+versions of a dataset: these count as if their configs named them.
 """
 
 import dataclasses
@@ -72,6 +73,7 @@ class _Alike(NamedTuple):
 def of(runs: Sequence[Run]) -> list[Group]:
   """The groups, those of a task one after the other, otherwise in the order of ``runs``."""
   alike: dict[str, list[Run]] = {}
+  runs = _with_versions(runs)
   for run in runs:
     kept = {name: value for name, value in fields.of(run).items() if name not in ASIDE and value is not None}
     alike.setdefault(json.dumps(kept, sort_keys=True), []).append(run)
@@ -92,6 +94,24 @@ def of(runs: Sequence[Run]) -> list[Group]:
     Group(places[method], method, titles[one.task], one.agent, _environment(one.runs), one.runs)
     for one, method in zip(found, methods, strict=True)
   ]
+
+
+def _with_versions(runs: Sequence[Run]) -> list[Run]:
+  """With the versions in the configs, where the same words on data mean several; unknown ones say nothing."""
+  found: dict[Any, set[str]] = {}
+  for run in runs:
+    if run.versions:
+      found.setdefault(_dataset(run), set()).add(facts.versioned(_dataset(run), run.versions))
+  return [
+    run._replace(config={**run.config, "dataset": facts.versioned(_dataset(run), run.versions)})
+    if len(found.get(_dataset(run), ())) > 1
+    else run
+    for run in runs
+  ]
+
+
+def _dataset(run: Run) -> str:
+  return facts.name(run.config.get("dataset"))
 
 
 def _by_environment(runs: list[Run]) -> list[list[Run]]:

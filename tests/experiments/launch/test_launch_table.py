@@ -243,6 +243,16 @@ def test_runs_played_in_different_environments_are_apart(tmp_path, capsys):
   capsys.readouterr()
 
 
+def test_runs_that_learnt_from_different_versions_are_apart(tmp_path):
+  for seed, version in enumerate(["1.0.0", "1.0.1", "1.0.1"]):
+    about = {"dataset": "game", "dataset_versions": {"game": version}}
+    made_up(tmp_path, f"seed={seed}", {"seed": seed}, [10.0 * seed] * 2, **about)
+  rows = results.read(tmp_path)
+  assert [row.fields["learnt from"] for row in rows] == ["game/1.0.0", "game/1.0.1", "game/1.0.1"]
+  (both,) = results.over_seeds(rows)
+  assert both.fields == {"learnt from": "game/1.0.1"} and both.result["return_mean"] == 15.0
+
+
 @pytest.mark.parametrize(
   ("name", "text", "state"),
   [
