@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from ilx.agents import checks
 from ilx.networks import augmentation, encoders
 from ilx.types import Agent, Spec, Tree
 
@@ -32,6 +33,7 @@ def augmented(agent: Agent, spec: Spec, *, pixels: int = 4) -> Agent:
     >>> spec = Spec(jax.ShapeDtypeStruct((84, 84, 3), jnp.uint8), Discrete(2))
     >>> agent = augmented(bc(spec, encoder="nature"), spec)
   """
+  checks.check_spec(spec)
   if pixels < 1:
     raise ValueError(f"augmented: pixels={pixels} must be at least 1")
   # Raises where axes are unclear.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies, ranges
+from ilx.agents import checks, policies, ranges
 from ilx.agents.td3_bc import State, check_continuous, critic_loss, initial_state, mean_size, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
@@ -81,6 +81,7 @@ def rebrac(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers, or at small ones divided by 255.
   """
+  checks.check_spec(spec)
   check_continuous("rebrac", spec)
   ranges.at_least_0(actor_bc_coef=actor_bc_coef, critic_bc_coef=critic_bc_coef)
   ranges.at_least_0(policy_noise=policy_noise, noise_clip=noise_clip)
@@ -155,13 +156,14 @@ def rebrac(
     state = State(params, target_policy, critic, target_critic, optimizers, policy_metrics, state.step + 1, state.key)
     return state, metrics
 
-  return Agent(
+  agent = Agent(
     init=init,
     update=update,
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
     view=Transitions(frame_stack=frame_stack, next_action=True),
   )
+  return checks.checked(spec, agent)
 
 
 def squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
