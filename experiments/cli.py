@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,6 +33,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       # one line.
       logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
       logging.set_verbosity(logging.WARNING)
+    plain_warnings()
     try:
       return main()
     except KeyboardInterrupt:
@@ -39,6 +41,19 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       sys.exit(STOPPED)
 
   app.run(start, flags_parser=parsed)
+
+
+def plain_warnings() -> None:
+  """From now on ours are one line, as those who run a command need none of the code; others' are as they were."""
+  usual = warnings.showwarning
+
+  def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if category is UserWarning:
+      print(f"warning: {message}", file=sys.stderr)
+    else:
+      usual(message, category, *where, **more)
+
+  warnings.showwarning = show
 
 
 def overview(modules: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ The run's config says which agent it is, and its dataset is opened for the spec;
 import os
 import pathlib
 import sys
-import warnings
 
 from absl import flags
 
@@ -64,7 +63,6 @@ def export(
 def main() -> int:
   """Exports what the flags say; returns the exit code."""
   values = flags.FLAGS
-  warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
   try:
     folder = export(
       pathlib.Path(values.workdir).expanduser(),

@@ -15,7 +15,6 @@ import os
 import pathlib
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,6 @@ from ilx.parallel import hosts
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
-_SHOW_WARNING = warnings.showwarning
 # What parsing flags of a config raises.
 UNUSABLE = (flags.Error, AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError)
 
@@ -112,7 +110,6 @@ def explain(error: Exception) -> str:
 def main() -> None:
   """Runs the experiment that the flags describe."""
   config = FLAGS.config
-  warnings.showwarning = _warn
   sys.unraisablehook = _unraisable
   output = sys.stdout
   if FLAGS.quiet and not FLAGS.explain_placement:
@@ -153,14 +150,6 @@ def main() -> None:
     print(f"report: {workdir / 'report.html'}")
     if FLAGS.json:
       print(json.dumps(logs.jsonable(result), indent=2), file=output)
-
-
-def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-  """Ours are for those who run this, who need no line of the code; others' as usual."""
-  if category is UserWarning:
-    print(f"warning: {message}", file=sys.stderr)
-  else:
-    _SHOW_WARNING(message, category, *where, **more)
 
 
 def _unraisable(found: Any) -> None:

@@ -52,14 +52,19 @@ def resolve(directory_or_name: str | os.PathLike) -> Path:
       ``name/version``, under ``root()``.
 
   Raises:
-    FileNotFoundError: where there is none; names the nearest ones.
+    FileNotFoundError: where there is none; names the nearest ones, or the versions that there are.
   """
   given = Path(directory_or_name).expanduser()
-  for folder in (given, root() / given):
+  folders = (given, root() / given)
+  for folder in folders:
     if os.path.isfile(folder / "dataset_info.json"):  # Path's own raises where the name is too long
       return folder
     if versions := _versions(folder):
       return versions[-1]
+  for folder in folders if given.parent.name else ():
+    if versions := _versions(folder.parent):
+      there = ", ".join(path.name for path in versions)
+      raise FileNotFoundError(f"{folder.parent} has no version {folder.name!r}; there: {there}")
   names = sorted(path.name for path in root().iterdir() if _versions(path)) if root().is_dir() else []
   near = difflib.get_close_matches(str(directory_or_name), names, n=3, cutoff=0.4)
   found = f"nearest: {', '.join(near)}" if near else f"there: {', '.join(names) or 'none'}"
