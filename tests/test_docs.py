@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from documented import ROOT
 
 import ilx
+from experiments import run
+from experiments.configs import bc
 from experiments.data import sources
 from experiments.demos import datasets
 from ilx.data.convert import mapping_file
@@ -32,11 +35,21 @@ def root(tmp_path_factory):
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, root, tmp_path, monkeypatch):
   monkeypatch.setenv("ILX_DATA_DIR", str(root))
   monkeypatch.chdir(tmp_path)
+  for workdir in re.findall(r'trained\.load\(pathlib\.Path\("(.*)"\)\)', page.read_text()):
+    _experiment(pathlib.Path(workdir))
   namespace = {"__name__": f"docs.{page.stem}"}
   for block in documented.blocks(page.read_text(), "python"):
     # Line numbers of errors are the page's.
     tree = ast.increment_lineno(ast.parse(block.code, str(page)), block.line - 1)
     exec(compile(tree, str(page), "exec"), namespace)
+
+
+def _experiment(workdir):
+  """A run that a page reads, made small."""
+  config = bc.get_config()
+  config.update(dataset="cartpole-expert", steps=20, batch_size=16, log_every=10)
+  config.evaluation.update(every=0, final_episodes=2, video=False)
+  run.run(config, workdir)
 
 
 def test_the_agent_of_the_guide_keeps_the_contract_on_several_devices(tmp_path):
