@@ -12,7 +12,6 @@ from absl import app, flags, logging
 HELP = ("--help", "-h", "--helpfull", "--helpshort", "--helpxml", "-help", "-?", "--?")
 # What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
 STOPPED = 130
-_SHOW_WARNING = warnings.showwarning
 
 
 def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage) -> None:
@@ -34,6 +33,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       # one line.
       logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
       logging.set_verbosity(logging.WARNING)
+    plain_warnings()
     try:
       return main()
     except KeyboardInterrupt:
@@ -43,12 +43,17 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
   app.run(start, flags_parser=parsed)
 
 
-def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-  """Ours are for those who run this, who need no line of the code; others' as usual. For `warnings.showwarning`."""
-  if category is UserWarning:
-    print(f"warning: {message}", file=sys.stderr)
-  else:
-    _SHOW_WARNING(message, category, *where, **more)
+def plain_warnings() -> None:
+  """From now on ours are one line, as those who run a command need none of the code; others' are as they were."""
+  usual = warnings.showwarning
+
+  def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if category is UserWarning:
+      print(f"warning: {message}", file=sys.stderr)
+    else:
+      usual(message, category, *where, **more)
+
+  warnings.showwarning = show
 
 
 def overview(modules: Iterable[str]) -> str:

@@ -13,7 +13,6 @@ import json
 import math
 import pathlib
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +62,6 @@ def define_flags() -> None:
 def main() -> None:
   workdir = pathlib.Path(FLAGS.workdir).expanduser()
   console = Console(stderr=FLAGS.json)
-  warnings.showwarning = cli.show_warning
   try:
     output = outputs.check(FLAGS.output, "--output") if FLAGS.output else workdir / "evaluation.json"
     found = _task(trained.load(workdir, FLAGS.step, agent=FLAGS.agent))

@@ -9,7 +9,6 @@ the newest good checkpoint is taken.
 import os
 import pathlib
 import sys
-import warnings
 
 from absl import flags
 
@@ -69,7 +68,6 @@ def export(
 def main() -> int:
   """Exports what the flags say; returns the exit code."""
   values = flags.FLAGS
-  warnings.showwarning = cli.show_warning
   try:
     folder = export(
       pathlib.Path(values.workdir).expanduser(),

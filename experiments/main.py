@@ -15,7 +15,6 @@ import os
 import pathlib
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,7 +110,6 @@ def explain(error: Exception) -> str:
 def main() -> None:
   """Runs the experiment that the flags describe."""
   config = FLAGS.config
-  warnings.showwarning = cli.show_warning
   sys.unraisablehook = _unraisable
   output = sys.stdout
   if FLAGS.quiet and not FLAGS.explain_placement:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments.report import heldout
+from experiments.report import heldout, text
 
 # Between two lines where there is no terminal.
 _LINE_SECONDS = 15.0
@@ -89,7 +89,7 @@ class TrainingProgress:
     if scored:
       self._score = _score(row)
     else:
-      self._speed = f"loss {row['train/loss']:.4g}  {row['updates_per_second']:,.0f} updates/s"
+      self._speed = f"loss {row['train/loss']:.4g}  {text.significant(row['updates_per_second'])} updates/s"
     self._text = f"{self._speed}  {self._score}"
     if self._console.is_terminal:
       if scored:

@@ -4,23 +4,15 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
-import numpy as np
 
 import ilx
 from experiments import agents, loading, scoring, task, versions
 from experiments.configs import defaults
 from experiments.task import Task
-from ilx.parallel import placement
-from ilx.training import lowering, manifest
-from ilx.training import seeds as seeds_lib
-from ilx.training.checkpoint import CheckpointError, Checkpoints
+from ilx import training
 
 AGENT_HELP = "The run's agent, module:function, where it is one of your own; it is not imported unless it is named."
-
-# A run that goes on may remove the checkpoint that is being read.
-_TRIES = 5
 
 
 class Trained(NamedTuple):
@@ -65,28 +57,9 @@ def load(
   made = agents.make(
     config.agent, found.data.spec, config.steps, config.frame_stack, found.data.facts, found.data.train
   )
-  mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]).reshape(1, 1, 1), ilx.parallel.mesh.AXES)
-  seeds = None if config.seeds == 1 else seeds_lib.plan(config.seeds, mesh)
-  shapes = lowering.state_shapes(made, found.data.train, mesh=mesh, rules=placement.DEFAULT, seeds=seeds)
-  step, state = _restored(workdir / "checkpoints", step, shapes)
-  return Trained(config, found, made, scoring.each_seed(config, state.params), step)
-
-
-def _restored(folder: pathlib.Path, step: int | None, shapes: Any, tries: int = _TRIES) -> tuple[int, Any]:
-  """A state and its step, given the one that is wanted."""
-  with Checkpoints(folder, reading=True) as checkpoints:
-    chosen = checkpoints.newest() if step is None else step  # which looks at the manifest
-    own = folder / str(chosen)
-    if step is not None and manifest.exists(own) and (wrong := manifest.check(own)):
-      raise CheckpointError(f"{own} cannot be read: {wrong}; choose another step, or none for the newest good one")
-    if chosen is None or (step is not None and not own.is_dir()):
-      raise ValueError(f"{folder} has no checkpoint{'' if step is None else f' of step {step}'}")
-    try:
-      return chosen, checkpoints.restore(chosen, shapes)
-    except CheckpointError:
-      if step is not None or own.is_dir() or tries == 1:
-        raise
-  return _restored(folder, None, shapes, tries - 1)  # the run has gone on
+  seeds = None if config.seeds == 1 else config.seeds
+  state = training.restore(workdir, made, found.data.train, step=step, seeds=seeds)
+  return Trained(config, found, made, scoring.each_seed(config, state.params), int(state.step))
 
 
 def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -265,6 +265,8 @@ class View(Protocol):
 class Agent(NamedTuple):
   """A learning algorithm as pure functions; none knows of devices, seeds or files.
 
+  Those of ilx's agents raise ValueError, while they are traced, where a batch or a step is not what the spec says.
+
   Attributes:
     init: ``(key, batch) -> state``. One pytree of arrays: params, optimizer state, step, key. ``batch`` gives
       shapes and dtypes; its values are not used.

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import pytest
 from documented import ROOT
 
 import ilx
+from experiments import run
+from experiments.configs import bc
 from experiments.data import sources
 from experiments.demos import datasets
 from ilx.data.convert import mapping_file
@@ -31,6 +35,8 @@ def root(tmp_path_factory):
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, root, tmp_path, monkeypatch):
   monkeypatch.setenv("ILX_DATA_DIR", str(root))
   monkeypatch.chdir(tmp_path)
+  for workdir in re.findall(r'trained\.load\(pathlib\.Path\("(.*)"\)\)', page.read_text()):
+    _experiment(pathlib.Path(workdir))
   namespace = {"__name__": f"docs.{page.stem}"}
   for block in documented.blocks(page.read_text(), "python"):
     # Line numbers of errors are the page's.
@@ -38,15 +44,27 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, root, tmp_path, monkey
     exec(compile(tree, str(page), "exec"), namespace)
 
 
-def test_the_agent_of_the_guide_keeps_the_contract():
-  namespace = {"__name__": "docs.extending"}
-  text = (ROOT / "docs" / "extending.md").read_text()
-  for block in documented.blocks(text, "python")[:3]:
-    if "ilx.train" not in block.code:
-      exec(compile(block.code, "extending.md", "exec"), namespace)
-  suite = namespace["TestLinear"]()
-  suite.test_state_is_arrays_with_params_and_step()
-  suite.test_act_gives_legal_actions()
+def _experiment(workdir):
+  """A run that a page reads, made small."""
+  config = bc.get_config()
+  config.update(dataset="cartpole-expert", steps=20, batch_size=16, log_every=10)
+  config.evaluation.update(every=0, final_episodes=2, video=False)
+  run.run(config, workdir)
+
+
+def test_the_agent_of_the_guide_keeps_the_contract_on_several_devices(tmp_path):
+  """In a folder of its own, with the conftest.py of the guide: what a reader would do."""
+  agent, _, suite, conftest, *_ = documented.blocks((ROOT / "docs" / "extending.md").read_text(), "python")
+  (tmp_path / "conftest.py").write_text(conftest.code)
+  (tmp_path / "test_linear.py").write_text(agent.code + suite.code)
+  ours = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "PYTEST_ADDOPTS")
+  environment = {name: value for name, value in os.environ.items() if name not in ours}
+  command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
+  environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert re.search(r"\d+ passed, 1 skipped", done.stdout), done.stdout
+  assert "the agent has no log_prob" in done.stdout  # and not: one device only
 
 
 def _errors(commands):

@@ -50,6 +50,9 @@ def _run(arguments: Sequence[str]) -> int:
   # Imports are work that can be interrupted, too.
   from absl import flags
 
+  from experiments import cli
+
+  cli.plain_warnings()
   if not arguments or arguments[0] in ("help", "--help", "-h", "--helpfull", "--helpshort"):
     print(_overview())
     return 0 if arguments else UNUSABLE

@@ -17,8 +17,6 @@ import functools
 import importlib
 import pathlib
 import re
-import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,19 +83,11 @@ def main(arguments: Sequence[str], values: flags.FlagValues) -> int:
   if values.env_kwargs is not None:
     metadata["env_kwargs"] = npz.parse_env_kwargs(values.env_kwargs)
   try:
-    with warnings.catch_warnings():
-      warnings.showwarning = _show_warning
-      path = _convert(source, kind, values, metadata)
+    path = _convert(source, kind, values, metadata)
   except FileExistsError as error:
     words = re.sub(r"\w+ under another name or version", "give another --name or --version", str(error))
     raise FileExistsError(words) from error
   return _close(path, values.validate)
-
-
-def _show_warning(message: Warning | str, *about: Any, **more: Any) -> None:
-  """In one line, without the place in the code."""
-  del about, more
-  print(terminal.printable(f"warning: {message}"), file=sys.stderr)
 
 
 def _convert(source: str, kind: str, values: flags.FlagValues, metadata: dict[str, Any]) -> pathlib.Path:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from ilx import ranges
+from ilx.agents import checks
 from ilx.networks import augmentation, encoders
 from ilx.types import Agent, Spec, Tree
 
@@ -33,6 +34,7 @@ def augmented(agent: Agent, spec: Spec, *, pixels: int = 4) -> Agent:
     >>> spec = Spec(jax.ShapeDtypeStruct((84, 84, 3), jnp.uint8), Discrete(2))
     >>> agent = augmented(bc(spec, encoder="nature"), spec)
   """
+  checks.check_spec(spec)
   ranges.at_least_1(pixels=pixels)
   # Raises where axes are unclear.
   found = encoders.make(spec.observation)

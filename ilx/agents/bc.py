@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import Params, State
 from ilx.data.views import Transitions
 from ilx.networks import scaling
@@ -67,11 +67,11 @@ def bc(
     >>> action.tolist()
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
+  checks.check_spec(spec)
   if network is not None and (head is not None or head_options or encoder != "auto"):
     raise ValueError("bc: network stands instead of head, head_options and encoder; leave these out")
   if network is None:
     network = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
-  policies.check_observation(spec)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:
@@ -88,7 +88,7 @@ def bc(
     value, gradient = jax.value_and_grad(loss)(params.network, params, batch)
     return policies.descend(state, optimizer, value, gradient)
 
-  return Agent(
+  agent = Agent(
     init=init,
     update=update,
     act=policies.make_act(network),
@@ -96,3 +96,4 @@ def bc(
     view=Transitions(frame_stack=frame_stack),
     log_prob=policies.make_log_prob(network),
   )
+  return checks.checked(spec, agent)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import Params, State
 from ilx.data.windows import Windows
 from ilx.networks import actions as actions_lib
@@ -84,6 +84,7 @@ def bc_transformer(
     ValueError: for hyper-parameters out of range, a head that is unknown or does not fit the spec's actions, and
       observations that are no numbers.
   """
+  checks.check_spec(spec)
   if positions not in ("rotary", "learnt"):
     raise ValueError(f"positions={positions!r} must be 'rotary' or 'learnt'")
   tokens_per_step = 2 if actions else 1
@@ -109,7 +110,6 @@ def bc_transformer(
     return observation, actions_lib.features(spec.action, action), action
 
   def init(key: jax.Array, batch: Window) -> State:
-    policies.check_batch(spec, batch, axes=2)
     key, network_key = jax.random.split(key)
     params = Params(None, scaling.observation_scale(spec), scaling.action_scale(spec.action))
     one = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), batch)
@@ -155,7 +155,8 @@ def bc_transformer(
 
   # On the right, padding needs no mask: what is causal does not see it.
   view = Windows(length, padding="right", frame_stack=frame_stack)
-  return Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
+  agent = Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
+  return checks.checked(spec, agent, axes=2)
 
 
 def masked_mean(x: Array, mask: Array) -> jax.Array:

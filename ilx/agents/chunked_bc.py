@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import Params, State
 from ilx.data.windows import Chunks
 from ilx.networks import chunks, scaling
@@ -68,6 +68,7 @@ def chunked_bc(
   Raises:
     ValueError: as `ilx.agents.bc`, and for lengths that do not fit.
   """
+  checks.check_spec(spec)
   if length < 1 or not 0 <= execute <= length:
     raise ValueError(
       f"chunked_bc: length is {length} and execute {execute}; expected 1 <= length, 0 <= execute <= length"
@@ -83,7 +84,7 @@ def chunked_bc(
 
   def init(key: jax.Array, batch: Chunk) -> State:
     key, network_key = jax.random.split(key)
-    params = policies.init(network, spec, network_key, batch, action_axes=2)
+    params = policies.init(network, spec, network_key, batch)
     return State(params, optimizer.init(params.network), jnp.zeros((), jnp.int32), key)
 
   def predict(variables: Any, params: Params, observation: Tree) -> Distribution:
@@ -120,7 +121,8 @@ def chunked_bc(
       return Plan(zeros(execute), jnp.full(batch_size, execute, jnp.int32))
     return Votes(zeros(length), jnp.zeros(batch_size, jnp.int32))
 
-  return Agent(init=init, update=update, act=act, carry=carry, view=Chunks(length, frame_stack))
+  agent = Agent(init=init, update=update, act=act, carry=carry, view=Chunks(length, frame_stack))
+  return checks.checked(spec, agent, action_axes=2)
 
 
 def chunk_loss(dist: Distribution, action: Tree, mask: jax.Array) -> jax.Array:

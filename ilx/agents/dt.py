@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx import ranges
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import State
 from ilx.data.windows import Windows
 from ilx.networks import actions, compound, context, scaling
@@ -137,6 +137,7 @@ def dt(
     >>> action.shape
     (3,)
   """
+  checks.check_spec(spec)
   ranges.finite(target_return=target_return, return_scale=return_scale)
   ranges.above_0(return_scale=return_scale)
   ranges.at_least_1(max_episode_steps=max_episode_steps)
@@ -167,7 +168,6 @@ def dt(
     return (observation, features, window.returns_to_go / return_scale, window.time_step, window.mask), action
 
   def init(key: jax.Array, batch: Window) -> State:
-    policies.check_batch(spec, batch, axes=2)
     key, network_key = jax.random.split(key)
     scales = scaling.observation_scale(spec), scaling.action_scale(spec.action)
     params = Params(None, *scales, jnp.full((), target_return, jnp.float32))
@@ -215,7 +215,8 @@ def dt(
     return Carry(memory, jnp.zeros((batch_size, width), jnp.float32), earned, target)
 
   view = Windows(length, frame_stack=frame_stack)
-  return Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
+  agent = Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
+  return checks.checked(spec, agent, axes=2)
 
 
 def action_loss(dist: Distribution, action: Tree, mask: Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx import ranges
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import actions, critics, encoders, mlp, scaling
@@ -115,6 +115,7 @@ def iql(
     >>> agent.act(state.params, agent.carry(8), Step(observation, batch.reward, jnp.zeros(8, bool)), None)[0].tolist()
     [0, 0, 0, 0, 0, 0, 0, 0]
   """
+  checks.check_spec(spec)
   ranges.between_0_and_1(expectile=expectile)
   ranges.finite_at_least_0(temperature=temperature)
   ranges.above_0(max_weight=max_weight)
@@ -210,7 +211,7 @@ def iql(
     state = State(params._replace(network=network), value, critic, target, optimizers, state.step + 1, state.key)
     return state, metrics
 
-  return Agent(
+  agent = Agent(
     init=init,
     update=update,
     act=policies.make_act(policy),
@@ -219,6 +220,7 @@ def iql(
     view=Transitions(n_step=n_step, discount=discount if n_step > 1 else 1.0, frame_stack=frame_stack),
     log_prob=policies.make_log_prob(policy),
   )
+  return checks.checked(spec, agent)
 
 
 def value_loss(q: jax.Array, v: jax.Array, expectile: float) -> jax.Array:

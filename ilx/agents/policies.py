@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ilx.agents import checks
 from ilx.networks import compound, encoders, heads, mlp, scaling
 from ilx.networks.distributions import Distribution
-from ilx.parallel import placement, replicas
-from ilx.types import Action, Continuous, Discrete, Spec, Step, Tree
+from ilx.parallel import replicas
+from ilx.types import Spec, Step, Tree
 
 # Numbers in one observation, from which on flattening pictures is warned of.
 _MANY = 50_000
@@ -72,7 +73,7 @@ def make(
     head_options: options of the head, see ``heads.make``.
 
   Raises:
-    ValueError: where head or encoder are unknown or do not fit, and for observations that are no numbers.
+    ValueError: where head or encoder are unknown or do not fit.
 
   Warns:
     UserWarning: where an MLP would have to look at very many numbers.
@@ -87,7 +88,6 @@ def make(
 
 def make_encoder(spec: Spec, encoder: str) -> nn.Module:
   """The encoder of a spec's observations, see ``encoders.make``; raises and warns as ``make``."""
-  check_observation(spec)
   made = encoders.make(spec.observation, encoder)
   numbers = sum(math.prod(leaf.shape) for leaf in made.leaves if leaf.encoder is None)
   if numbers > _MANY:
@@ -114,7 +114,7 @@ def warn_of_small_bytes(spec: Spec) -> None:
     largest = np.max(most, initial=0)
     if leaf.dtype == np.uint8 and not encoders.is_picture(leaf) and largest < _SMALL:
       warnings.warn(
-        f"{_name(path)}: bytes up to {largest:g}, which without standardisation are divided by 255, as "
+        f"{checks.name_of(path)}: bytes up to {largest:g}, which without standardisation are divided by 255, as "
         "pictures are; store flags as bool and numbers as float32, or standardise (normalize_states=True)",
         stacklevel=3,
       )
@@ -127,72 +127,14 @@ def _far(spec: Spec) -> list[str]:
   leaves = jax.tree_util.tree_leaves_with_path(spec.observation)
   moments = zip(jax.tree.leaves(spec.statistics.mean), jax.tree.leaves(spec.statistics.std), strict=True)
   return [
-    _name(path)
+    checks.name_of(path)
     for (path, leaf), (mean, std) in zip(leaves, moments, strict=True)
     if not encoders.is_picture(leaf) and np.any((std > scaling.STD_FLOOR) & (np.abs(mean) > _FAR * std))
   ]
 
 
-def check_observation(spec: Spec) -> None:
-  """Raises ValueError where an observation has no numbers, or leaves that are none."""
-  numbers = 0
-  for path, leaf in jax.tree_util.tree_leaves_with_path(spec.observation):
-    name = _name(path)
-    if not hasattr(leaf, "dtype"):
-      raise ValueError(
-        f"{name} of the spec is {leaf!r}; expected jax.ShapeDtypeStruct(shape, dtype) of one step (ilx.data.spec)"
-      )
-    if not any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-      raise ValueError(f"{name} is {np.dtype(leaf.dtype)}; expected numbers. Choose other fields, or encode texts")
-    numbers += math.prod(leaf.shape)
-  if not numbers:
-    raise ValueError("the observation has no numbers")
-
-
-def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None = None) -> None:
-  """Raises ValueError where the batch's items are not of the spec's shapes, naming the field.
-
-  They would be broadcast: learnt from, item against item, or refused by something that knows of neither.
-
-  Args:
-    spec: what items are to be.
-    batch: a `Transition`, `Window`, `Chunk`, or anything with fields of these names; others are not looked at.
-    axes: how many leading axes of the batch there are.
-    action_axes: the same of actions, where these have others.
-  """
-  of_action = jax.tree.map(lambda part: jax.ShapeDtypeStruct(_shape(part), jnp.float32), spec.action)
-  number = jax.ShapeDtypeStruct((), jnp.float32)
-  items = {"observation": spec.observation, "next_observation": spec.observation, "action": of_action}
-  items |= {"next_action": of_action, "reward": number, "discount": number}
-  for field, item in items.items():
-    if getattr(batch, field, None) is None:
-      continue
-    behind = action_axes if action_axes and item is of_action else axes
-    expected, found = _shapes(item, field, 0), _shapes(getattr(batch, field), field, behind)
-    for name in expected | found:
-      if expected.get(name) != found.get(name):
-        has, wants = (str(list(of[name])) if name in of else "none" for of in (found, expected))
-        stacked = (
-          "; are frames stacked in both alike (ilx.data.spec(..., frame_stack=k) and the agent's frame_stack=k)?"
-          if item is spec.observation
-          else ""
-        )
-        raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{stacked}")
-
-
-def _shape(action: Action) -> tuple[int, ...]:
-  """Of one action of a kind."""
-  return action.low.shape if isinstance(action, Continuous) else () if isinstance(action, Discrete) else (action.size,)
-
-
-def _shapes(tree: Tree, field: str, axes: int) -> dict[str, tuple[int, ...]]:
-  paths = jax.tree_util.tree_leaves_with_path(tree)
-  return {_name(path, field): tuple(np.shape(leaf))[axes:] for path, leaf in paths}
-
-
-def init(network: Any, spec: Spec, key: jax.Array, batch: Any, action_axes: int | None = None) -> Params:
-  """Fresh params; of the batch, which `check_batch` looks at, only shapes and dtypes are used."""
-  check_batch(spec, batch, 1, action_axes)
+def init(network: Any, spec: Spec, key: jax.Array, batch: Any) -> Params:
+  """Fresh params; of the batch only shapes and dtypes are used."""
   scale = scaling.observation_scale(spec)
   one = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), batch.observation)
   return Params(
@@ -218,11 +160,6 @@ def step(
   """The optimizer's step against a gradient: the variables and the optimizer's state after it."""
   updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables)
   return optax.apply_updates(variables, updates), optimizer_state
-
-
-def _name(path: tuple[Any, ...], field: str = "observation") -> str:
-  """``observation/image``; an observation of one part is ``observation``."""
-  return "/".join(filter(None, [field, placement.name_of(path)]))
 
 
 def make_act(network: Any) -> Callable[[Params, Tree, Step, jax.Array | None], tuple[Tree, Tree]]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx import ranges
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.td3_bc import State, check_continuous, critic_loss, initial_state, mean_size, normal, smoothed
 from ilx.data.views import Transitions
 from ilx.networks import critics, distributions, encoders, scaling
@@ -82,6 +82,7 @@ def rebrac(
   Warns:
     UserWarning: where an MLP would have to look at very many numbers, or at small ones divided by 255.
   """
+  checks.check_spec(spec)
   check_continuous("rebrac", spec)
   ranges.finite_at_least_0(actor_bc_coef=actor_bc_coef, critic_bc_coef=critic_bc_coef, policy_noise=policy_noise)
   ranges.at_least_0(noise_clip=noise_clip)
@@ -157,13 +158,14 @@ def rebrac(
     state = State(params, target_policy, critic, target_critic, optimizers, policy_metrics, state.step + 1, state.key)
     return state, metrics
 
-  return Agent(
+  agent = Agent(
     init=init,
     update=update,
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
     view=Transitions(frame_stack=frame_stack, next_action=True),
   )
+  return checks.checked(spec, agent)
 
 
 def squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ilx import ranges
-from ilx.agents import policies
+from ilx.agents import checks, policies
 from ilx.agents.policies import Params
 from ilx.data.views import Transitions
 from ilx.networks import critics, encoders, mlp, scaling
@@ -106,6 +106,7 @@ def td3_bc(
     >>> bool(jnp.all(action > 0.5))
     True
   """
+  checks.check_spec(spec)
   check_continuous("td3_bc", spec)
   ranges.finite_at_least_0(alpha=alpha, policy_noise=policy_noise)
   ranges.at_least_0(noise_clip=noise_clip)
@@ -171,13 +172,14 @@ def td3_bc(
     state = State(params, target_policy, critic, target_critic, optimizers, policy_metrics, state.step + 1, state.key)
     return state, metrics
 
-  return Agent(
+  agent = Agent(
     init=init,
     update=update,
     act=policies.make_act(policy),
     carry=lambda batch_size: (),
     view=Transitions(frame_stack=frame_stack),
   )
+  return checks.checked(spec, agent)
 
 
 def initial_state(

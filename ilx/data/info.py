@@ -52,20 +52,20 @@ def resolve(directory_or_name: str | os.PathLike, version: str | None = None) ->
     version: of a folder of versions, the one to take; None: the newest.
 
   Raises:
-    FileNotFoundError: where there is none; names the nearest ones, or the versions that are there.
+    FileNotFoundError: where there is none; names the nearest ones, or the versions that there are.
   """
   given = Path(directory_or_name).expanduser()
-  others: list[str] = []
-  for folder in (given, root() / given):
+  folders = (given, root() / given)
+  for folder in folders:
     if os.path.isfile(folder / "dataset_info.json"):  # Path's own raises where the name is too long
       return folder
-    versions = _versions(folder)
-    if chosen := [path for path in versions if version in (None, path.name)]:
+    if chosen := [path for path in _versions(folder) if version in (None, path.name)]:
       return chosen[-1]
-    others += [path.name for path in versions]
-  if others:
-    there = ", ".join(dict.fromkeys(others))
-    raise FileNotFoundError(f"dataset {str(directory_or_name)!r} has no version {version} (there: {there})")
+  wanted = given if version is None else given / version
+  for folder in (wanted.parent, root() / wanted.parent) if wanted.parent.name else ():
+    if versions := _versions(folder):
+      there = ", ".join(path.name for path in versions)
+      raise FileNotFoundError(f"{folder} has no version {wanted.name!r}; there: {there}")
   names = sorted(path.name for path in root().iterdir() if _versions(path)) if root().is_dir() else []
   near = difflib.get_close_matches(str(directory_or_name), names, n=3, cutoff=0.4)
   found = f"nearest: {', '.join(near)}" if near else f"there: {', '.join(names) or 'none'}"

@@ -62,9 +62,12 @@ def mixture(datasets: Mapping[str, Episodes], weights: Mapping[str, float] | Non
       has as many shares as items. Weights within a dataset (``weighted``) say which of its items these are.
 
   Raises:
+    TypeError: where ``datasets`` is no dict of ``Episodes``.
     ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name
       other datasets, or a share is not above 0.
   """
+  if not isinstance(datasets, Mapping):
+    raise TypeError(f'mixture: expected a dict of datasets, such as {{"a": a, "b": b}}, got {type(datasets).__name__}')
   if not datasets:
     raise ValueError("mixture: no datasets")
   if other := [name for name, episodes in datasets.items() if not isinstance(episodes, Episodes)]:

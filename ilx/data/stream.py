@@ -228,9 +228,12 @@ def mixture(streams: Mapping[str, Stream], weights: Mapping[str, float] | None =
       Weights within a dataset stay as they are, and change no dataset's share.
 
   Raises:
+    TypeError: where ``streams`` is no dict.
     ValueError: where the datasets do not fit together, with all their differences; where ``weights`` name other
       datasets, or a share is not above 0.
   """
+  if not isinstance(streams, Mapping):
+    raise TypeError(f'mixture: expected a dict of streams, such as {{"a": a, "b": b}}, got {type(streams).__name__}')
   if not streams or any(len(stream.sources) != 1 for stream in streams.values()):
     raise ValueError("mixture: expected streams of one dataset each")
   sources = tuple(stream.sources[0] for stream in streams.values())

@@ -76,9 +76,10 @@ def action_scale(action: Action) -> ActionScale | dict[str, Tree] | None:
 
 
 def standardise(scale: ObservationScale | None, observation: Tree) -> Tree:
-  """A float32 tree ``[..., O]`` of standardised leaves; uint8 stays what it is until here.
+  """A float32 tree ``[..., O]`` of standardised leaves, within -10 and 10; uint8 stays what it is until here.
 
-  Without a scale uint8 leaves are divided by 255 and others left alone.
+  Without a scale uint8 leaves are divided by 255 and others left alone. The limit, and the floor of 0.001 on standard
+  deviations, are in none of the agents' papers.
   """
   if scale is None:
     return jax.tree.map(lambda x: x.astype(jnp.float32) / (255.0 if x.dtype == jnp.uint8 else 1.0), observation)

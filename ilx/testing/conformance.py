@@ -78,7 +78,10 @@ class AgentConformance:
     after, metrics = case.update(before, case.batches[0])
     chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before.params, after.params)
-    assert any(jax.tree.leaves(moved)), "no parameter changed"
+    assert any(jax.tree.leaves(moved)), (
+      "no parameter changed: the gradient or the learning rate of the first update is 0 (saturated outputs, as of "
+      "observations that are far from 0 once scaled; a schedule from 0), or the update does not return what it learnt"
+    )
     assert metrics
     for name, value in metrics.items():
       assert value.shape == () and value.dtype == jnp.float32, f"metric {name}: {value.shape} {value.dtype}"

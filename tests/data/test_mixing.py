@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ilx.data import sampling
+from ilx.data import sampling, stream
 from ilx.data.episodes import from_columns
 from ilx.data.images import Images
 from ilx.data.mixing import Chain, mixture
@@ -34,6 +34,12 @@ def test_by_default_every_transition_counts_alike():
   both = mixture({"a": _episodes(0, (5, 10)), "b": _episodes(1000, (30,))})
   assert both.num_episodes == 3 and both.num_transitions == 45 and both.table is None
   assert abs(_share(both) - 30 / 45) < 0.01
+
+
+@pytest.mark.parametrize(("what", "make"), [("datasets", mixture), ("streams", stream.mixture)])
+def test_a_list_is_refused_in_words(what, make):
+  with pytest.raises(TypeError, match=rf"mixture: expected a dict of {what}, such as {{.*}}, got list"):
+    make([_episodes(0, (5,)), _episodes(0, (5,))])
 
 
 def test_shares():

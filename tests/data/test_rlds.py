@@ -153,11 +153,19 @@ def test_resolve(tmp_path, monkeypatch):
   assert ilx.data.resolve(tmp_path / "hopper-expert" / "1.0.0").name == "1.0.0"
   assert ilx.data.resolve("hopper-expert", "1.9.0") == tmp_path / "hopper-expert" / "1.9.0"
   assert ilx.data.resolve("hopper-expert/1.9.0", "1.0.0").name == "1.9.0", "it names the version itself"
-  missing = r"dataset 'hopper-expert' has no version 3.0.0 \(there: 1.0.0, 1.9.0, 1.10.0\)"
+  missing = r"/hopper-expert has no version '3\.0\.0'; there: 1\.0\.0, 1\.9\.0, 1\.10\.0$"
   with pytest.raises(FileNotFoundError, match=missing):
     ilx.data.resolve("hopper-expert", "3.0.0")
   with pytest.raises(FileNotFoundError, match=r"no dataset 'hoper-expert'.*nearest: hopper-expert"):
     ilx.data.resolve("hoper-expert")
+  for missing in ("hopper-expert/9.9.9", tmp_path / "hopper-expert" / "9.9.9"):
+    message = r"/hopper-expert has no version '9\.9\.9'; there: 1\.0\.0, 1\.9\.0, 1\.10\.0$"
+    with pytest.raises(FileNotFoundError, match=message):
+      ilx.data.resolve(missing)
+  with monkeypatch.context() as elsewhere:  # in a folder of versions a name is a name
+    elsewhere.chdir(tmp_path / "hopper-expert")
+    with pytest.raises(FileNotFoundError, match="no dataset 'hoper-expert'"):
+      ilx.data.resolve("hoper-expert")
   with pytest.raises(FileNotFoundError, match=r"no dataset 'zzz'.*there: hopper-expert"):
     ilx.data.load("zzz")
   (tmp_path / "lost+found").mkdir()

@@ -36,3 +36,11 @@ def test_how_commands_end(flags, code, message):
   ended = subprocess.run(command, env=environment, capture_output=True, text=True)
   assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
   assert message in ended.stdout + ended.stderr
+
+
+def test_warnings_of_ours_are_one_line():
+  warn = 'import warnings; warnings.warn("it is slow"); warnings.warn("it is old", FutureWarning)'
+  command = [sys.executable, "-c", f"from experiments import cli; cli.plain_warnings(); {warn}"]
+  ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+  ours, theirs = ended.stderr.splitlines()[:2]
+  assert ours == "warning: it is slow" and theirs.endswith("FutureWarning: it is old")

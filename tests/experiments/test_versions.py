@@ -115,7 +115,7 @@ def test_a_version_that_is_gone_is_named(place):
   _record(place / "data", "1.0.2")
   shutil.rmtree(place / "data/game/1.0.1")
   message = (
-    r"config.dataset: dataset 'game' has no version 1.0.1 \(there: 1.0.0, 1.0.2\), and the run began with version "
+    r"config.dataset: .*/game has no version '1\.0\.1'; there: 1\.0\.0, 1\.0\.2, and the run began with version "
     r"1.0.1 \(datasets.json in its folder says so\); put that version back, or train anew"
   )
   for again in (lambda: run.run(_config(steps=20), place / "run"), lambda: trained.load(place / "run")):

@@ -52,6 +52,38 @@ def _agent(**parts):
   return Agent(**built, view=Transitions())
 
 
+class TestAgentThatSaturatesFarFrom0(testing.AgentConformance):
+  """Its observations are scaled without a limit, so those of a dimension that does not vary must be its mean."""
+
+  spec = testing.continuous_spec()
+
+  def make(self):
+    mean, std = jnp.float32(self.spec.statistics.mean), jnp.float32(self.spec.statistics.std + 1e-3)
+    low, high = self.spec.action.low, self.spec.action.high
+
+    def policy(params, observation):
+      return low + 0.5 * (high - low) * (1 + jnp.tanh((observation - mean) / std @ params["w"]))
+
+    def init(key, batch):
+      del batch
+      key, own = jax.random.split(key)
+      return State({"w": 0.3 * jax.random.normal(own, (5, 3))}, jnp.zeros((), jnp.int32), key)
+
+    def update(state, batch):
+      def loss(params):
+        return jnp.mean(jnp.square(policy(params, batch.observation) - batch.action))
+
+      value, gradient = jax.value_and_grad(loss)(state.params)
+      params = jax.tree.map(lambda w, g: w - 1e-2 * g, state.params, gradient)
+      return State(params, state.step + 1, state.key), {"loss": value}
+
+    def act(params, carry, step, key):
+      del key
+      return jnp.clip(policy(params, step.observation), low, high), carry
+
+    return Agent(init, update, act, lambda batch_size: (), Transitions())
+
+
 class TestAgentWithMemory(testing.AgentConformance):
   spec = SPEC
 
@@ -155,3 +187,14 @@ def test_a_broken_promise_is_found(parts, test):
 
   with pytest.raises(AssertionError):
     getattr(Suite(), test)()
+
+
+def test_what_may_have_kept_parameters_as_they_were_is_said():
+  class Suite(testing.AgentConformance):
+    spec = SPEC
+
+    def make(self):
+      return _agent(update=_learns_nothing)
+
+  with pytest.raises(AssertionError, match=r"no parameter changed: the gradient or the learning rate .* is 0"):
+    Suite().test_update_keeps_the_states_structure_and_learns_something()

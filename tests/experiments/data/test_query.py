@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import pytest
 from robots import episode, write
@@ -58,3 +59,17 @@ def test_errors(directory, capsys):
   assert "The table 'episodes' has the columns split, file, index" in err
   assert run(capsys, directory)[0] == 2
   assert run(capsys, directory, SQL, "--csv", "--json")[0] == 2
+
+
+def test_what_cannot_be_kept_is_said_in_one_line(directory, capsys, tmp_path, monkeypatch):
+  """As a path and a line of the code would be of no use."""
+  (tmp_path / "full").write_text("no folder")
+  monkeypatch.setenv("ILX_DATA_DIR", str(tmp_path / "full"))
+  folder = pathlib.Path(directory)
+  folder.chmod(0o555)
+  try:
+    code, out, err = run(capsys, directory, SQL)
+  finally:
+    folder.chmod(0o755)
+  assert code == 0 and "train  2" in out
+  assert all(line.startswith("warning: cannot write ") for line in err.splitlines()) and err
