@@ -116,7 +116,7 @@ def test_fresh_loss_of_choices_is_that_of_a_uniform_guess():
 @pytest.mark.parametrize(
   ("kwargs", "message"),
   [
-    ({"dropout": 1.0}, "dropout=1.0 must be at least 0 and below 1"),
+    ({"dropout": 1.0}, "dropout=1.0 must be from 0 to below 1"),
     ({"attention_dropout": -0.1}, "attention_dropout=-0.1 must be"),
     ({"head": "categorical"}, "does not fit"),
     ({"length": 0}, "length"),

@@ -258,7 +258,7 @@ def test_parameter_names_and_first_values():
   ("kwargs", "message"),
   [
     ({"heads": 3}, "heads=3 do not divide width=8"),
-    ({"layers": 0}, "layers=0 of the transformer must be at least 1"),
+    ({"layers": 0}, "layers=0 must be at least 1"),
     ({"positions": "absolute"}, "choose 'rotary', 'learnt' or None"),
     ({"heads": 8}, "even size of heads"),
     ({"positions": "learnt", "max_length": 6}, "7 tokens are more than max_length=6"),
