@@ -29,7 +29,7 @@ SPEC = testing.continuous_spec()
       "modes=2.5 must be at least 1, a whole",
     ),
     ("bc", {"head": "discretised", "head_options": {"bins": 8.5}}, "bins=8.5 must be at least 2, a whole number"),
-    ("bc_transformer", {"positions": None}, "positions=None must be 'rotary' or 'learnt'"),
+    ("bc_transformer", {"positions": None}, "positions=None; choose 'rotary' or 'learnt'"),
     ("bc_transformer", {"layers": 1.5}, "layers=1.5 must be at least 1, a whole number"),
     ("dt", {"target_return": None, "return_scale": 1.0}, "target_return=None must be a finite number"),
     ("dt", {"target_return": 1.0, "return_scale": 1.0, "length": 2.5}, "length=2.5 must be at least 1, a whole number"),

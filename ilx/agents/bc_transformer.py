@@ -86,7 +86,7 @@ def bc_transformer(
   """
   checks.check_spec(spec)
   if positions not in ("rotary", "learnt"):
-    raise ValueError(f"positions={positions!r} must be 'rotary' or 'learnt'")
+    raise ValueError(f"positions={positions!r}; choose 'rotary' or 'learnt'")
   tokens_per_step = 2 if actions else 1
   transformer = Transformer(
     layers=layers,

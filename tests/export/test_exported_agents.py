@@ -67,11 +67,11 @@ def _trained(constructor, spec, arguments):
 def _steps(spec, batch_size, count):
   """Of made-up episodes, some of which end on the way; with numbers that differ enough for other choices."""
   rng = np.random.default_rng(1)
-  rows = fake_episodes(spec, num_episodes=batch_size, length=count)
+  rows, wide = fake_episodes(spec, num_episodes=batch_size, length=count), 20 if spec.statistics is None else 1
   for time in range(count):
     is_first = np.full(batch_size, time == 0) | (rng.random(batch_size) < 0.3)
     at = np.arange(batch_size) * (count + 1) + time
-    observation = jax.tree.map(lambda x, at=at: x[at] if x.dtype == np.uint8 else 20 * x[at], rows.observation)
+    observation = jax.tree.map(lambda x, at=at: x[at] if x.dtype == np.uint8 else wide * x[at], rows.observation)
     yield Step(observation, np.where(is_first, 0, rng.normal(size=batch_size)).astype(np.float32), is_first)
 
 

@@ -87,7 +87,7 @@ _BOX = Continuous(-np.ones(1), np.ones(1))
     (Continuous(-np.ones(1), np.ones(1), np.array([[-1.0], [1]])), "discretised", {"binning": "mu_law"}, "by rank"),
     (Continuous(-np.ones(1), np.ones(1), np.array([[-1.0], [1]])), "discretised", {"binning": "uniform"}, "by rank"),
     ((_BOX, _BOX), None, {}, "a tuple; name its parts in a dict"),
-    (_BOX, "gaussian_mixture", {"modes": 0}, "at least 1 mode"),
+    (_BOX, "gaussian_mixture", {"modes": 0}, "modes=0 must be at least 1"),
     (_BOX, "categorical", {}, "does not fit"),
     (Discrete(2), "gaussian", {}, "does not fit"),
     (MultiDiscrete((2, 2)), "deterministic", {}, "does not fit"),
