@@ -32,7 +32,7 @@ def printed(result, **console) -> str:
 
 
 def _page(result) -> str:
-  return details.result_table(run.Run(pathlib.Path("run"), {}, result, {}, 0, None, 0))
+  return details.result_table(run.Run(pathlib.Path("run"), {}, result, {}, 0, None, 0, {}))
 
 
 def test_plain_text_where_there_is_no_terminal():
