@@ -29,28 +29,49 @@ class Part(NamedTuple):
   share: float | None
 
 
-def parts(config: ml_collections.ConfigDict, recorded: Mapping[str, versions.Version] | None = None) -> list[Part]:
+def parts(
+  config: ml_collections.ConfigDict, recorded: Mapping[str, versions.Version] | None = None, field: str = "dataset"
+) -> list[Part]:
   """The datasets that the config names, built-in ones built on first use.
 
   Args:
-    config: with the field ``dataset``.
+    config: with the field ``field``.
     recorded: for a run that began before, the versions that it began with; the newest are taken of others.
+    field: "dataset" or "heldout_dataset".
 
   Raises:
-    FileNotFoundError, ValueError: naming what is wrong with ``config.dataset``.
+    FileNotFoundError, ValueError: naming the field and what is wrong with it.
 
   Warns:
     UserWarning: where a recorded version is not the newest, or its files are others now.
   """
   recorded = recorded or {}
   found = [
-    Part(name, rlds.read_info(_folder(name, recorded.get(name))), share)
-    for name, share in shares(config.dataset).items()
+    Part(name, rlds.read_info(_folder(name, recorded.get(name), f"config.{field}")), share)
+    for name, share in shares(config[field], f"config.{field}").items()
   ]
   if hosts.is_first():  # others may have a part of a dataset only
     for part in found:
       if part.name in recorded:
         _compare(part, recorded[part.name])
+  return found
+
+
+def heldout(
+  config: ml_collections.ConfigDict, learnt: Sequence[Part], recorded: Mapping[str, versions.Version] | None = None
+) -> list[Part]:
+  """The datasets that held-out episodes are of: where the config names no others those learnt from; or none.
+
+  Raises:
+    FileNotFoundError, ValueError: naming what is wrong with ``config.heldout_dataset``.
+  """
+  if not config.heldout_dataset:
+    return list(learnt) if config.heldout else []
+  if not config.heldout:
+    raise ValueError("config.heldout_dataset: say which of its episodes, such as --config.heldout=train")
+  found = parts(config, recorded, "heldout_dataset")
+  if any(part.share is not None for part in found):
+    raise ValueError(f"config.heldout_dataset={config.heldout_dataset!r}: all of them count; leave the shares out")
   return found
 
 
@@ -69,7 +90,7 @@ def _compare(part: Part, recorded: versions.Version) -> None:
     )
 
 
-def shares(dataset: str) -> dict[str, float | None]:
+def shares(dataset: str, field: str = "config.dataset") -> dict[str, float | None]:
   """``"a=0.7,b=0.3"`` as shares by dataset; None without ``=``. A folder that exists is one dataset, whatever its name.
 
   Raises:
@@ -81,17 +102,17 @@ def shares(dataset: str) -> dict[str, float | None]:
   for piece in dataset.split(","):
     name, given, share = piece.strip().rpartition("=") if "=" in piece else (piece.strip(), "", "")
     if not name or name in found:
-      raise ValueError(f"config.dataset={dataset!r}: {'a dataset twice: ' + name if name else 'a name is missing'}")
+      raise ValueError(f"{field}={dataset!r}: {'a dataset twice: ' + name if name else 'a name is missing'}")
     try:
       found[name] = float(share) if given else None
     except ValueError:
-      raise ValueError(f"config.dataset={dataset!r}: the share {share!r} of {name!r} is no number") from None
+      raise ValueError(f"{field}={dataset!r}: the share {share!r} of {name!r} is no number") from None
   if len({share is None for share in found.values()}) > 1:
-    raise ValueError(f"config.dataset={dataset!r}: give all datasets a share, such as {next(iter(found))}=1, or none")
+    raise ValueError(f"{field}={dataset!r}: give all datasets a share, such as {next(iter(found))}=1, or none")
   return found
 
 
-def _folder(name: str, recorded: versions.Version | None) -> pathlib.Path:
+def _folder(name: str, recorded: versions.Version | None, field: str) -> pathlib.Path:
   if name in datasets.NAMES and (recorded is None or recorded.version == datasets.VERSION):
     return datasets.build(name)
   try:
@@ -99,7 +120,7 @@ def _folder(name: str, recorded: versions.Version | None) -> pathlib.Path:
   except FileNotFoundError as error:
     if recorded is not None:
       raise FileNotFoundError(
-        f"config.dataset: {error}, and the run began with version {recorded.version} ({versions.NAME} in its folder "
+        f"{field}: {error}, and the run began with version {recorded.version} ({versions.NAME} in its folder "
         "says so); put that version back, or train anew in another folder"
       ) from None
     # Of the names here and the built-in ones; of other collections' ("hopper-medium-v2") without their version.
@@ -107,7 +128,7 @@ def _folder(name: str, recorded: versions.Version | None) -> pathlib.Path:
     built_in = (
       f"; the built-in ones most like it: {', '.join(near)}" if near else f"; built-in: {', '.join(datasets.NAMES)}"
     )
-    raise FileNotFoundError(f"config.dataset: {error}{built_in}") from None
+    raise FileNotFoundError(f"{field}: {error}{built_in}") from None
 
 
 def agreed(all_parts: Sequence[Part]) -> dict[str, Any]:

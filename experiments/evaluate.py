@@ -226,7 +226,10 @@ def _task(found: trained.Trained) -> trained.Trained:
   if FLAGS.env_kwargs:
     changed = changed._replace(env_kwargs=task.json_object(FLAGS.env_kwargs, "--env_kwargs"), metadata={})
   if changed.env_id is None:
-    raise ValueError(f"{FLAGS.workdir}: the run had no environment; name one with --env_id")
+    raise ValueError(
+      f"{FLAGS.workdir}: the run had no environment; name one with --env_id, or compare actions with "
+      "`python -m experiments.heldout`"
+    )
   if FLAGS.env_id or FLAGS.env_kwargs:
     spec = environments.spec(changed.env_id, **changed.env_kwargs)
     environments.check_spec(found.task.data.spec, spec, changed.env_id)

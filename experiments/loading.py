@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pathlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +29,17 @@ Progress = Callable[[str], Callable[[int, int], None]]
 
 
 class Heldout(NamedTuple):
-  """What is not learnt from: the episodes for which ``keep`` (bool ``[E]``) is true."""
+  """What is not learnt from.
+
+  Attributes:
+    episodes: some of which count.
+    keep: bool ``[E]``, which.
+    names: of the action's dimensions and choices, as far as these and what is learnt from agree on them.
+  """
 
   episodes: ilx.data.Episodes
   keep: np.ndarray
+  names: naming.Names
 
 
 class Data(NamedTuple):
@@ -45,7 +53,7 @@ class Data(NamedTuple):
     facts: for ``result.json``: counts, the return, the tier, the fields of the observation, those with no place in
       arrays, and the counts of every dataset of a mixture.
     names: of the action's dimensions and choices, as far as the datasets have them.
-    versions: which versions of the datasets these are, by the names that the config has.
+    versions: which versions of the datasets these are, of those held out too, by the names that the config has.
   """
 
   train: ilx.data.Episodes | stream.Stream
@@ -60,6 +68,7 @@ class Data(NamedTuple):
 def load(
   config: ml_collections.ConfigDict,
   all_parts: Sequence[choosing.Part],
+  held: Sequence[choosing.Part],
   *,
   num_actions: int | None = None,
   progress: Progress = lambda what: lambda episodes, steps: None,
@@ -69,6 +78,7 @@ def load(
   Args:
     config: with the fields of ``configs/bc.py``.
     all_parts: its datasets.
+    held: those that held-out episodes are of; none where there are none.
     num_actions: the environment's, of which data may lack the last ones.
     progress: told what takes long.
 
@@ -79,41 +89,43 @@ def load(
     raise ValueError(f"config.tier={config.tier!r}: choose one of {', '.join(TIERS)}")
   if not 0 < config.top_return <= 1:
     raise ValueError(f"config.top_return={config.top_return}: expected above 0, at most 1")
-  chosen = [choosing.selection(config, part.info) for part in all_parts]
-  fields = ("split", "heldout") if config.heldout else ("split",)
-  for part in all_parts:
-    for field in fields:
-      choosing.check_split(part.info, config[field], f"config.{field}")
+  read = [(part, "split") for part in all_parts] + [(part, "heldout") for part in held]
+  for part, field in read:
+    choosing.check_split(part.info, config[field], f"config.{field}")
   tier = config.tier
   if tier == "auto":
-    pairs = list(zip(all_parts, chosen, strict=True))
-    size = sum(size_in_memory(part.info, config[field], which) for part, which in pairs for field in fields)
-    tier = "auto" if size <= tiers.free_memory() // 2 else "mapped"
+    sizes = [size_in_memory(part.info, config[field], choosing.selection(config, part.info)) for part, field in read]
+    tier = "auto" if sum(sizes) <= tiers.free_memory() // 2 else "mapped"
 
   indices, weights, opened, specs, names = [], [], [], {}, {}
-  for part, selected in zip(all_parts, chosen, strict=True):
-    say = progress(f"statistics of {part.info.name}")
-    indices.append(index.read(part.info, config.split, selected, say))
+  for part in all_parts:
+    indices.append(_index(config, part, config.split, progress))
     weights.append(choosing.weigh(config, part.info, indices[-1]))
-    metadata = choosing.of_action(config, part.info.metadata)
-    if num_actions is not None:
-      metadata.setdefault("num_actions", num_actions)
-    specs[part.name] = ilx.data.spec(indices[-1], metadata, frame_stack=config.frame_stack)
-    names[part.name] = naming.of(specs[part.name].action, metadata.get(naming.FIELD))
-    opened.append(_open(part.info, config.split, selected, tier, weights[-1], progress))
+    specs[part.name], names[part.name] = _spec(config, part, indices[-1], num_actions)
+    opened.append(_open(config, part, config.split, tier, weights[-1], progress))
   spec = _joined(specs)
+  names = naming.agreed(names, spec.action)
   train = _together(all_parts, opened, tier)
   if tier == "auto":
     tier = "device" if tiers.fits(train) else "host"
+  heldout = None
+  if held:
+    drawn = {part.info.directory: weight for part, weight in zip(all_parts, weights, strict=True)}
+    others = [part for part in held if part.info.directory not in drawn]
+    agreed = _alike(config, others, spec, names, num_actions, progress)
+    heldout = Heldout(*_held(config, held, drawn, tier, progress), agreed)
   return Data(
     train=train,
     tier={"device": "device", "streamed": "auto"}.get(tier, "host"),
     spec=spec,
-    heldout=_heldout(config, all_parts, chosen, weights, tier, progress) if config.heldout else None,
+    heldout=heldout,
     facts=_facts(config, all_parts, indices, weights, tier)
-    | {"observation": _observation(spec), "left_out": choosing.left_out(all_parts[0].info, chosen[0])},
-    names=naming.agreed(names, spec.action),
-    versions={part.name: versions.of(part.info) for part in all_parts},
+    | {
+      "observation": _observation(spec),
+      "left_out": choosing.left_out(all_parts[0].info, choosing.selection(config, all_parts[0].info)),
+    },
+    names=names,
+    versions={part.name: versions.of(part.info) for part in (*all_parts, *held)},
   )
 
 
@@ -134,9 +146,31 @@ def size_in_memory(info: Info, split: str, chosen: Selection) -> int:
     return math.ceil(sum(leaf.nbytes for leaf in jax.tree.leaves(probed)) / len(places) * len(records))
 
 
+def _index(config: ml_collections.ConfigDict, part: choosing.Part, split: str, progress: Progress) -> Index:
+  say = progress(f"statistics of {part.info.name}")
+  return index.read(part.info, split, choosing.selection(config, part.info), say)
+
+
+def _spec(
+  config: ml_collections.ConfigDict, part: choosing.Part, found: Index, num_actions: int | None
+) -> tuple[ilx.Spec, naming.Names]:
+  """Of one dataset, and what it calls the dimensions and choices of its action."""
+  metadata = choosing.of_action(config, part.info.metadata)
+  if num_actions is not None:
+    metadata.setdefault("num_actions", num_actions)
+  spec = ilx.data.spec(found, metadata, frame_stack=config.frame_stack)
+  return spec, naming.of(spec.action, metadata.get(naming.FIELD))
+
+
 def _open(
-  info: Info, split: str, chosen: Selection, tier: str, weights: np.ndarray | None, progress: Progress
+  config: ml_collections.ConfigDict,
+  part: choosing.Part,
+  split: str,
+  tier: str,
+  weights: np.ndarray | None,
+  progress: Progress,
 ) -> ilx.data.Episodes | stream.Stream:
+  info, chosen = part.info, choosing.selection(config, part.info)
   if tier == "streamed":
     return stream.open(info.directory, split, selection=chosen, weights=weights)
   if tier == "mapped":
@@ -205,21 +239,39 @@ def _by_part(action: Any, say: Callable[[Any], str]) -> dict[str, str]:
   return {jax.tree_util.keystr(path, simple=True, separator="/"): say(part) for path, part in parts}
 
 
-def _heldout(
+def _alike(
   config: ml_collections.ConfigDict,
-  all_parts: Sequence[choosing.Part],
-  chosen: Sequence[Selection],
-  weights: Sequence[np.ndarray | None],
+  others: Sequence[choosing.Part],
+  spec: ilx.Spec,
+  names: naming.Names,
+  num_actions: int | None,
+  progress: Progress,
+) -> naming.Names:
+  """Checks that held-out datasets which are not learnt from have the same fields; the names that all agree on."""
+  named = {config.dataset: names}
+  for part in others:
+    own, named[part.name] = _spec(config, part, _index(config, part, config.heldout, progress), num_actions)
+    if found := differences({config.dataset: _layout(spec), part.name: _layout(own)}):
+      raise ValueError("config.heldout_dataset: the datasets differ:\n  " + "\n  ".join(found))
+  return naming.agreed(named, spec.action, "config.heldout_dataset")
+
+
+def _held(
+  config: ml_collections.ConfigDict,
+  held: Sequence[choosing.Part],
+  drawn: Mapping[pathlib.Path, np.ndarray | None],
   tier: str,
   progress: Progress,
-) -> Heldout:
-  """The held-out episodes of all datasets, on the host."""
+) -> tuple[ilx.data.Episodes, np.ndarray]:
+  """The held-out episodes of all datasets, on the host, and which of them count; ``drawn``: what is learnt from."""
   split, opened, keeps, shared = config.heldout, {}, [], 0
-  for part, selected, drawn in zip(all_parts, chosen, weights, strict=True):
-    episodes = _open(part.info, split, selected, "mapped" if tier in ("mapped", "streamed") else "host", None, progress)
+  for part in held:
+    episodes = _open(config, part, split, "mapped" if tier in ("mapped", "streamed") else "host", None, progress)
     opened[part.name] = episodes
     keeps.append(choosing.keep(config.where, part.info, split, episodes.num_episodes, "config.heldout"))
-    shared += np.count_nonzero(keeps[-1] & choosing.overlap(part.info, config.split, drawn, split))
+    if part.info.directory in drawn:
+      learnt = choosing.overlap(part.info, config.split, drawn[part.info.directory], split)
+      shared += np.count_nonzero(keeps[-1] & learnt)
   keep = np.concatenate(keeps)
   if shared:
     warnings.warn(
@@ -227,7 +279,7 @@ def _heldout(
       f"(config.split={config.split}, config.heldout={split}): their scores say nothing about new episodes",
       stacklevel=2,
     )
-  return Heldout(ilx.data.mixture(opened) if len(opened) > 1 else next(iter(opened.values())), keep)
+  return ilx.data.mixture(opened) if len(opened) > 1 else next(iter(opened.values())), keep
 
 
 def _facts(

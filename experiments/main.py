@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from experiments import choosing, cli, placement, run, summary
 from experiments import devices as devices_lib
-from experiments.report import facts
+from experiments.report.text import short_dataset
 from ilx import training
 from ilx.parallel import hosts
 from ilx.training import logs
@@ -126,7 +126,7 @@ def main() -> None:
     if FLAGS.explain_placement:
       return placement.explain(config)
     devices = jax.devices()
-    names = "+".join(facts.short_dataset(name).replace("/", "_") for name in choosing.shares(config.dataset))
+    names = "+".join(short_dataset(name).replace("/", "_") for name in choosing.shares(config.dataset))
     seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
     folder = pathlib.Path("runs") / f"{config.agent.name.rpartition(':')[2]}-{names}-{seeds}"
     workdir = pathlib.Path(FLAGS.workdir or folder).expanduser()

@@ -50,7 +50,7 @@ def nested(names: Names) -> Any:
   return found or None
 
 
-def agreed(named: Mapping[str, Names], action: ilx.types.Action) -> dict[str, list[str]]:
+def agreed(named: Mapping[str, Names], action: ilx.types.Action, field: str = "config.dataset") -> dict[str, list[str]]:
   """The names of a mixture, of parts that all datasets which name them call alike; warns of the others.
 
   Names of what can be chosen are values of the data, so that one place in two lists must have one name (a list may be
@@ -60,6 +60,7 @@ def agreed(named: Mapping[str, Names], action: ilx.types.Action) -> dict[str, li
   Args:
     named: the names by dataset.
     action: of all of them together.
+    field: of the config, which names the datasets.
 
   Raises:
     ValueError: where the same number would mean something else in each; names the datasets, the part and the names.
@@ -79,10 +80,10 @@ def agreed(named: Mapping[str, Names], action: ilx.types.Action) -> dict[str, li
     elif any(_differ(*pair) for pair in itertools.combinations(lists.values(), 2)):
       other.append(line)
     elif lists:
-      found[path] = max(lists.values(), key=len)
+      found[path] = max(lists.values(), key=len)[: part.num_actions if isinstance(part, ilx.Discrete) else part.size]
   if moved:
     raise ValueError(
-      f"config.dataset: by the {FIELD} in their metadata.json the datasets' actions are not of one order, so that the "
+      f"{field}: by the {FIELD} in their metadata.json the datasets' actions are not of one order, so that the "
       "same number means something else in each; convert again with one vocabulary or order of columns (or correct "
       f"{FIELD}, if only the words differ):\n  " + "\n  ".join(moved)
     )

@@ -239,7 +239,7 @@ def summarise(
     "env_kwargs": task.env_kwargs,
     **scoring.of_play(task, scorer.played),
     "target_return": scoring.target_return(params) if scorer.played else None,
-    "heldout": scoring.of_heldout(config.heldout, scorer.compared, task.data.names),
+    "heldout": scoring.of_heldout(config, task, scorer.compared),
     **_each_seed(config, task, scorer, rows),
     **_facts(task),
     "loss": _last(rows, "train/loss"),
@@ -286,7 +286,7 @@ def _each_seed(
     {
       "seed": config.seed + place,
       **scoring.of_play(task, scorer.played[place : place + 1]),
-      "heldout": scoring.of_heldout(config.heldout, scorer.compared[place : place + 1], task.data.names),
+      "heldout": scoring.of_heldout(config, task, scorer.compared[place : place + 1]),
       "loss": _last(rows, f"train/loss/seed{config.seed + place}"),
     }
     for place in range(config.seeds)

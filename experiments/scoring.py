@@ -90,17 +90,24 @@ class Scorer:
     )
 
   def _compare(self, params: Any, progress: Callable[[float], None]) -> Fidelity:
-    heldout = self._task.data.heldout
-    return fidelity(
-      self._agent,
-      params,
-      heldout.episodes,
-      action=self._task.data.spec.action,
-      clip=self._task.env_id is not None,  # bounds that are the data's own say nothing about what is not in them
-      frame_stack=self._config.frame_stack,
-      keep=heldout.keep,
-      progress=progress,
-    )
+    return compare(self._config, self._task, self._agent, params, progress)
+
+
+def compare(
+  config: ml_collections.ConfigDict, task: Task, agent: ilx.Agent, params: Any, progress: Callable[[float], None]
+) -> Fidelity:
+  """Likeness to the task's held-out actions, of which there must be some."""
+  heldout = task.data.heldout
+  return fidelity(
+    agent,
+    params,
+    heldout.episodes,
+    action=task.data.spec.action,
+    clip=task.env_id is not None,  # bounds that are the data's own say nothing about what is not in them
+    frame_stack=config.frame_stack,
+    keep=heldout.keep,
+    progress=progress,
+  )
 
 
 def each_seed(config: ml_collections.ConfigDict, params: Any) -> list[Any]:
@@ -178,16 +185,13 @@ def success_rate(played: Sequence[ilx.evaluation.Result]) -> float | None:
   return float(np.mean([one.successes for one in played]))
 
 
-def of_heldout(split: str, compared: Sequence[Fidelity], names: naming.Names) -> Mapping[str, Any] | None:
-  """What ``result.json`` says of held-out actions, means over the seeds; None where nothing was held out.
-
-  ``names``: of dimensions and choices, kept beside what is said of each.
-  """
+def of_heldout(config: ml_collections.ConfigDict, task: Task, compared: Sequence[Fidelity]) -> Mapping[str, Any] | None:
+  """What ``result.json`` says of held-out actions, means over the seeds; None where nothing was held out."""
   if not compared:
     return None
-  first = compared[0]
-  about = {"split": split, "episodes": first.episodes, "transitions": first.transitions}
-  return about | _of_action(compared, names)
+  first, dataset = compared[0], config.heldout_dataset
+  about = {"split": config.heldout, "episodes": first.episodes, "transitions": first.transitions}
+  return about | ({"dataset": dataset} if dataset else {}) | _of_action(compared, task.data.heldout.names)
 
 
 def _of_action(compared: Sequence[Fidelity], names: naming.Names, path: str = "") -> dict[str, Any]:

@@ -53,13 +53,14 @@ def load(
   if config.env_id not in ("", NONE):
     environments.spec(config.env_id, **_env_kwargs(config, {}))  # an unknown task is said before anything is built
   parts = choosing.parts(config, recorded)
+  held = choosing.heldout(config, parts, recorded)
   metadata = choosing.agreed(parts)
   env_id = config.env_id or metadata.get("env_id")
   if not env_id:
     raise ValueError(_no_environment(parts))
   options = {} if progress is None else {"progress": progress}
   if env_id == NONE:
-    return Task(loading.load(config, parts, **options), None, {}, metadata)
+    return Task(loading.load(config, parts, held, **options), None, {}, metadata)
   env_kwargs = _env_kwargs(config, metadata)
   env_spec = environments.spec(env_id, **env_kwargs)
   if isinstance(env_spec.action, ilx.Discrete):
@@ -68,7 +69,7 @@ def load(
   as_recorded = not recorded[0] or (env_id, env_kwargs) == recorded
   if not as_recorded:
     metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
-  data = loading.load(config, parts, **options)
+  data = loading.load(config, parts, held, **options)
   try:
     environments.check_spec(data.spec, env_spec, env_id)
   except ValueError as error:

@@ -34,7 +34,11 @@ class Trained(NamedTuple):
 
 
 def load(
-  workdir: pathlib.Path, step: int | None = None, progress: loading.Progress | None = None, agent: str | None = None
+  workdir: pathlib.Path,
+  step: int | None = None,
+  progress: loading.Progress | None = None,
+  agent: str | None = None,
+  **changes: Any,
 ) -> Trained:
   """Reads a run folder, whose dataset must still be there, in the run's version; the run may be going on.
 
@@ -43,6 +47,7 @@ def load(
     step: of a checkpoint; None for the newest good one.
     progress: of reading the data.
     agent: the run's, where it is none of ilx's: what a folder names is not imported because it says so.
+    **changes: of fields of its config, such as ``heldout``.
 
   Raises:
     FileNotFoundError: where there is no run, or its dataset's version is gone.
@@ -50,6 +55,7 @@ def load(
     ilx.training.CheckpointError: where the checkpoint cannot be read.
   """
   config = config_of(workdir)
+  config.update(changes)
   name = config.agent.name
   if agents.is_own(name) and agent != name:
     raise ValueError(f"{workdir}: its agent, {name}, is none of ilx's; --agent={name} imports it, if you trust it")

@@ -61,6 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Episodes to compare the policy's actions with, never to learn from: a split such as "val" or "train[90%:]"; empty:
   # none. Without an environment this is the only score.
   config.heldout = ""
+  # What that is a split of, where it is not config.dataset: a dataset with the same fields, such as the recordings of
+  # another day, or several, "a,b".
+  config.heldout_dataset = ""
   # Fields of the observation to learn from, such as "state,image_0"; empty: all that have a place in arrays (texts have
   # none). One field is an array, several are a dict.
   config.observation = ""

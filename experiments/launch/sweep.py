@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from experiments.report import facts
+from experiments.report.text import short_dataset
 
 # Longer names are cut; a hash of the whole name ends them.
 _MAX_NAME = 120
@@ -143,7 +143,7 @@ def _names(swept: Sequence[Flags], config: str | None) -> list[str]:
     if name == "config":
       return _stem(value)
     # Of paths their ends; several datasets, with their shares or without, are one value.
-    return f"{shorter[name]}={','.join(map(facts.short_dataset, value.split(',')))}"
+    return f"{shorter[name]}={','.join(map(short_dataset, value.split(',')))}"
 
   found = []
   for own in swept:

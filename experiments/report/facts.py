@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -156,16 +155,8 @@ def data(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """The names of the datasets without the folders they are in."""
   found = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
   # Several have shares: "a=0.7,b=0.3".
-  return " and ".join(short_dataset(piece.strip().rpartition("=")[0] or piece.strip()) for piece in found.split(","))
-
-
-def short_dataset(dataset: str) -> str:
-  """``hopper``, ``hopper/1.0.0``, ``hopper/1.0.0=0.7``: a dataset, maybe with its share, without the folders it is in.
-
-  Of a path the last part tells the most; before it, if it is a version, the one above.
-  """
-  parts = [part for part in dataset.split("/") if part] or [dataset]
-  return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+(=.*)?", parts[-1]) else -1 :])
+  names = (piece.strip().rpartition("=")[0] or piece.strip() for piece in found.split(","))
+  return " and ".join(map(text.short_dataset, names))
 
 
 def versioned(dataset: str, versions: Mapping[str, str]) -> str:

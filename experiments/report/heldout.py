@@ -43,7 +43,7 @@ _COLUMNS = {
   "recall": "Recall",
 }
 # What was compared.
-_COUNTED = ("split", "episodes", "transitions")
+_COUNTED = ("split", "dataset", "episodes", "transitions")
 # Those that are shown of each of several choices.
 _OF_CHOICES = ("accuracy", "balanced_accuracy", "commonest_share")
 _NOTHING = "\N{EN DASH}"
@@ -106,7 +106,7 @@ def over_seeds(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   if not told:
     return {}
   first = each[0]
-  same = {key: first.get(key) for key in _COUNTED if all(about.get(key) == first.get(key) for about in each)}
+  same = {key: first[key] for key in first if key in _COUNTED and all(about.get(key) == first[key] for about in each)}
   return same | (told[""] if "" in told else {"parts": {path[:-1]: about for path, about in told.items()}})
 
 
@@ -128,12 +128,14 @@ def shown(value: float, share: bool, minus: str = text.MINUS) -> str:
 
 
 def counts(result: Mapping[str, Any]) -> str:
-  """``2,500 transitions of 10 held-out episodes (val)``; empty where it is not known."""
+  """``2,500 transitions of 10 held-out episodes (val of other)``; empty where it is not known."""
   about = found(result)
   transitions, episodes = number(about.get("transitions")), number(about.get("episodes"))
   if transitions is None or episodes is None:
     return ""
-  split = f" ({about['split']})" if about.get("split") else ""
+  named = [text.short_dataset(name.strip()) for name in str(about.get("dataset") or "").split(",") if name]
+  of = f" of {' and '.join(named)}" if named else ""
+  split = f" ({about['split']}{of})" if about.get("split") else ""
   return f"{transitions:,.0f} transitions of {episodes:,.0f} held-out episodes{split}"
 
 

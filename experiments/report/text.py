@@ -1,6 +1,7 @@
-"""Numbers and durations as a reader wants them, in HTML (``−`` for minus) or plain text."""
+"""Numbers, durations and names as a reader wants them, in HTML (``−`` for minus) or plain text."""
 
 import math
+import re
 from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
@@ -53,3 +54,12 @@ def duration(seconds: float) -> str:
 def size(count: int) -> str:
   """``812 kB``, ``3.4 MB``."""
   return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1e3))} kB"
+
+
+def short_dataset(dataset: str) -> str:
+  """``hopper``, ``hopper/1.0.0``, ``hopper/1.0.0=0.7``: a dataset, maybe with its share, without the folders it is in.
+
+  Of a path the last part tells the most; before it, if it is a version, the one above.
+  """
+  parts = [part for part in dataset.split("/") if part] or [dataset]
+  return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+(=.*)?", parts[-1]) else -1 :])
