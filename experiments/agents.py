@@ -143,7 +143,8 @@ def _constructor(name: str) -> tuple[Callable[..., ilx.Agent], list[str]]:
     module, _, function = name.partition(":")
     try:
       found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+      inspect.signature(found)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
       raise ValueError(f"config.agent.name={name!r} is no module:function that can be imported: {error}") from error
   else:
     _check(name, AGENTS, "config.agent.name")
@@ -191,7 +192,7 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
       isinstance(value, (int, float)) and 0 <= value < math.inf
     ):
       raise ValueError(f"config.agent.{field}={value} must be at least 0, and finite")
-  if warmup >= steps > 1:
+  if warmup > steps > 1:
     warnings.warn(
       f"config.agent.warmup={warmup}: the learning rate still rises when the run ends, after config.steps={steps} "
       f"updates, at {100 * steps / warmup:.3g} % of {options['learning_rate']}",

@@ -44,7 +44,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
 
 
 def plain_warnings() -> None:
-  """From now on ours are one line, as those who run a command need none of the code; others' are as they were."""
+  """From now on UserWarnings, ours above all, are one line: who runs a command needs none of the code."""
   usual = warnings.showwarning
 
   def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -14,14 +14,18 @@ import numpy as np
 def _range(what: str, holds: Callable[[Any], bool]) -> Callable[..., None]:
   def check(**values: Any) -> None:
     for name, value in values.items():
-      if not isinstance(value, jax.core.Tracer) and not (_is_number(value) and holds(value)):
+      if isinstance(value, jax.core.Tracer):
+        continue
+      # Under jit a comparison of one of jax's own arrays would be traced, whatever it holds.
+      number = np.asarray(value) if isinstance(value, jax.Array) else value
+      if not (_is_number(number) and holds(number)):
         raise ValueError(f"{name}={value!r} must be {what}")
 
   return check
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and np.ndim(value) == 0
+  return isinstance(value, (int, float, np.number, np.ndarray)) and np.ndim(value) == 0 and not np.iscomplexobj(value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -50,3 +50,17 @@ def test_what_is_traced_has_no_value_to_look_at():
   jax.jit(lambda x: ranges.between_0_and_1(x=x))(3.0)
   with pytest.raises(ValueError, match=r"x=3\.0 must be between 0 and 1"):
     ranges.between_0_and_1(x=3.0)
+
+
+def test_a_number_of_jax_is_looked_at_under_jit_too():
+  """A comparison of it would be traced there."""
+  number = jnp.float32(0.7)
+  jax.jit(lambda x: (ranges.above_0(number=number), x)[1])(1.0)
+  with pytest.raises(ValueError, match="must be at least 1, a whole"):
+    jax.jit(lambda x: (ranges.at_least_1(number=number), x)[1])(1.0)
+
+
+@pytest.mark.parametrize("number", [1 + 0j, np.complex64(1), jnp.complex64(1)])
+def test_complex_numbers_are_refused(number):
+  with pytest.raises(ValueError, match="must be a finite number"):
+    ranges.finite(number=number)

@@ -108,12 +108,16 @@ def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None =
       if has != wants:
         stacked = (
           "; are frames stacked in both alike (ilx.data.spec(..., frame_stack=k) and the agent's frame_stack=k)?"
-          if item is spec.observation
+          if item is spec.observation and "none" not in (has, wants) and abs(len(has) - len(wants)) == 1
           else ""
         )
         raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{stacked}")
       if item is spec.observation and _is_bytes(found[name]) != _is_bytes(expected[name]):
         raise ValueError(f"{name}: the batch has {found[name].dtype}, the spec {expected[name].dtype}")
+    if item is of_action:
+      for name, part in _leaves(spec.action, field).items():
+        if not isinstance(part, Continuous) and jnp.issubdtype(jnp.result_type(found[name]), jnp.floating):
+          raise ValueError(f"{name}: the batch has {found[name].dtype}, but choices are integers or bools")
 
 
 def name_of(path: tuple[Any, ...], field: str = "observation") -> str:
@@ -132,11 +136,13 @@ def _as_learnt(spec: Spec, step: Step, frames: int) -> Step:
   for of, x, _ in named:
     if x.shape[0] != size:
       raise ValueError(f"{of} is of {x.shape[0]} environments, other parts of the observation are of {size}")
-  for of in ("reward", "is_first"):
-    shape = np.shape(getattr(step, of))
-    if shape not in ((), (size,)):
-      raise ValueError(f"{of} is {list(shape)}; expected {[size]}, as many as observations")
-  return step._replace(observation=jax.tree.unflatten(jax.tree.structure(spec.observation), leaves))
+  each = {of: getattr(step, of) for of in ("reward", "is_first")}
+  for of, x in each.items():
+    if np.shape(x) not in ((), (size,)):
+      raise ValueError(f"{of} is {list(np.shape(x))}; expected {[size]}, as many as observations")
+  # One for all, and numbers that are no arrays, are allowed; most agents do without reward.
+  each = {of: x if x is None else jnp.broadcast_to(jnp.asarray(x), (size,)) for of, x in each.items()}
+  return step._replace(observation=jax.tree.unflatten(jax.tree.structure(spec.observation), leaves), **each)
 
 
 def _leaf_as_learnt(of: str, x: Any, leaf: jax.ShapeDtypeStruct, frames: int) -> Array:

@@ -32,7 +32,7 @@ class Conv(nn.Module):
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
     batch = x.shape[:-3]
-    x = x.reshape(math.prod(batch), *x.shape[-3:])
+    x = x.reshape(math.prod(batch), *x.shape[-3:]).astype(jnp.result_type(x, kernel))
     padding = jax.lax.padtype_to_pads(x.shape[1:3], shape[:2], (self.stride, self.stride), self.padding)
     y = convolve(x, kernel, self.stride, tuple(map(tuple, padding))) + bias
     return y.reshape(*batch, *y.shape[1:])

@@ -132,9 +132,11 @@ class Categorical:
     return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
   def log_prob(self, action: jax.Array) -> jax.Array:
-    """``[...]``."""
+    """``[...]``; NaN where there is no such choice."""
     log_p = jax.nn.log_softmax(self.logits)
-    return jnp.take_along_axis(log_p, action[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    # Else -1 would be the last choice.
+    place = jnp.where(action < 0, log_p.shape[-1], action).astype(jnp.int32)
+    return jnp.take_along_axis(log_p, place[..., None], axis=-1, mode="fill")[..., 0]
 
   def entropy(self) -> jax.Array:
     """In nats: ``[...]``."""

@@ -1,5 +1,6 @@
 """Observation trees to features: the first layers of every network."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,6 +62,9 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
       such as ``functools.partial(impala.Impala, width=2)``. Other leaves are flattened. "auto": "nature" for pictures
       of at least 36 x 36, "impala" for smaller ones.
 
+  Warns:
+    UserWarning: where what may be pictures is not uint8, so that it is flattened.
+
   Raises:
     ValueError: for an unknown encoder, one for pictures where there are none, pictures that it cannot encode, naming
       the leaf, and two of one name.
@@ -74,6 +78,12 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
     shape = tuple(leaf.shape)
     name = jax.tree_util.keystr(path, simple=True, separator="_") or "picture"
     if picture == "flat" or not is_picture(leaf):
+      if picture != "flat" and len(shape) > 2 and is_picture(jax.ShapeDtypeStruct(shape, jnp.uint8)):
+        warnings.warn(
+          f"observation {name!r} is {leaf.dtype} {list(shape)}: pictures are uint8, others are flattened and "
+          "standardised number by number; store it as uint8, leave it out, or choose encoder='flat'",
+          stacklevel=2,
+        )
       return Leaf(name, shape)
     axis = height_axis(shape, name)
     return Leaf(name, shape, _constructor(picture, min(shape[axis : axis + 2]), name))

@@ -9,7 +9,7 @@ import pytest
 
 import ilx
 from ilx import testing
-from ilx.types import Continuous, Spec, Statistics, Step
+from ilx.types import Continuous, MultiDiscrete, Spec, Statistics, Step
 
 NAMES = ("bc", "bc_transformer", "chunked_bc", "dt", "iql", "rebrac", "td3_bc")
 SEEN = {"pad": jax.ShapeDtypeStruct((3,), jnp.float32), "screen": jax.ShapeDtypeStruct((64, 64, 3), jnp.uint8)}
@@ -128,6 +128,37 @@ def test_updates_refuse_batches_of_another_kind(name):
     for function, first in ((agent.init, jax.random.key(0)), (agent.update, state)):
       with pytest.raises(ValueError, match=message):
         jax.eval_shape(function, first, batch._replace(observation=observation))
+
+
+def test_updates_refuse_numbers_as_choices():
+  spec = Spec(VECTOR.observation, {"stick": Continuous(-np.ones(1), np.ones(1)), "keys": MultiDiscrete((2, 2))})
+  agent = ilx.agents.bc(spec, hidden=(4,))
+  batch = _batch(agent, spec)
+  action = batch.action | {"keys": batch.action["stick"].repeat(2, axis=-1)}
+  with pytest.raises(ValueError, match="action/keys: the batch has float32, but choices are integers or bools"):
+    jax.eval_shape(agent.init, jax.random.key(0), batch._replace(action=action))
+
+
+def test_stacking_is_spoken_of_where_an_axis_is_missing_or_too_many_alone():
+  agent = _agent("bc", PICTURES)
+  batch = _batch(agent, PICTURES)
+  screen = batch.observation["screen"]
+  for wrong, hint in (({"screen": screen[:, None]}, True), ({"screen": screen.swapaxes(1, 3)[:, :, :5]}, False)):
+    with pytest.raises(ValueError, match="observation/screen: an item") as error:
+      jax.eval_shape(agent.init, jax.random.key(0), batch._replace(observation=batch.observation | wrong))
+    assert ("are frames stacked" in str(error.value)) == hint
+
+
+@pytest.mark.parametrize("name", ["dt", "chunked_bc", "bc_transformer", "bc"])
+def test_a_step_may_have_one_number_for_all_environments(name):
+  agent = _agent(name, VECTOR)
+  params, carry = agent.init(jax.random.key(0), _batch(agent, VECTOR)).params, agent.carry(2)
+  observation = np.ones((2, 5), np.float32)
+  each = agent.act(params, carry, Step(observation, np.full(2, 0.5), np.ones(2, bool)), None)
+  for reward, is_first in ((0.5, True), ([0.5, 0.5], [True, True])):
+    jax.tree.map(
+      np.testing.assert_array_equal, agent.act(params, carry, Step(observation, reward, is_first), None), each
+    )
 
 
 def _acts(spec, name="bc"):

@@ -66,6 +66,8 @@ def test_its_own_learning_rate_is_its_own(mine):
 @pytest.mark.parametrize(
   ("section", "message"),
   [
+    ({"name": "math:pi"}, "no module:function that can be imported: .* is not a callable object"),
+    ({"name": ".mine:agent"}, "no module:function that can be imported"),
     ({"name": "no_such_module:agent"}, "no module:function that can be imported: No module named 'no_such_module'"),
     ({"name": "agents_of_mine:cautios"}, "has no attribute 'cautios'"),
     ({"name": "agents_of_mine:cautious", "widht": 3}, "did you mean 'width'"),

@@ -59,3 +59,10 @@ def test_gradients_have_the_forward_ones_order_of_axes():
   found = list(orders(jaxpr.jaxpr))
   assert len(found) == 3
   assert set(found) == {((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
+
+
+def test_inputs_of_another_precision_are_promoted():
+  x = jax.random.normal(jax.random.key(0), (2, 9, 9, 3)).astype(jnp.bfloat16)
+  layer = Conv(4, 3)
+  params = layer.init(jax.random.key(1), x)
+  np.testing.assert_array_equal(layer.apply(params, x), layer.apply(params, x.astype(jnp.float32)))

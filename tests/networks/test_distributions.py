@@ -68,3 +68,8 @@ def test_categorical_against_probabilities():
   many = distributions.Categorical(jnp.broadcast_to(dist.logits[0], (20_000, 3))).sample(jax.random.key(0))
   assert many.dtype == jnp.int32
   np.testing.assert_allclose(np.bincount(many) / 20_000, probabilities, atol=0.02)
+
+
+@pytest.mark.parametrize("action", [-1, 3, 7])
+def test_there_is_no_likelihood_of_what_is_no_choice(action):
+  assert np.isnan(distributions.Categorical(jnp.zeros((1, 3))).log_prob(jnp.array([action])))

@@ -29,28 +29,37 @@ def matches(record: dict[str, Any], wanted: Where, where: str) -> bool:
   Raises:
     ValueError: where true or false is wanted and the record has something else: YAML reads on, off, yes and no so, too.
   """
-  return all(_fits(events.lookup(record, column), allowed, column, where) for column, allowed in wanted)
+  for column, allowed in wanted:
+    value = events.lookup(record, column)
+    if value is events.ABSENT or isinstance(value, dict | list):
+      return False
+    try:
+      if not _is_one_of(value, allowed, "where"):
+        return False
+    except ValueError as error:
+      raise ValueError(f"{where}: column {column!r} is {checks.shown(value)}, but {error}") from None
+  return True
 
 
-def _fits(value: Any, allowed: tuple[str | bool, ...], column: str, where: str) -> bool:
-  if value is events.ABSENT or isinstance(value, dict | list):
-    return False
+def _is_one_of(value: Any, allowed: tuple[str | bool, ...], key: str) -> bool:
+  """Whether a value is allowed; raises ValueError where true or false is and the value may be what was meant by it."""
   text = checks.plain(value)
   # The key for a space is one.
   if text in allowed or text.strip() in allowed:
     return True
-  if True not in allowed and False not in allowed:
-    return False
+  flags = [flag for flag in (True, False) if flag in allowed]
   text = text.strip().lower()
-  if text in ("true", "false"):
-    return (text == "true") in allowed
-  if value is None or not text:
+  if not flags or value is None or not text:
     return False
-  said = True in allowed
+  if text in ("true", "1", "false", "0"):
+    return (text in ("true", "1")) in flags
+  meant = [flag for flag in flags if text in (("on", "yes") if flag else ("off", "no"))]
+  if not meant and len(flags) < len(allowed):
+    return False
+  said = (meant or flags)[0]
   raise ValueError(
-    f"{where}: column {column!r} is {checks.shown(value)}, but 'where' has {checks.plain(said)}, as YAML reads "
-    f"{'on and yes' if said else 'off and no'} too; write what the file has there, a text in quotes: "
-    f'"{"on" if said else "off"}"'
+    f"{key!r} has {checks.plain(said)}, as YAML reads {'on and yes' if said else 'off and no'} too; write what the "
+    f'file has there, a text in quotes: "{text if meant else "on" if said else "off"}"'
   )
 
 
@@ -141,7 +150,7 @@ def _press(field: Field, value: Any) -> float:
     raise ValueError("expected one value; give a 'vocabulary' of buttons to read a list of those that are pressed")
   text = checks.plain(value).strip()
   if field.pressed:
-    return float(text in field.pressed)
+    return float(_is_one_of(value, field.pressed, "pressed"))
   if text.lower() in _PRESSED or text.lower() in _RELEASED:
     return float(text.lower() in _PRESSED)
   try:

@@ -106,6 +106,11 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
   return found
 
 
+def names(value: Any, where: str) -> tuple[str, ...]:
+  """A list of different texts; numbers and bools stand for their texts."""
+  return tuple(map(plain, texts_or_flags(value, where)))
+
+
 def texts_or_flags(value: Any, where: str) -> tuple[str | bool, ...]:
   """A list of different texts and bools; numbers stand for their texts."""
   if not isinstance(value, list) or not value or not all(isinstance(x, str | int | float) for x in value):

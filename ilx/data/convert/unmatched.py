@@ -91,6 +91,8 @@ def _of_field(records: Records, before: Where, field: Field) -> str:
     there = f"; there are {_listed(_gathered(records(chosen), column))}"
     return f"pressed: no record of any recording has one of these values in its column {column!r}{there}"
   unseen = set(field.vocabulary)
+  if field.kind == "category" and field.fill is not None:
+    unseen.discard(checks.plain(field.fill))  # it is the value before the first record
   if unseen:
     for value in _values(records(chosen), field):
       unseen -= _named(value, field)

@@ -318,6 +318,12 @@ def test_buttons_are_pressed_by_the_usual_words_or_by_those_given():
   assert [number(plain, v) for v in (False, 0, "up", "off", "false", "0")] == [0.0] * 6
   with pytest.raises(ValueError, match="column 'x' is 'KEYDOWN'; say in 'pressed' which values"):
     number(plain, "KEYDOWN")
+  flags = cells.reader(Field(column="x", kind="button", pressed=(True,)))
+  assert [flags({"x": x})[0] for x in (True, False, "TRUE", "false", 1, 0)] == [1, 0, 1, 0, 1, 0]
+  with pytest.raises(ValueError, match=r"'pressed' has true, as YAML reads on and yes too; .*: \"yes\""):
+    flags({"x": "yes"})
+  mixed = cells.reader(Field(column="x", kind="button", pressed=(True, "down")))
+  assert [mixed({"x": x})[0] for x in ("down", "up", True)] == [1, 0, 1]
   given = Field(column="x", kind="button", pressed=("KEYDOWN", "2"))
   assert [number(given, v) for v in ("KEYDOWN", 2, "KEYUP", 1)] == [1.0, 1.0, 0.0, 0.0]
   keys = Field(column="x", kind="button", vocabulary=("w", "a", "1"))
@@ -449,19 +455,21 @@ def test_true_and_false_choose_booleans(tmp_path):
   path = write(tmp_path / "a.csv", "x,down\n0,true\n1,True\n2,FALSE\n3,\n")
   assert fitting(path, {"down": True}) == [0, 1]
   assert fitting(path, {"down": [True, False]}) == [0, 1, 2]
+  path = write(tmp_path / "b.csv", "x,down\n0,1\n1,0\n")
+  assert (fitting(path, {"down": True}), fitting(path, {"down": False})) == ([0], [1])
 
 
 @pytest.mark.parametrize(
   ("value", "message"), [(True, r"true, as YAML reads on and yes.*\"on\""), (False, r"false, .*\"off\"")]
 )
-@pytest.mark.parametrize("name", ["on", "jump", 1])
+@pytest.mark.parametrize("name", ["on", "jump", 2])
 def test_true_and_false_choose_no_texts(tmp_path, value, name, message):
   path = write(tmp_path / "a.jsonl", json.dumps({"x": 0, "name": name}) + "\n")
   with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: column 'name' is {name!r}, but 'where' has {message}"):
     fitting(path, {"name": value})
   with pytest.raises(ValueError, match=r"a\.jsonl, line 1: column 'name' is"):
     read(path, [], where=checks.pairs({"name": value}, "where"))
-  assert fitting(path, {"name": ["on", "jump", 1]}) == [0]
+  assert fitting(path, {"name": ["on", "jump", 2]}) == [0]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])

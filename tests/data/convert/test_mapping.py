@@ -130,16 +130,7 @@ ERRORS = [
   ("action", {"column": "x", "pressed": ["a"]}, "'pressed' is for buttons"),
   ("action", {"column": "x", "take": "last"}, r"action\[0\]\.take: is for fields of 'episode'"),
   ("action", {"column": "x", "where": {"a": []}}, r"action\.where\.a: is \[\]"),
-  (
-    "action",
-    {"column": "x", "kind": "button", "pressed": [True]},
-    r"pressed: is \[True\]; YAML reads on and yes as true",
-  ),
-  (
-    "action",
-    {"column": "x", "kind": "category", "vocabulary": [True, "a"]},
-    r"vocabulary: is \[True, 'a'\]; YAML reads",
-  ),
+  ("action", {"columns": [True]}, r"columns: is \[True\]; YAML reads on and yes as true"),
   ("action", {"column": False}, r"action\.column: is False; expected a text; YAML reads .* no as false: put them in"),
   ("action", {}, r"mapping\.action: give either 'column' or 'columns'"),
   ("action", {"stick": []}, r"mapping\.action\.stick: is empty; a part is a field or a list of fields"),

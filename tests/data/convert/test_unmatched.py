@@ -37,6 +37,8 @@ def test_what_one_recording_lacks_is_usual(opened):
   assert opened([QUIET, KEYS], [button(where={"key": ["q", "w"]})]).doubts() == []
   whole = {"column": "key", "kind": "category", "vocabulary": ["a", "w"]}
   assert opened([QUIET, KEYS], whole).doubts() == []
+  unarmed = {"column": "key", "kind": "category", "vocabulary": ["none", "a", "w"], "fill": "none"}
+  assert opened([QUIET, KEYS], unarmed).doubts() == []
   assert opened([QUIET, KEYS], [{"column": "key", "kind": "button", "pressed": ["w", "q"]}]).doubts() == []
 
 
