@@ -128,6 +128,8 @@ def iql(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "
       "choose n_step=1 or shift the data's rewards"
     )
+  if n_step > 1 and isinstance(discount, jax.core.Tracer):
+    raise ValueError(f"discount is traced and n_step={n_step}: rewards are summed by it before it is known")
   if head not in _HEADS:
     raise ValueError(f"iql: head={head!r}; choose one of {', '.join(filter(None, _HEADS))}")
   if head is None and any(isinstance(part, Continuous) for part in jax.tree.leaves(spec.action)):

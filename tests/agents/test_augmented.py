@@ -74,7 +74,8 @@ def test_the_rest_of_the_agent_is_its_own():
   shifted = augmented(agent, spec)
   assert shifted._replace(update=agent.update) == agent
   # The shifts do not change the key that the agent goes on with.
-  state, batch = agent.init(jax.random.key(0), _batch(4)), _batch(4)._replace(action=jnp.zeros(4, jnp.int32))
+  batch = _batch(4)._replace(action=jnp.zeros(4, jnp.int32))
+  state = agent.init(jax.random.key(0), batch)
   after = [jax.random.key_data(x.update(state, batch)[0].key) for x in (agent, shifted)]
   np.testing.assert_array_equal(*after)
 

@@ -297,7 +297,7 @@ def test_numbers_too_far_from_0_for_float32_are_warned_of():
     ("action", jnp.ones((8, 1), jnp.int32), r"action: an item of the batch has \[1\], the spec \[\]"),
     ("reward", jnp.ones((8, 1)), r"reward: an item of the batch has \[1\], the spec \[\]"),
     ("discount", jnp.ones((8, 2)), r"discount: an item of the batch has \[2\], the spec \[\]"),
-    ("next_observation", jnp.ones((8, 5)), r"next_observation: an item of the batch has \[5\], the spec \[4\]; are"),
+    ("next_observation", jnp.ones((8, 5)), r"next_observation: an item of the batch has \[5\], the spec \[4\]$"),
   ],
 )
 def test_batches_of_other_shapes_are_refused(field, value, message):

@@ -66,3 +66,10 @@ def test_vmapped_is_as_each_alone(make, name, values):
     alone = learn(init, lambda _, state, batch, value=value: update(value, state, batch), value)
     jax.tree.map(lambda one, x, place=place: np.testing.assert_allclose(x[place], one, 1e-3, 1e-5), alone, several)
   assert any(np.any(x[0] != x[1]) for x in jax.tree.leaves(several))  # it matters
+
+
+def test_rewards_are_not_summed_by_a_discount_that_is_not_known():
+  with pytest.raises(ValueError, match="discount is traced and n_step=3"):
+    jax.vmap(lambda discount: (ilx.agents.iql(testing.continuous_spec(), discount=discount, n_step=3), discount)[1])(
+      jnp.array([0.5, 0.99])
+    )
