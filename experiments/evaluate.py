@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import ilx
-from experiments import cli, outputs, scoring, task, trained, versions
+from experiments import cli, outputs, scoring, task, trained
 from ilx.data import stream
 from ilx.evaluation import environments, visitation
 from ilx.training import logs
@@ -34,10 +34,8 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Of this command; not made on import, where they would meet those of other commands."""
-  flags.DEFINE_string("workdir", None, "The run folder.", required=True)
-  flags.DEFINE_string("agent", None, trained.AGENT_HELP)
+  trained.define_flags("evaluation.json")
   flags.DEFINE_integer("episodes", 100, "Whole episodes of every seed of the run.", lower_bound=1)
-  flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
   flags.DEFINE_integer("seed", None, "Of the episodes; by default that of the run's closing score.", lower_bound=0)
   flags.DEFINE_integer("num_envs", None, "Environments stepped together.", lower_bound=1)
   flags.DEFINE_integer(
@@ -47,7 +45,6 @@ def define_flags() -> None:
   flags.DEFINE_list("target_returns", [], "Returns to ask a decision transformer for, each scored on its own.")
   flags.DEFINE_string("env_id", None, "Another task than the run's; a spec that differs is an error that says how.")
   flags.DEFINE_string("env_kwargs", None, "Its options, as a JSON object.")
-  flags.DEFINE_string("output", None, "The file to write; default evaluation.json in the run folder.")
   flags.DEFINE_bool("visitation", False, "Tell, too, how far what the policy sees is from what the data show.")
   flags.DEFINE_integer(
     "video",
@@ -56,7 +53,6 @@ def define_flags() -> None:
     lower_bound=0,
     upper_bound=64,
   )
-  flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
 
 
 def main() -> None:
@@ -75,12 +71,7 @@ def main() -> None:
       scores = []
       for place, target in enumerate(targets):
         scores.append(score(found, target, lambda share, place=place: progress.update(bar, completed=place + share)))
-    content = {
-      "workdir": str(workdir),
-      "agent": found.config.agent.name,
-      "dataset": found.config.dataset,
-      "dataset_versions": versions.numbers(found.task.data.versions),
-      "step": found.step,
+    content = trained.about(found, workdir) | {
       "sampled": FLAGS.sample,
       "seeds": [_seed(found, place) for place in range(len(found.params))],
       "num_envs": FLAGS.num_envs,

@@ -16,7 +16,7 @@ from absl import flags
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments import cli, outputs, scoring, trained, versions
+from experiments import cli, outputs, scoring, trained
 from experiments.report import heldout
 from ilx.training import logs
 
@@ -25,8 +25,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Of this command; not made on import, where they would meet those of other commands."""
-  flags.DEFINE_string("workdir", None, "The run folder.", required=True)
-  flags.DEFINE_string("agent", None, trained.AGENT_HELP)
+  trained.define_flags("heldout.json")
   flags.DEFINE_string("split", None, "The episodes, such as val or train[90%:]; by default the run's config.heldout.")
   flags.DEFINE_string(
     "dataset",
@@ -34,9 +33,6 @@ def define_flags() -> None:
     "What --split is one of: a dataset with the fields that the run learns from, several with commas between; by "
     "default the run's config.heldout_dataset, or what it learns from.",
   )
-  flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
-  flags.DEFINE_string("output", None, "The file to write; default heldout.json in the run folder.")
-  flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
 
 
 def main() -> None:
@@ -55,14 +51,7 @@ def main() -> None:
       for place, params in enumerate(found.params):
         say = lambda share, place=place: progress.update(bar, completed=place + share)  # noqa: E731
         compared.append(scoring.compare(found.config, found.task, found.agent, params, say))
-    content = {
-      "workdir": str(workdir),
-      "agent": found.config.agent.name,
-      "dataset": found.config.dataset,
-      "dataset_versions": versions.numbers(found.task.data.versions),
-      "step": found.step,
-      "heldout": scoring.of_heldout(found.config, found.task, compared),
-    }
+    content = trained.about(found, workdir) | {"heldout": scoring.of_heldout(found.config, found.task, compared)}
     if len(compared) > 1:
       content["per_seed"] = [
         {"seed": found.config.seed + place, "heldout": scoring.of_heldout(found.config, found.task, [one])}

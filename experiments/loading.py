@@ -18,6 +18,7 @@ from ilx.data import cache, index, rlds, sampling, stream
 from ilx.data.index import Index
 from ilx.data.mixing import differences, layout
 from ilx.data.rlds import Info, Selection
+from ilx.parallel import placement
 from ilx.training import tiers
 
 TIERS = ("auto", "device", "host", "mapped", "streamed")
@@ -236,7 +237,7 @@ def _bounds(part: Any) -> str:
 
 def _by_part(action: Any, say: Callable[[Any], str]) -> dict[str, str]:
   parts = jax.tree_util.tree_leaves_with_path({"action": action})
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): say(part) for path, part in parts}
+  return {placement.name_of(path): say(part) for path, part in parts}
 
 
 def _alike(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 import ilx
+from ilx.parallel import placement
 
 FIELD = "action_names"
 
@@ -27,13 +28,22 @@ def of(action: ilx.types.Action, given: Any) -> dict[str, list[str]]:
   """
   found = {}
   for path, part in jax.tree_util.tree_leaves_with_path(action):
-    names = given
-    for key in path:
-      names = names.get(key.key) if isinstance(names, Mapping) else None
-    count = part.num_actions if isinstance(part, ilx.Discrete) else part.size
-    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
-      found[jax.tree_util.keystr(path, simple=True, separator="/")] = names
+    names = at(given, [key.key for key in path])
+    if names is not None and len(names) == _count(part):
+      found[placement.name_of(path)] = names
   return found
+
+
+def at(given: Any, path: Sequence[str]) -> list[str] | None:
+  """The list of names of the part at ``path`` in what metadata have; None where there is no list of texts."""
+  for key in path:
+    given = given.get(key) if isinstance(given, Mapping) else None
+  return given if isinstance(given, list) and all(isinstance(name, str) for name in given) else None
+
+
+def _count(part: Any) -> int:
+  """How many names a part has."""
+  return part.num_actions if isinstance(part, ilx.Discrete) else part.size
 
 
 def nested(names: Names) -> Any:
@@ -65,12 +75,9 @@ def agreed(named: Mapping[str, Names], action: ilx.types.Action, field: str = "c
   Raises:
     ValueError: where the same number would mean something else in each; names the datasets, the part and the names.
   """
-  parts = {
-    jax.tree_util.keystr(path, simple=True, separator="/"): part
-    for path, part in jax.tree_util.tree_leaves_with_path(action)
-  }
   found, moved, other = {}, [], []
-  for path, part in parts.items():
+  for key, part in jax.tree_util.tree_leaves_with_path(action):
+    path = placement.name_of(key)
     lists = {dataset: list(names[path]) for dataset, names in named.items() if path in names}
     title = f"action/{path}".rstrip("/")
     line = f"{title}: " + "; ".join(f"{dataset!r} has {', '.join(names)}" for dataset, names in lists.items())
@@ -80,7 +87,7 @@ def agreed(named: Mapping[str, Names], action: ilx.types.Action, field: str = "c
     elif any(_differ(*pair) for pair in itertools.combinations(lists.values(), 2)):
       other.append(line)
     elif lists:
-      found[path] = max(lists.values(), key=len)[: part.num_actions if isinstance(part, ilx.Discrete) else part.size]
+      found[path] = max(lists.values(), key=len)[: _count(part)]
   if moved:
     raise ValueError(
       f"{field}: by the {FIELD} in their metadata.json the datasets' actions are not of one order, so that the "

@@ -189,7 +189,7 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   More steps continue a run only where nothing else depends on their number: with a constant learning rate.
   """
   path = workdir / "config.json"
-  if not _has_learnt(workdir) or not path.exists():
+  if not has_learnt(workdir) or not path.exists():
     return
   try:
     before, now = flat(json.loads(path.read_text())), flat(logs.jsonable(config.to_dict()))
@@ -205,14 +205,14 @@ def check_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     raise ValueError(f"{workdir} holds a run of another config ({what}); choose another --workdir")
 
 
-def _has_learnt(workdir: pathlib.Path) -> bool:
+def has_learnt(workdir: pathlib.Path) -> bool:
   """Whether ``workdir`` holds a run that goes on; one that saved nothing begins anew."""
   return (workdir / "result.json").exists() or any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
 
 def _recorded(workdir: pathlib.Path) -> dict[str, versions.Version]:
   """The versions of the datasets that a run which goes on began with; empty where none are known."""
-  return versions.read(workdir) if _has_learnt(workdir) else {}
+  return versions.read(workdir) if has_learnt(workdir) else {}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -55,7 +55,9 @@ class Scorer:
       if final:
         self.played = played
     if self._task.data.heldout is not None:
-      compared = self._each(params, lambda own, seed, progress: self._compare(own, progress))
+      compared = self._each(
+        params, lambda own, seed, progress: compare(self._config, self._task, self._agent, own, progress)
+      )
       for name, value in mean_scores(compared).items():
         if value is not None:
           row[f"heldout_{name}"] = value
@@ -88,9 +90,6 @@ class Scorer:
       across_hosts=True,
       progress=progress,
     )
-
-  def _compare(self, params: Any, progress: Callable[[float], None]) -> Fidelity:
-    return compare(self._config, self._task, self._agent, params, progress)
 
 
 def compare(

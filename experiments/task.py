@@ -65,8 +65,8 @@ def load(
   env_spec = environments.spec(env_id, **env_kwargs)
   if isinstance(env_spec.action, ilx.Discrete):
     options["num_actions"] = env_spec.action.num_actions
-  recorded = metadata.get("env_id"), metadata.get("env_kwargs") or {}
-  as_recorded = not recorded[0] or (env_id, env_kwargs) == recorded
+  played = metadata.get("env_id"), metadata.get("env_kwargs") or {}
+  as_recorded = not played[0] or (env_id, env_kwargs) == played
   if not as_recorded:
     metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
   data = loading.load(config, parts, held, **options)

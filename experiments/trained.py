@@ -5,6 +5,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
+from absl import flags
 
 import ilx
 from experiments import agents, loading, scoring, task, versions
@@ -13,6 +14,15 @@ from experiments.task import Task
 from ilx import training
 
 AGENT_HELP = "The run's agent, module:function, where it is one of your own; it is not imported unless it is named."
+
+
+def define_flags(output: str) -> None:
+  """Of commands that score a run again, and write what they find to ``output`` in its folder."""
+  flags.DEFINE_string("workdir", None, "The run folder.", required=True)
+  flags.DEFINE_string("agent", None, AGENT_HELP)
+  flags.DEFINE_integer("step", None, "Of a checkpoint; by default the newest good one.")
+  flags.DEFINE_string("output", None, f"The file to write; default {output} in the run folder.")
+  flags.DEFINE_bool("json", False, "Print what is written, and nothing else.")
 
 
 class Trained(NamedTuple):
@@ -66,6 +76,17 @@ def load(
   seeds = None if config.seeds == 1 else config.seeds
   state = training.restore(workdir, made, found.data.train, step=step, seeds=seeds)
   return Trained(config, found, made, scoring.each_seed(config, state.params), int(state.step))
+
+
+def about(found: Trained, workdir: pathlib.Path) -> dict[str, Any]:
+  """Which run, which data and which checkpoint, as these commands write it."""
+  return {
+    "workdir": str(workdir),
+    "agent": found.config.agent.name,
+    "dataset": found.config.dataset,
+    "dataset_versions": versions.numbers(found.task.data.versions),
+    "step": found.step,
+  }
 
 
 def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -140,10 +140,8 @@ def _named(name: str, field: Field, metadata: Mapping[str, Any]) -> dict[str, An
   Empty where there are none that fit, as of whatever is no action.
   """
   _, top, *path = name.split("/")
-  names = metadata.get(naming.FIELD) if top == "action" else None
-  for part in path:
-    names = names.get(part) if isinstance(names, Mapping) else None
-  if not isinstance(names, list) or not all(isinstance(one, str) for one in names) or field.pooled:
+  names = naming.at(metadata.get(naming.FIELD), path) if top == "action" else None
+  if names is None or field.pooled:
     return {}
   if len(names) == len(field.moments.count):
     return {"names": names}

@@ -94,8 +94,7 @@ def progress(config: ml_collections.ConfigDict, folder: pathlib.Path) -> str:
   run.check_config(config, folder)
   path = folder / "result.json"
   if not path.exists():
-    learnt = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-    return INTERRUPTED if learnt else NEW
+    return INTERRUPTED if run.has_learnt(folder) else NEW
   try:
     result = read_object(path)
   except ValueError:

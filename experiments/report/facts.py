@@ -154,9 +154,7 @@ def agent(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def data(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
   """The names of the datasets without the folders they are in."""
   found = name(result.get("dataset")) or name(config.get("dataset")) or "unnamed data"
-  # Several have shares: "a=0.7,b=0.3".
-  names = (piece.strip().rpartition("=")[0] or piece.strip() for piece in found.split(","))
-  return " and ".join(map(text.short_dataset, names))
+  return text.short_datasets(found)
 
 
 def versioned(dataset: str, versions: Mapping[str, str]) -> str:

@@ -133,8 +133,7 @@ def counts(result: Mapping[str, Any]) -> str:
   transitions, episodes = number(about.get("transitions")), number(about.get("episodes"))
   if transitions is None or episodes is None:
     return ""
-  named = [text.short_dataset(name.strip()) for name in str(about.get("dataset") or "").split(",") if name]
-  of = f" of {' and '.join(named)}" if named else ""
+  of = f" of {text.short_datasets(str(about['dataset']))}" if about.get("dataset") else ""
   split = f" ({about['split']}{of})" if about.get("split") else ""
   return f"{transitions:,.0f} transitions of {episodes:,.0f} held-out episodes{split}"
 

@@ -63,3 +63,9 @@ def short_dataset(dataset: str) -> str:
   """
   parts = [part for part in dataset.split("/") if part] or [dataset]
   return "/".join(parts[-2 if re.fullmatch(r"\d+\.\d+\.\d+(=.*)?", parts[-1]) else -1 :])
+
+
+def short_datasets(datasets: str) -> str:
+  """``a and b`` of ``x/a=0.7,y/b=0.3``: several datasets, by their short names and without their shares."""
+  names = (piece.strip().rpartition("=")[0] or piece.strip() for piece in datasets.split(","))
+  return " and ".join(map(short_dataset, names))

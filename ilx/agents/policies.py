@@ -76,7 +76,7 @@ def make(
     ValueError: where head or encoder are unknown or do not fit.
 
   Warns:
-    UserWarning: where an MLP would have to look at very many numbers.
+    UserWarning: where an MLP would have to look at very many numbers, or at what may be pictures but is not uint8.
   """
   widths = tuple(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else (None,)
   if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
@@ -89,6 +89,13 @@ def make(
 def make_encoder(spec: Spec, encoder: str) -> nn.Module:
   """The encoder of a spec's observations, see ``encoders.make``; raises and warns as ``make``."""
   made = encoders.make(spec.observation, encoder)
+  for leaf, x in zip(made.leaves, jax.tree.leaves(spec.observation), strict=True):
+    if encoder != "flat" and leaf.encoder is None and len(leaf.shape) > 2 and encoders.has_sides(leaf.shape):
+      warnings.warn(
+        f"observation {leaf.name!r} is {x.dtype} {list(leaf.shape)}: pictures are uint8, others are flattened and "
+        "standardised number by number; store it as uint8, leave it out, or choose encoder='flat'",
+        stacklevel=4,
+      )
   numbers = sum(math.prod(leaf.shape) for leaf in made.leaves if leaf.encoder is None)
   if numbers > _MANY:
     warnings.warn(

@@ -1,6 +1,5 @@
 """Observation trees to features: the first layers of every network."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,9 +61,6 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
       such as ``functools.partial(impala.Impala, width=2)``. Other leaves are flattened. "auto": "nature" for pictures
       of at least 36 x 36, "impala" for smaller ones.
 
-  Warns:
-    UserWarning: where what may be pictures is not uint8, so that it is flattened.
-
   Raises:
     ValueError: for an unknown encoder, one for pictures where there are none, pictures that it cannot encode, naming
       the leaf, and two of one name.
@@ -78,12 +74,6 @@ def make(observation: Tree, picture: str | Callable[..., nn.Module] = "auto") ->
     shape = tuple(leaf.shape)
     name = jax.tree_util.keystr(path, simple=True, separator="_") or "picture"
     if picture == "flat" or not is_picture(leaf):
-      if picture != "flat" and len(shape) > 2 and is_picture(jax.ShapeDtypeStruct(shape, jnp.uint8)):
-        warnings.warn(
-          f"observation {name!r} is {leaf.dtype} {list(shape)}: pictures are uint8, others are flattened and "
-          "standardised number by number; store it as uint8, leave it out, or choose encoder='flat'",
-          stacklevel=2,
-        )
       return Leaf(name, shape)
     axis = height_axis(shape, name)
     return Leaf(name, shape, _constructor(picture, min(shape[axis : axis + 2]), name))
@@ -115,7 +105,12 @@ def _constructor(picture: str | Callable[..., nn.Module], side: int, name: str) 
 
 def is_picture(leaf: jax.ShapeDtypeStruct) -> bool:
   """Whether a leaf is a picture or a stack of them: uint8 with at least two axes of 16 or more."""
-  return leaf.dtype == jnp.uint8 and sum(size >= _SIDE for size in leaf.shape) >= 2
+  return leaf.dtype == jnp.uint8 and has_sides(leaf.shape)
+
+
+def has_sides(shape: tuple[int, ...]) -> bool:
+  """Whether a shape may be that of pictures: it has at least two axes of 16 or more."""
+  return sum(size >= _SIDE for size in shape) >= 2
 
 
 def height_axis(shape: tuple[int, ...], name: str = "picture") -> int:

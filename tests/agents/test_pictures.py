@@ -5,8 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ilx import testing
+from ilx.agents import policies
 from ilx.agents.augmented import augmented
 from ilx.agents.bc import bc
 from ilx.networks import impala, nature, vit
@@ -54,3 +56,20 @@ def test_the_data_stay_uint8_on_the_device():
   temporary = program.lower(state, data, jax.random.key(1), 1).compile().memory_analysis().temp_size_in_bytes
   # All of a step's numbers and gradients take less than one more copy of the data; as floats these would take four.
   assert 0 < temporary < data.observation.nbytes
+
+
+@pytest.mark.parametrize("picture", ["auto", "nature"])
+def test_pictures_that_are_not_uint8_are_told_to_be_flattened(picture):
+  seen = {
+    "left": jax.ShapeDtypeStruct((84, 84, 3), jnp.uint8),
+    "right": jax.ShapeDtypeStruct((84, 84, 3), jnp.float32),
+    "depth": jax.ShapeDtypeStruct((84, 84), jnp.float32),
+  }
+  with pytest.warns(UserWarning, match=r"observation 'right' is float32 \[84, 84, 3\]: pictures are uint8") as found:
+    leaves = policies.make_encoder(Spec(seen, Discrete(2)), picture).leaves
+  assert len(found) == 1 and [leaf.name for leaf in leaves if leaf.encoder] == ["left"]
+
+
+def test_what_is_to_be_flattened_is_no_surprise(recwarn):
+  policies.make_encoder(Spec(jax.ShapeDtypeStruct((84, 84, 3), jnp.float32), Discrete(2)), "flat")
+  assert not recwarn

@@ -168,20 +168,3 @@ def test_a_picture_too_small_for_an_encoder_is_named():
   for encoder in ("impala", "vit", "auto"):
     made = encoders.make({"grip": _picture(16, 16, 3)}, encoder)
     jax.eval_shape(made.init, jax.random.key(0), {"grip": jnp.zeros((16, 16, 3))})
-
-
-@pytest.mark.parametrize("picture", ["auto", "nature"])
-def test_pictures_that_are_not_uint8_are_told_to_be_flattened(picture):
-  seen = {
-    "left": jax.ShapeDtypeStruct((84, 84, 3), jnp.uint8),
-    "right": jax.ShapeDtypeStruct((84, 84, 3), jnp.float32),
-    "depth": jax.ShapeDtypeStruct((84, 84), jnp.float32),
-  }
-  with pytest.warns(UserWarning, match=r"observation 'right' is float32 \[84, 84, 3\]: pictures are uint8") as found:
-    leaves = encoders.make(seen, picture).leaves
-  assert len(found) == 1 and [leaf.name for leaf in leaves if leaf.encoder] == ["left"]
-
-
-def test_what_is_to_be_flattened_is_no_surprise(recwarn):
-  encoders.make(jax.ShapeDtypeStruct((84, 84, 3), jnp.float32), "flat")
-  assert not recwarn

@@ -116,7 +116,7 @@ def texts_or_flags(value: Any, where: str) -> tuple[str | bool, ...]:
   if not isinstance(value, list) or not value or not all(isinstance(x, str | int | float) for x in value):
     raise ValueError(f"{where}: is {value!r}; expected a list of texts")
   found = tuple(x if isinstance(x, bool) else plain(x) for x in value)
-  if len(set(found)) != len(found):
+  if len(set(map(plain, found))) != len(found):
     raise ValueError(f"{where}: is {value!r}, which names one thing twice")
   return found
 
