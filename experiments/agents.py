@@ -68,8 +68,8 @@ def make(
       ``weight_decay`` (decoupled: AdamW); ``gradient_clip``, the largest global norm, 0 for none; ``accumulate``, over
       how many updates gradients are averaged before the optimizer has its step; ``freeze``, a pattern of parameters
       that stay as they are; ``ema``, the decay of an average of params, 0 for none; ``augment``, by how many pixels
-      pictures are shifted at random; the options of heads (``ilx.networks.heads.make``), None for their defaults; every
-      other field is an argument of the constructor.
+      pictures are shifted at random; ``encoder_options`` (``ilx.networks.encoders.make``) and the options of heads
+      (``ilx.networks.heads.make``), None for their defaults; every other field is an argument of the constructor.
     spec: of the data.
     steps: updates to come, for the schedule.
     frame_stack: how many frames the agent is to stack, where it can.
@@ -85,6 +85,9 @@ def make(
   constructor, arguments = _constructor(name)
   if "encoder" not in arguments and fields.get("encoder") == "auto":
     del fields["encoder"]  # every config has it
+  of_encoder = dict(fields.pop("encoder_options", {}))
+  if of_encoder := {option: value for option, value in of_encoder.items() if value is not None}:
+    fields["encoder_options"] = of_encoder
   # An agent of one's own may make its optimizer itself, of a learning rate that is its own argument.
   options = {
     field: default if field in arguments else fields.pop(field, default) for field, default in _OPTIMIZER.items()

@@ -36,9 +36,19 @@ finite = _range("a finite number", math.isfinite)
 finite_at_least_0 = _range("at least 0, and finite", lambda x: 0 <= x < math.inf)
 above_0 = _range("above 0", lambda x: x > 0)
 at_least_0 = _range("at least 0", lambda x: x >= 0)
+whole_at_least_0 = _range("at least 0, a whole number", lambda x: _is_whole(x) and x >= 0)
 at_least_1 = _range("at least 1, a whole number", lambda x: _is_whole(x) and x >= 1)
 at_least_2 = _range("at least 2, a whole number", lambda x: _is_whole(x) and x >= 2)
 from_0_to_1 = _range("from 0 to 1", lambda x: 0 <= x <= 1)
 from_0_to_below_1 = _range("from 0 to below 1", lambda x: 0 <= x < 1)
 above_0_to_1 = _range("above 0 and at most 1", lambda x: 0 < x <= 1)
 between_0_and_1 = _range("between 0 and 1", lambda x: 0 < x < 1)
+
+_FLOATS = ("float32", "bfloat16", "float16", "float64")
+
+
+def floating(**values: Any) -> None:
+  """Dtypes to compute in: a type, a ``np.dtype`` or a name."""
+  for name, value in values.items():
+    if getattr(value, "__name__", str(value)) not in _FLOATS:
+      raise ValueError(f"{name}={value!r}; choose one of {', '.join(_FLOATS)}")

@@ -20,6 +20,26 @@ def head_options(config: ml_collections.ConfigDict) -> None:
   config.agent.binning = config_dict.placeholder(str)
 
 
+def _encoder_options() -> ml_collections.ConfigDict:
+  """Options of what encodes pictures; None for its defaults."""
+  options = ml_collections.ConfigDict()
+  # Of all: "float32" or "bfloat16", of the computation; agents with a dtype of their own compute pictures in it, too.
+  options.dtype = config_dict.placeholder(str)
+  # Of "nature" (512) and "impala" (256): how many features a picture has in the end.
+  options.features = config_dict.placeholder(int)
+  # Of "impala": a factor of all channels (1), of "vit": the size of a token (128).
+  options.width = config_dict.placeholder(int)
+  # Of "impala": residual blocks in each of its sections (2).
+  options.blocks = config_dict.placeholder(int)
+  # Of "vit": pixels on a side of a patch (8), layers (4), heads of the attention (4), and what the backward pass
+  # computes again to save memory ("dots" or "full"; nothing).
+  options.patch = config_dict.placeholder(int)
+  options.layers = config_dict.placeholder(int)
+  options.heads = config_dict.placeholder(int)
+  options.remat = config_dict.placeholder(str)
+  return options
+
+
 def get_config() -> ml_collections.ConfigDict:
   """A config without an agent; the other files of this folder fill in ``config.agent`` and what they want otherwise."""
   config = ml_collections.ConfigDict()
@@ -29,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
   # How pictures in observations become features: "nature" or "impala" (convolutions), "vit", "flat" (as vectors), or
   # "auto": "nature" for those of at least 36 x 36 pixels, "impala" for smaller ones.
   config.agent.encoder = "auto"
+  config.agent.encoder_options = _encoder_options()
   # By how many pixels at most pictures are shifted at random in every update; 0: not at all.
   config.agent.augment = 0
   # Updates in which the learning rate rises linearly, the decoupled weight decay (AdamW), the largest global norm of

@@ -1,6 +1,6 @@
 """Behaviour cloning: maximum likelihood of the demonstrated actions (Pomerleau 1991)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ def bc(
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   network: Any = None,
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
@@ -37,7 +38,10 @@ def bc(
       head is that of all continuous ones.
     head_options: options of the head by name, such as ``{"bins": 64}``; see ``ilx.networks.heads.make``.
     hidden: widths of the MLP torso.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; other leaves are flattened
+      and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
     network: instead of head, encoder and the torso of ``hidden``, any object with ``init(key, observation [O])`` and
       ``apply(variables, observation [..., O])``, of standardised observations (a tree where the spec has one), that
       returns a `ilx.networks.distributions.Distribution`.
@@ -68,10 +72,12 @@ def bc(
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
   checks.check_spec(spec)
-  if network is not None and (head is not None or head_options or encoder != "auto"):
-    raise ValueError("bc: network stands instead of head, head_options and encoder; leave these out")
+  if network is not None and (head is not None or head_options or encoder != "auto" or encoder_options):
+    raise ValueError("bc: network stands instead of head and encoder and their options; leave these out")
   if network is None:
-    network = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
+    network = policies.make(
+      spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder, encoder_options=encoder_options
+    )
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:

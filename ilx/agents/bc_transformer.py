@@ -1,6 +1,6 @@
 """Behaviour cloning with history: a causal transformer over the steps so far."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -45,7 +45,8 @@ def bc_transformer(
   dropout: float = 0.1,
   attention_dropout: float = 0.0,
   positions: Literal["rotary", "learnt"] = "rotary",
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   dtype: Any = jnp.float32,
   remat: Literal["full", "dots"] | None = None,
   optimizer: optax.GradientTransformation | None = None,
@@ -71,9 +72,13 @@ def bc_transformer(
     dropout: of tokens and of what attention and MLPs add to them.
     attention_dropout: of attention weights.
     positions: "rotary" or "learnt".
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
-    dtype: of the transformer's computation.
-    remat: see `ilx.networks.transformer.Transformer`.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; other leaves are flattened
+      and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
+    dtype: of the computation of the transformer and of encoders of pictures.
+    remat: what the backward pass computes again, see `ilx.networks.transformer.Transformer`; not None: pictures, too,
+      are encoded again, see `ilx.networks.encoders.Encoder`.
     optimizer: default ``optax.adamw(3e-4)`` with a weight decay of 0.01, of gradients clipped to a norm of 1.
     frame_stack: as in `Windows`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
 
@@ -100,7 +105,13 @@ def bc_transformer(
     remat=remat,
   )
   head_module = heads_lib.make(spec.action, head, **(head_options or {}))
-  network = HistoryPolicy(transformer, head_module, policies.make_encoder(spec, encoder), actions, dropout)
+  network = HistoryPolicy(
+    transformer,
+    head_module,
+    policies.make_encoder(spec, encoder, encoder_options, dtype=dtype, remat=remat is not None),
+    actions,
+    dropout,
+  )
   optimizer = _default_optimizer() if optimizer is None else optimizer
 
   def inputs(params: Params, batch: Window) -> tuple[Tree, jax.Array, Tree]:

@@ -5,7 +5,7 @@ and its variational encoder: any observation, any head.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,8 @@ def chunked_bc(
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:
@@ -58,7 +59,8 @@ def chunked_bc(
     head: see `ilx.agents.bc`; every step of a chunk has its own.
     head_options: see `ilx.agents.bc`.
     hidden: widths of the MLP torso.
-    encoder: of pictures, see `ilx.agents.bc`.
+    encoder: as of ``bc``.
+    encoder_options: as of ``bc``.
     optimizer: default ``optax.adam(3e-4)``.
     frame_stack: as in `Chunks`; the spec is then of stacked frames.
 
@@ -78,7 +80,9 @@ def chunked_bc(
       f"chunked_bc: ensemble={ensemble} with length={length}: weights would reach exp({_MOST}) or its inverse; choose "
       "one nearer to 0, or execute=1, which plays the newest alone"
     )
-  policy = policies.make(spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder)
+  policy = policies.make(
+    spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder, encoder_options=encoder_options
+  )
   network = chunks.ChunkPolicy(policy.torso, policy.head, policy.encoder, length)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 

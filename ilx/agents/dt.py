@@ -1,6 +1,6 @@
 """Decision transformer (Chen et al. 2021, "Decision Transformer: Reinforcement Learning via Sequence Modeling")."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -84,7 +84,8 @@ def dt(
   max_episode_steps: int = 1000,
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   dtype: Any = jnp.float32,
   remat: Literal["full", "dots"] | None = None,
   optimizer: optax.GradientTransformation | None = None,
@@ -110,9 +111,13 @@ def dt(
     max_episode_steps: how many steps have an embedding of their own; all later ones share the last of them.
     head: as of ``bc``; "deterministic" is the paper's.
     head_options: as of ``bc``.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``; other leaves are flattened and joined.
-    dtype: of the transformer's computation.
-    remat: see `ilx.networks.transformer.Transformer`.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; other leaves are flattened
+      and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
+    dtype: of the computation of the transformer and of encoders of pictures.
+    remat: what the backward pass computes again, see `ilx.networks.transformer.Transformer`; not None: pictures, too,
+      are encoded again, see `ilx.networks.encoders.Encoder`.
     optimizer: default AdamW at 1e-4, reached linearly within 10,000 updates, with a weight decay of 1e-4, of gradients
       clipped to a global norm of 0.25.
     frame_stack: as in `Windows`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
@@ -156,7 +161,7 @@ def dt(
     remat=remat,
   )
   head_module = heads_lib.make(spec.action, head, **(head_options or {}))
-  encoder_module = policies.make_encoder(spec, encoder)
+  encoder_module = policies.make_encoder(spec, encoder, encoder_options, dtype=dtype, remat=remat is not None)
   network = DecisionTransformer(transformer, head_module, encoder_module, max_episode_steps, dropout)
   optimizer = _default_optimizer() if optimizer is None else optimizer
 

@@ -1,6 +1,6 @@
 """Implicit Q-learning (Kostrikov, Nair and Levine 2021, "Offline Reinforcement Learning with Implicit Q-Learning")."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +53,8 @@ def iql(
   head: str | None = None,
   num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   dropout: float = 0.0,
   layer_norm: bool = False,
   optimizer: optax.GradientTransformation | None = None,
@@ -84,8 +85,10 @@ def iql(
       for discrete ones.
     num_critics: how many Q there are, of which the smallest counts; the paper has two.
     hidden: widths of the MLP torsos of policy, V and Q.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
-      joined.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
+      Other leaves are flattened and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
     dropout: in the policy's torso; the paper has 0.1 for kitchen and adroit.
     layer_norm: in the torsos of V and Q.
     optimizer: of V and Q, default ``optax.adam(3e-4)``.
@@ -134,9 +137,12 @@ def iql(
     raise ValueError(f"iql: head={head!r}; choose one of {', '.join(filter(None, _HEADS))}")
   if head is None and any(isinstance(part, Continuous) for part in jax.tree.leaves(spec.action)):
     head = "gaussian"
-  policy = policies.make(spec, head=head, hidden=hidden, encoder=encoder)
+  policy = policies.make(spec, head=head, hidden=hidden, encoder=encoder, encoder_options=encoder_options)
   policy = policy.clone(torso=mlp.MLP(tuple(hidden), dropout=dropout))
-  torso, encode = mlp.MLP(tuple(hidden), layer_norm=layer_norm), encoders.make(spec.observation, encoder)
+  torso, encode = (
+    mlp.MLP(tuple(hidden), layer_norm=layer_norm),
+    encoders.make(spec.observation, encoder, encoder_options),
+  )
   num_actions = spec.action.num_actions if isinstance(spec.action, Discrete) else 0
   value_network = critics.Critic(torso, encode)
   critic_network = critics.Ensemble(critics.Critic(torso, encode, num_actions), num_critics)

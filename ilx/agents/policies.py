@@ -60,7 +60,8 @@ def make(
   *,
   head: str | None = None,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "auto",
+  encoder: str | Callable[..., nn.Module] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   head_options: Mapping[str, Any] | None = None,
 ) -> heads.Policy:
   """The policy network of a spec: an encoder, an MLP, a head.
@@ -70,6 +71,7 @@ def make(
     head: see ``heads.make``.
     hidden: widths of the MLP.
     encoder: of pictures, see ``encoders.make``.
+    encoder_options: its options, see ``encoders.make``.
     head_options: options of the head, see ``heads.make``.
 
   Raises:
@@ -81,14 +83,21 @@ def make(
   widths = tuple(hidden) if np.iterable(hidden) and not isinstance(hidden, str) else (None,)
   if not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
     raise ValueError(f"hidden={hidden!r} must be widths of layers, such as (256, 256)")
-  encoder_module = make_encoder(spec, encoder)
+  encoder_module = make_encoder(spec, encoder, encoder_options)
   head_module = heads.make(spec.action, head, **(head_options or {}))
   return heads.Policy(mlp.MLP(widths), head_module, encoder_module)
 
 
-def make_encoder(spec: Spec, encoder: str) -> nn.Module:
+def make_encoder(
+  spec: Spec,
+  encoder: str | Callable[..., nn.Module],
+  options: Mapping[str, Any] | None = None,
+  *,
+  dtype: Any = jnp.float32,
+  remat: bool = False,
+) -> encoders.Encoder:
   """The encoder of a spec's observations, see ``encoders.make``; raises and warns as ``make``."""
-  made = encoders.make(spec.observation, encoder)
+  made = encoders.make(spec.observation, encoder, options, dtype=dtype, remat=remat)
   for leaf, x in zip(made.leaves, jax.tree.leaves(spec.observation), strict=True):
     if encoder != "flat" and leaf.encoder is None and len(leaf.shape) > 2 and encoders.has_sides(leaf.shape):
       warnings.warn(

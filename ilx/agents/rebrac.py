@@ -1,6 +1,6 @@
 """ReBRAC (Tarasov et al. 2023, "Revisiting the Minimalist Approach to Offline Reinforcement Learning")."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -33,7 +33,8 @@ def rebrac(
   normalize_q: bool = True,
   normalize_states: bool = False,
   reward_scale: float = 1.0,
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   optimizer: optax.GradientTransformation | None = None,
   critic_optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
@@ -66,8 +67,10 @@ def rebrac(
     normalize_states: whether observations are standardised; they are not in the paper. Bytes are then
       divided by 255, as those of pictures always are.
     reward_scale: learns from ``reward_scale * reward``; the paper has 100 for antmaze.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
-      joined.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
+      Other leaves are flattened and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
     optimizer: of the policy, default ``optax.adam(1e-3)``. A schedule counts each one's own updates.
     critic_optimizer: of both Q, default ``optimizer``; the paper has another learning rate, 5e-5, for antmaze.
     frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
@@ -93,9 +96,9 @@ def rebrac(
   if not normalize_states:
     policies.warn_of_small_bytes(spec)
     spec = spec._replace(statistics=None)
-  policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
+  policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder, encoder_options=encoder_options)
   policy = policy.clone(torso=Torso(tuple(hidden)), head=Head(spec.action.size))
-  torso, encode = Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder)
+  torso, encode = Torso(tuple(hidden), layer_norm), encoders.make(spec.observation, encoder, encoder_options)
   critic_network = critics.Ensemble(_Critic(torso, encode), num_critics)
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
   critic_optimizer = optimizer if critic_optimizer is None else critic_optimizer

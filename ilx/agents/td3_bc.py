@@ -1,7 +1,7 @@
 """TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning")."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +52,8 @@ def td3_bc(
   policy_delay: int = 2,
   num_critics: int = 2,
   hidden: Sequence[int] = (256, 256),
-  encoder: str = "auto",
+  encoder: str | Callable[..., Any] = "auto",
+  encoder_options: Mapping[str, Any] | None = None,
   optimizer: optax.GradientTransformation | None = None,
   frame_stack: int = 0,
 ) -> Agent:
@@ -77,8 +78,10 @@ def td3_bc(
     policy_delay: updates of both Q to one of the policy and the targets.
     num_critics: how many Q there are, of which the smallest counts; the paper has two.
     hidden: widths of the MLP torsos.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES``, in each network; other leaves are flattened and
-      joined.
+    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
+      Other leaves are flattened and joined.
+    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
+      ``ilx.networks.encoders.make``.
     optimizer: of both Q and of the policy, default ``optax.adam(3e-4)``. A schedule counts each one's own updates.
     frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
 
@@ -113,8 +116,8 @@ def td3_bc(
   ranges.from_0_to_1(discount=discount)
   ranges.above_0_to_1(tau=tau)
   ranges.at_least_1(policy_delay=policy_delay)
-  policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder)
-  torso, encode = mlp.MLP(tuple(hidden)), encoders.make(spec.observation, encoder)
+  policy = policies.make(spec, head="deterministic", hidden=hidden, encoder=encoder, encoder_options=encoder_options)
+  torso, encode = mlp.MLP(tuple(hidden)), encoders.make(spec.observation, encoder, encoder_options)
   critic_network = critics.Ensemble(critics.Critic(torso, encode), num_critics)
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 

@@ -55,7 +55,7 @@ class Transitions:
   def __post_init__(self):
     ranges.at_least_1(n_step=self.n_step)
     ranges.from_0_to_1(discount=self.discount)
-    ranges.at_least_0(frame_stack=self.frame_stack)
+    ranges.whole_at_least_0(frame_stack=self.frame_stack)
 
   def starts(self, length: int) -> np.ndarray:
     """Every step with an action."""

@@ -38,7 +38,7 @@ class Windows:
   def __post_init__(self):
     ranges.at_least_1(length=self.length, stride=self.stride)
     ranges.from_0_to_1(discount=self.discount)
-    ranges.at_least_0(frame_stack=self.frame_stack)
+    ranges.whole_at_least_0(frame_stack=self.frame_stack)
     if self.padding not in ("left", "right", None):
       raise ValueError(f"{self}: padding is 'left', 'right' or None")
 
@@ -100,7 +100,7 @@ class Chunks:
 
   def __post_init__(self):
     ranges.at_least_1(length=self.length)
-    ranges.at_least_0(frame_stack=self.frame_stack)
+    ranges.whole_at_least_0(frame_stack=self.frame_stack)
 
   def starts(self, length: int) -> np.ndarray:
     """Every step with an action."""

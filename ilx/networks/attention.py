@@ -1,6 +1,6 @@
-"""Attention: causal over whole sequences, over a cache, and rotary positions."""
+"""Attention: over whole sequences, causal or not, over a cache, and rotary positions."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend
@@ -13,7 +13,7 @@ IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 _UNSEEN = -1e30
 
 
-def causal(
+def attend(
   query: jax.Array,
   key: jax.Array,
   value: jax.Array,
@@ -21,9 +21,10 @@ def causal(
   rate: float = 0.0,
   dropout_key: jax.Array | None = None,
   *,
+  causal: bool = True,
   implementation: str = "auto",
 ) -> jax.Array:
-  """Causal attention over whole sequences, scaled by ``1 / sqrt(size)``, with softmax in float32.
+  """Attention over whole sequences, scaled by ``1 / sqrt(size)``, with softmax in float32.
 
   ``jax.nn.dot_product_attention``, whose own choice is always XLA's; so the choice is made here. cuDNN's flash
   attention, which keeps no ``[L, L]`` weights, is for bfloat16 and float16 on NVIDIA's GPUs. Causality costs it
@@ -35,16 +36,17 @@ def causal(
     mask: bool ``[B, 1, 1, L]``, which keys are real, or None for all.
     rate: of dropout.
     dropout_key: for it.
+    causal: whether a token sees those up to itself alone; else it sees all.
     implementation: "xla"; "cudnn"; or "auto", which is cuDNN where the default device, dtype and shapes allow it.
 
   Returns:
     ``[B, L, heads, size]``; finite, if meaningless, where nothing may be seen.
   """
   if rate > 0.0:
-    return _with_dropout(query, key, value, mask, rate, dropout_key)
+    return _with_dropout(query, key, value, mask, rate, dropout_key, causal)
   if implementation == "auto":
     implementation = "cudnn" if _cudnn_can(query, mask) else "xla"
-  return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=True, implementation=implementation)
+  return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
 
 
 class Cached(NamedTuple):
@@ -75,7 +77,7 @@ def write(cache: Cached, key: jax.Array, value: jax.Array, slots: jax.Array) -> 
 
 
 def cached(query: jax.Array, cache: Cached, mask: jax.Array) -> jax.Array:
-  """Attention of a few tokens ``[B, n, heads, size]`` over a cache, as of ``causal``; mask bool ``[B, 1, n, S]``."""
+  """Attention of a few tokens ``[B, n, heads, size]`` over a cache, as of ``attend``; mask bool ``[B, 1, n, S]``."""
   size = query.shape[-1]
   logits = jnp.matmul(query.swapaxes(1, 2), cache.key, preferred_element_type=jnp.float32) * size**-0.5
   weights = jax.nn.softmax(jnp.where(mask, logits, _UNSEEN), axis=-1).astype(cache.value.dtype)
@@ -96,14 +98,22 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def _with_dropout(
-  query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, rate: float, dropout_key: jax.Array
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  mask: jax.Array | None,
+  rate: float,
+  dropout_key: jax.Array,
+  causal: bool,
 ) -> jax.Array:
   batch_size, length, heads, size = query.shape
   # Batches of matrices: einsums over axes that are not in order leave the CPU's compiler with copies to make.
   query, key, value = (x.swapaxes(1, 2).reshape(-1, length, size) for x in (query, key, value))
   logits = jnp.matmul(query, key.swapaxes(1, 2), preferred_element_type=jnp.float32) * size**-0.5
   logits = logits.reshape(batch_size, heads, length, length)
-  seen = jnp.tril(jnp.ones((length, length), bool))
+  seen = jnp.ones((length, length), bool)
+  if causal:
+    seen = jnp.tril(seen)
   if mask is not None:
     seen = seen & mask
   weights = jax.nn.softmax(jnp.where(seen, logits, _UNSEEN), axis=-1)
@@ -115,4 +125,11 @@ def _cudnn_can(query: jax.Array, mask: jax.Array | None) -> bool:
   _, length, _, size = query.shape
   fits = query.dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
   # With a bias its backward pass wants even lengths.
-  return fits and (mask is None or length % 2 == 0) and "cuda" in jax.extend.backend.get_backend().platform_version
+  return fits and (mask is None or length % 2 == 0) and _has_flash_attention(jax.extend.backend.get_backend())
+
+
+def _has_flash_attention(backend: Any) -> bool:
+  """Whether the backend is of NVIDIA's GPUs from Ampere on."""
+  if "cuda" not in backend.platform_version:
+    return False
+  return all(float(device.compute_capability) >= 8.0 for device in backend.local_devices())

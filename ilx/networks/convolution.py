@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,12 +20,14 @@ class Conv(nn.Module):
     size: of the kernel, in both directions.
     stride: in both directions.
     padding: "SAME" (zeros, as TensorFlow) or "VALID".
+    dtype: of the computation; parameters are float32.
   """
 
   features: int
   size: int
   stride: int = 1
   padding: str = "SAME"
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -32,9 +35,9 @@ class Conv(nn.Module):
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
     batch = x.shape[:-3]
-    x = x.reshape(math.prod(batch), *x.shape[-3:]).astype(jnp.result_type(x, kernel))
+    x = x.reshape(math.prod(batch), *x.shape[-3:]).astype(self.dtype)
     padding = jax.lax.padtype_to_pads(x.shape[1:3], shape[:2], (self.stride, self.stride), self.padding)
-    y = convolve(x, kernel, self.stride, tuple(map(tuple, padding))) + bias
+    y = convolve(x, kernel.astype(self.dtype), self.stride, tuple(map(tuple, padding))) + bias.astype(self.dtype)
     return y.reshape(*batch, *y.shape[1:])
 
 

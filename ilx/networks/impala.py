@@ -1,20 +1,25 @@
 """The residual network of IMPALA."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ilx import ranges
 from ilx.networks.convolution import Conv
 
 
 class ResidualBlock(nn.Module):
   """``x + conv(relu(conv(relu(x))))``, of unchanged shape ``[..., H, W, C]``."""
 
+  dtype: Any = jnp.float32
+
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     y = x
     for i in range(2):
-      y = Conv(x.shape[-1], 3, name=f"conv_{i}")(nn.relu(y))
+      y = Conv(x.shape[-1], 3, dtype=self.dtype, name=f"conv_{i}")(nn.relu(y))
     return x + y
 
 
@@ -29,22 +34,31 @@ class Impala(nn.Module):
     channels: of the three sections, before ``width``.
     blocks: residual blocks in each section.
     features: width of the dense layer.
+    dtype: of the computation.
   """
 
   width: int = 1
   channels: tuple[int, ...] = (16, 32, 32)
   blocks: int = 2
   features: int = 256
+  dtype: Any = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    ranges.at_least_1(width=self.width, features=self.features)
+    ranges.at_least_1(**{f"channels[{i}]": count for i, count in enumerate(self.channels)})
+    ranges.whole_at_least_0(blocks=self.blocks)
+    ranges.floating(dtype=self.dtype)
 
   @nn.compact
   def __call__(self, picture: jax.Array) -> jax.Array:
     x = picture
     for i, channels in enumerate(self.channels):
-      x = max_pool(Conv(self.width * channels, 3, name=f"conv_{i}")(x))
+      x = max_pool(Conv(self.width * channels, 3, dtype=self.dtype, name=f"conv_{i}")(x))
       for j in range(self.blocks):
-        x = ResidualBlock(name=f"block_{i}_{j}")(x)
+        x = ResidualBlock(self.dtype, name=f"block_{i}_{j}")(x)
     x = nn.relu(x).reshape(*x.shape[:-3], -1)
-    return nn.relu(nn.Dense(self.features, name="dense")(x))
+    return nn.relu(nn.Dense(self.features, dtype=self.dtype, name="dense")(x))
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -1,8 +1,12 @@
 """The convolutional network of the deep Q-network."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from ilx import ranges
 from ilx.networks.convolution import Conv
 
 # Channels, size of the kernel, stride.
@@ -20,14 +24,21 @@ class Nature(nn.Module):
 
   Attributes:
     features: width of the dense layer.
+    dtype: of the computation.
   """
 
   features: int = 512
+  dtype: Any = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    ranges.at_least_1(features=self.features)
+    ranges.floating(dtype=self.dtype)
 
   @nn.compact
   def __call__(self, picture: jax.Array) -> jax.Array:
     x = picture
     for i, (channels, size, stride) in enumerate(_LAYERS):
-      x = nn.relu(Conv(channels, size, stride, "VALID", name=f"conv_{i}")(x))
+      x = nn.relu(Conv(channels, size, stride, "VALID", self.dtype, name=f"conv_{i}")(x))
     x = x.reshape(*x.shape[:-3], -1)
-    return nn.relu(nn.Dense(self.features, name="dense")(x))
+    return nn.relu(nn.Dense(self.features, dtype=self.dtype, name="dense")(x))

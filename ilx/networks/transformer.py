@@ -1,4 +1,4 @@
-"""A causal transformer: pre-norm, its layers' parameters stacked, and a cache of keys and values for play."""
+"""A transformer: pre-norm, its layers' parameters stacked, and a cache of keys and values for play."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -19,8 +19,6 @@ _REMAT = {
   "full": None,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-# Of the computation.
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 class Cache(NamedTuple):
@@ -37,7 +35,7 @@ class Cache(NamedTuple):
 
 
 class Transformer(nn.Module):
-  """A causal transformer over embedded tokens; embeddings and heads are its user's.
+  """A transformer over embedded tokens, causal unless told otherwise; embeddings and heads are its user's.
 
   Parameters are float32 whatever ``dtype``. Those of all layers are stacked, ``[layers, ...]``; placement rules may
   name them as ``layers/attention/qkv/kernel``, ``layers/attention/out/kernel``, ``layers/mlp/up/kernel``,
@@ -60,7 +58,8 @@ class Transformer(nn.Module):
     dtype: of the computation. Sums of squares, softmax and angles are float32 anyway.
     remat: what the backward pass computes again instead of keeping it: None nothing, "dots" all but the results of
       matmuls with weights, "full" everything but the input of each layer.
-    attention: "xla", "cudnn", or "auto"; see ``attention.causal``.
+    attention: "xla", "cudnn", or "auto"; see ``attention.attend``.
+    causal: whether a token sees those up to itself alone; else it sees all, and none can be added to a cache.
   """
 
   layers: int
@@ -76,6 +75,7 @@ class Transformer(nn.Module):
   dtype: Any = jnp.float32
   remat: Literal["full", "dots"] | None = None
   attention: str = "auto"
+  causal: bool = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -87,8 +87,7 @@ class Transformer(nn.Module):
       raise ValueError(f"positions={self.positions!r}; choose 'rotary', 'learnt' or None")
     if self.positions == "rotary" and self.width // self.heads % 2:
       raise ValueError(f"rotary positions need an even size of heads; width={self.width}, heads={self.heads}")
-    if getattr(self.dtype, "__name__", str(self.dtype)) not in _DTYPES:  # a type, a np.dtype or a name
-      raise ValueError(f"dtype={self.dtype!r} of the transformer; choose one of {', '.join(_DTYPES)}")
+    ranges.floating(dtype=self.dtype)
     if self.remat is not None and self.remat not in _REMAT:
       raise ValueError(f"remat={self.remat!r}; choose None, {', '.join(map(repr, _REMAT))}")
     if self.attention not in attention_lib.IMPLEMENTATIONS:
@@ -108,7 +107,8 @@ class Transformer(nn.Module):
       read: the tokens whose features are wanted; of others the last of few layers computes attention alone.
 
     Returns:
-      ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t depends on the tokens up to t alone.
+      ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t of a causal one
+      depends on the tokens up to t alone.
 
     Raises:
       ValueError: for more tokens than learnt positions.
@@ -134,7 +134,12 @@ class Transformer(nn.Module):
 
     Returns:
       The outputs ``[B, n, D]``, of the tokens in ``read``, and the new cache. Never any dropout.
+
+    Raises:
+      ValueError: where it is not causal: what earlier tokens see would change.
     """
+    if not self.causal:
+      raise ValueError("extend: the transformer is not causal, so that every token would change what is cached")
     length = cache.layers[0].value.shape[2]
     last = cache.count[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
     slots = jnp.where(valid, last, length + jnp.arange(x.shape[1]))
@@ -170,10 +175,10 @@ class Transformer(nn.Module):
     x = x.astype(self.dtype)
     if self.positions == "learnt":
       table = self.param("positions", nn.initializers.normal(INIT_STD), (self.max_length, self.width), jnp.float32)
-      x = x + table[position].astype(self.dtype)
+      x = x + jnp.asarray(table)[position].astype(self.dtype)
     elif self.positions == "rotary":
       shared = shared._replace(rotation=attention_lib.rotation(position, self.width // self.heads))
-    same = ("heads", "layers", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention")
+    same = ("heads", "layers", "dropout", "attention_dropout", "activation", "bias", "dtype", "attention", "causal")
     attributes = {name: getattr(self, name) for name in same}
     layer = Layer(hidden=self.hidden or 4 * self.width, parent=None, **attributes)
 

@@ -58,6 +58,7 @@ class Layer(nn.Module):
   bias: bool
   dtype: Any
   attention: str
+  causal: bool
 
   @nn.compact
   def __call__(
@@ -68,7 +69,7 @@ class Layer(nn.Module):
     keys = (None,) * 3 if own.dropout is None else jax.random.split(own.dropout, 3)
     same = {"bias": self.bias, "dtype": self.dtype, "out_std": INIT_STD / math.sqrt(2 * self.layers)}
     norm = {"epsilon": NORM_EPSILON, "use_bias": self.bias, "dtype": self.dtype}
-    attend = Attention(self.heads, self.attention_dropout, self.attention, name="attention", **same)
+    attend = Attention(self.heads, self.attention_dropout, self.attention, self.causal, name="attention", **same)
     h, written = attend(nn.LayerNorm(name="attention_norm", **norm)(x), own._replace(dropout=keys[0]), shared, read)
     x = x[:, read] + dropout(h, self.dropout, keys[1])
     mlp = MLP(self.hidden, self.activation, name="mlp", **same)
@@ -82,6 +83,7 @@ class Attention(nn.Module):
   heads: int
   dropout: float
   implementation: str
+  causal: bool
   bias: bool
   dtype: Any
   out_std: float
@@ -99,7 +101,8 @@ class Attention(nn.Module):
     if own.cache is None:
       written = None
       rate = 0.0 if own.dropout is None else self.dropout
-      y = attention.causal(query, key, value, shared.mask, rate, own.dropout, implementation=self.implementation)
+      how = {"causal": self.causal, "implementation": self.implementation}
+      y = attention.attend(query, key, value, shared.mask, rate, own.dropout, **how)
     else:
       written = attention.write(own.cache, key, value, shared.slots)
       y = attention.cached(query, written, shared.mask)

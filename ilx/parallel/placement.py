@@ -85,7 +85,7 @@ def leading(name: str, small: int = SMALL) -> Place:
 def default_rules(small: int = SMALL) -> Rules:
   """The rules for the networks of ilx; see `divided` for what does not divide evenly.
 
-  Transformers, ours and the vision transformer: ``fsdp`` over the width, ``tensor`` over the heads and over the MLP's
+  Transformers, the vision transformer's too: ``fsdp`` over the width, ``tensor`` over the heads and over the MLP's
   hidden layer. More than two critics: ``tensor`` over the critics. Tables (of positions, of time): ``fsdp`` over the
   width. Everything else: ``fsdp`` over the largest axis. With ``fsdp=1, tensor=1`` nothing is divided.
 
@@ -97,16 +97,15 @@ def default_rules(small: int = SMALL) -> Rules:
     return divided(*names, small=small)
 
   return (
-    # Kernels [width, heads, 3, size], of the vision transformer [width, 3, heads, size].
+    # Kernels [width, heads, 3, size].
     (r"attention/qkv/kernel$", by("fsdp", "tensor", None, None)),
     (r"attention/qkv/bias$", by("tensor", None, None)),
-    (r"block_\d+/qkv/kernel$", by("fsdp", None, "tensor", None)),
     # [heads, size, width].
-    (r"(attention|block_\d+)/out/kernel$", by("tensor", None, "fsdp")),
+    (r"attention/out/kernel$", by("tensor", None, "fsdp")),
     # [width, hidden] and back.
-    (r"(mlp|block_\d+)/up/kernel$", by("fsdp", "tensor")),
-    (r"(mlp|block_\d+)/up/bias$", by("tensor")),
-    (r"(mlp|block_\d+)/down/kernel$", by("tensor", "fsdp")),
+    (r"mlp/up/kernel$", by("fsdp", "tensor")),
+    (r"mlp/up/bias$", by("tensor")),
+    (r"mlp/down/kernel$", by("tensor", "fsdp")),
     # Many critics: whole ones on each device, as far as they divide.
     (r"(^|/)ensemble/", leading("tensor", small=small)),
     # [length, width].

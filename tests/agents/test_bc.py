@@ -228,7 +228,9 @@ def test_a_head_that_does_not_fit_is_refused(spec, head, message):
     bc(spec, head=head)
 
 
-@pytest.mark.parametrize("option", [{"head": "gaussian"}, {"head_options": {"bins": 4}}, {"encoder": "vit"}])
+@pytest.mark.parametrize(
+  "option", [{"head": "gaussian"}, {"head_options": {"bins": 4}}, {"encoder": "vit"}, {"encoder_options": {"width": 2}}]
+)
 def test_a_network_stands_instead_of_its_parts(option):
   with pytest.raises(ValueError, match="network stands instead of head"):
     bc(testing.continuous_spec(), network=heads.Policy(None, None), **option)

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from ilx import testing
 from ilx.agents import policies
 from ilx.agents.augmented import augmented
 from ilx.agents.bc import bc
+from ilx.agents.bc_transformer import bc_transformer
+from ilx.agents.dt import dt
 from ilx.networks import impala, nature, vit
 from ilx.parallel import mesh
 from ilx.training import programs
@@ -38,6 +41,55 @@ class TestPictures(testing.AgentConformance):
 
   def make(self):
     return bc(self.spec, hidden=(8,), encoder=lambda name: ENCODERS[name](name=name))
+
+
+_IMPALA = {"channels": (3, 4), "blocks": 1, "features": 6}
+
+
+class TestPicturesOfWindowsEncodedAgain(testing.AgentConformance):
+  spec = Spec(
+    {"image": jax.ShapeDtypeStruct((16, 16, 3), jnp.uint8), "state": jax.ShapeDtypeStruct((2,), jnp.float32)},
+    Continuous(-np.ones(2), np.ones(2)),
+  )
+
+  def make(self):
+    return _small(bc_transformer, self.spec, remat="full", dropout=0.0)
+
+
+def _small(make, spec, **options):
+  return make(spec, encoder="impala", encoder_options=_IMPALA, length=8, layers=1, heads=2, width=16, **options)
+
+
+def _update(agent, spec):
+  """An update, and what it is given."""
+  episodes = agent.view.prepare(testing.fake_episodes(spec))
+  batch = agent.view.take(episodes, episodes.rows[:8])
+  return agent.update, jax.eval_shape(agent.init, jax.random.key(0), batch), batch
+
+
+@pytest.mark.parametrize("make", [bc_transformer, functools.partial(dt, target_return=1.0)])
+def test_pictures_of_windows_are_computed_as_the_transformer_is(make):
+  spec = TestPicturesOfWindowsEncodedAgain.spec
+
+  def convolutions(jaxpr):
+    for equation in jaxpr.eqns:
+      if equation.primitive.name == "conv_general_dilated":
+        yield equation.outvars[0].aval.dtype.name
+      for inner in core.jaxprs_in_params(equation.params):
+        yield from convolutions(inner)
+
+  def dtypes(**options):
+    update, *given = _update(_small(make, spec, **options), spec)
+    return set(convolutions(jax.make_jaxpr(update)(*given).jaxpr))
+
+  assert dtypes() == {"float32"}
+  assert dtypes(dtype=jnp.bfloat16) == {"bfloat16"}
+
+  def needed(**options):
+    update, *given = _update(_small(make, spec, **options), spec)
+    return jax.jit(update).lower(*given).compile().memory_analysis().temp_size_in_bytes
+
+  assert needed(remat="full") < 0.5 * needed()
 
 
 def test_the_data_stay_uint8_on_the_device():

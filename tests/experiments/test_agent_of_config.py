@@ -1,5 +1,6 @@
 """From a config's ``agent`` section to an agent: optimizers, and what is left to the data."""
 
+import dataclasses
 import importlib
 import inspect
 import pathlib
@@ -12,6 +13,7 @@ import pytest
 import ilx
 from experiments import agents
 from ilx import testing
+from ilx.networks import impala, nature, vit
 
 SPEC = testing.continuous_spec()
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
@@ -110,6 +112,25 @@ def test_pictures_are_shifted_where_asked_for():
   assert losses[0] != losses[1]
 
 
+def test_options_of_encoders_are_fields():
+  section = importlib.import_module("experiments.configs.bc").get_config().agent
+  of_encoders = {
+    field.name for encoder in (impala.Impala, nature.Nature, vit.ViT) for field in dataclasses.fields(encoder)
+  }
+  # Channels are several numbers; width scales them.
+  assert set(section.encoder_options) == of_encoders - {"parent", "name", "channels"}
+  section.encoder_options.features = 7
+  pictures = SPEC._replace(observation=jax.ShapeDtypeStruct((40, 40, 1), jnp.uint8), statistics=None)
+  agent = agents.make(section, pictures, 4)
+  episodes = agent.view.prepare(testing.fake_episodes(pictures))
+  batch = agent.view.take(episodes, episodes.rows[:2])
+  dense = agent.init(jax.random.key(0), batch).params.network["params"]["encoder"]["picture"]["dense"]
+  assert dense["kernel"].shape[1] == 7
+  section.encoder_options.patch = 4
+  with pytest.raises(ValueError, match=r"encoder_options: 'nature', .* has no 'patch'; it has dtype, features"):
+    agents.make(section, pictures, 4)
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
@@ -156,7 +177,12 @@ def test_defaults_of_configs_are_those_of_the_agents(name):
   section = importlib.import_module(f"experiments.configs.{name}").get_config().agent
   for parameter in inspect.signature(getattr(ilx.agents, name)).parameters.values():
     field, default = parameter.name, parameter.default
-    if section.get(field) in (None, "") or default is inspect.Parameter.empty or field.endswith("_bc_coef"):
+    if (
+      section.get(field) in (None, "")
+      or field == "encoder_options"
+      or default is inspect.Parameter.empty
+      or field.endswith("_bc_coef")
+    ):
       continue
     assert section[field] == (default if field != "dtype" else np.dtype(default).name), field
 

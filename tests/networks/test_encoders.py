@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from ilx.networks import encoders, impala, vit
 
@@ -72,7 +73,7 @@ def test_which_axis_is_the_height(shape, expected):
   [((16, 3, 16), "neither pair is"), ((84, 84, 4, 3), "neither pair is"), ((64, 64, 64), "both pairs may be")],
 )
 def test_axes_that_are_unclear_are_refused(shape, why):
-  for encoder in (None, "nature", "impala", "vit"):
+  for encoder in ("auto", "nature", "impala", "vit"):
     with pytest.raises(ValueError, match=rf"observation 'cameras_left' is a uint8 array .*{why}"):
       encoders.make({"cameras": {"left": _picture(*shape)}}, encoder)
   encoders.make({"cameras": {"left": _picture(*shape)}}, "flat")
@@ -168,3 +169,100 @@ def test_a_picture_too_small_for_an_encoder_is_named():
   for encoder in ("impala", "vit", "auto"):
     made = encoders.make({"grip": _picture(16, 16, 3)}, encoder)
     jax.eval_shape(made.init, jax.random.key(0), {"grip": jnp.zeros((16, 16, 3))})
+
+
+PICTURE = {"left": _picture(36, 36, 3), "state": jax.ShapeDtypeStruct((2,), jnp.float32)}
+
+
+@pytest.mark.parametrize("picture", ["nature", "impala", "vit"])
+def test_encoders_compute_in_their_dtype_and_have_parameters_of_float32(picture):
+  observation = {"left": _random(2, 36, 36, 3), "state": _random(2, 2)}
+  exact = encoders.make(PICTURE, picture)
+  variables = jax.jit(exact.init)(jax.random.key(0), observation)
+  half = encoders.make(PICTURE, picture, dtype="bfloat16")
+  assert jax.tree.map(jnp.shape, jax.jit(half.init)(jax.random.key(0), observation)) == jax.tree.map(
+    jnp.shape, variables
+  )
+
+  def dtypes(encoder):
+    """Of the matmuls and convolutions, there and back."""
+    value = jax.grad(lambda variables: encoder.apply(variables, observation).sum())
+    products = set()
+
+    def walk(jaxpr):
+      for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+          products.update(x.aval.dtype.name for x in equation.invars)
+        for inner in core.jaxprs_in_params(equation.params):
+          walk(inner)
+
+    walk(jax.make_jaxpr(value)(variables).jaxpr)
+    return products
+
+  assert dtypes(exact) == {"float32"}
+  assert dtypes(half) - {"float32"} == {"bfloat16"}
+  # Softmax is float32, and with it what its gradient is multiplied with.
+  assert picture == "vit" or dtypes(half) == {"bfloat16"}
+  found, expected = half.apply(variables, observation), exact.apply(variables, observation)
+  assert found.dtype == jnp.float32  # as the vector beside them
+  np.testing.assert_allclose(found, expected, atol=0.1)
+  assert np.abs(found - expected).max() > 0
+  assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(half.init, jax.random.key(0), observation))} == {
+    jnp.dtype("float32")
+  }
+
+
+@pytest.mark.parametrize("picture", ["nature", "impala", functools.partial(vit.ViT, width=16, layers=2)])
+def test_windows_encoded_step_by_step_are_the_same_in_less_memory(picture):
+  observation = {"left": _random(3, 8, 36, 36, 3), "state": _random(3, 8, 2)}
+  found = {}
+  for remat in (False, True):
+    encoder = encoders.make(PICTURE, picture, remat=remat)
+    variables = jax.jit(encoder.init)(jax.random.key(0), observation)
+
+    def loss(variables, encoder=encoder):
+      y = encoder.apply(variables, observation)
+      return jnp.sum(jnp.square(y) * jnp.arange(y.size).reshape(y.shape) / y.size), y
+
+    program = jax.jit(jax.grad(loss, has_aux=True)).lower(variables).compile()
+    found[remat] = variables, *program(variables), program.memory_analysis().temp_size_in_bytes
+  jax.tree.map(np.testing.assert_array_equal, found[False][0], found[True][0])
+  for i, tolerance in ((1, 1e-2), (2, 1e-5)):
+    jax.tree.map(
+      lambda a, b, tolerance=tolerance: np.testing.assert_allclose(a, b, rtol=1e-3, atol=tolerance),
+      found[False][i],
+      found[True][i],
+    )
+  assert found[True][3] < (0.9 if picture == "nature" else 0.35) * found[False][3]
+
+
+def test_options_are_of_the_encoder():
+  observation = jax.tree.map(lambda x: jnp.zeros(x.shape), PICTURE)
+
+  def shapes(picture, **options):
+    made = encoders.make(PICTURE, picture, options)
+    return jax.eval_shape(made.init, jax.random.key(0), observation)["params"]["left"]
+
+  assert shapes("impala", width=2, features=7)["dense"]["kernel"].shape == (5 * 5 * 64, 7)
+  assert shapes("auto", features=9)["dense"]["kernel"].shape[1] == 9
+  assert shapes("vit", patch=12, layers=1)["transformer"]["positions"].shape == (9, 128)
+  assert shapes(impala.Impala, features=3)["dense"]["kernel"].shape[1] == 3
+
+
+@pytest.mark.parametrize(
+  ("picture", "options", "message"),
+  [
+    ("nature", {"width": 2}, "encoder_options: 'nature', which encodes the observation 'left', has no 'width'; it has"),
+    ("impala", {"name": "x"}, "'impala', which encodes the observation 'left', has no 'name'; it has blocks, channels"),
+    ("impala", {"features": 0}, "features=0 must be at least 1"),
+    ("impala", {"channels": (8, 0)}, r"channels\[1\]=0 must be at least 1"),
+    ("impala", {"blocks": 1.5}, "blocks=1.5 must be at least 0, a whole number"),
+    ("vit", {"patch": -1}, "patch=-1 must be at least 1"),
+    ("auto", {"dtype": "bf16"}, "dtype='bf16'; choose one of float32, bfloat16"),
+    ("flat", {"width": 2}, "no pictures of the observation are encoded"),
+    ({"left": "vit"}, {}, "encoder is a dict; choose one of auto"),
+  ],
+)
+def test_options_that_do_not_fit_are_refused(picture, options, message):
+  with pytest.raises(ValueError, match=message):
+    encoders.make(PICTURE, picture, options)

@@ -263,8 +263,8 @@ def test_parameter_names_and_first_values():
     ({"heads": 8}, "even size of heads"),
     ({"positions": "learnt", "max_length": 6}, "7 tokens are more than max_length=6"),
     ({"remat": "some"}, "choose None, 'full', 'dots'"),
-    ({"dtype": "bf16"}, "dtype='bf16' of the transformer; choose one of float32, bfloat16"),
-    ({"dtype": np.int8}, "int8'> of the transformer; choose one of float32, bfloat16"),
+    ({"dtype": "bf16"}, "dtype='bf16'; choose one of float32, bfloat16"),
+    ({"dtype": np.int8}, "int8'>; choose one of float32, bfloat16"),
     ({"attention": "flash"}, "choose one of auto, xla, cudnn"),
     ({"width": 12}, "tokens have size 8; the transformer's width is 12"),
   ],
@@ -274,6 +274,35 @@ def test_what_does_not_fit_is_refused(kwargs, message):
     jax.eval_shape(
       Transformer(**({"layers": 1, "heads": 2, "width": WIDTH} | kwargs)).init, jax.random.key(0), _tokens()
     )
+
+
+def test_of_a_transformer_that_is_not_causal_every_token_sees_all_that_are_real():
+  """With attention's weights computed by ``jax.nn`` and here, which dropout asks for."""
+  for dropout in (0.0, 1e-7):
+    transformer = _transformer(causal=False, attention_dropout=dropout)
+
+    def features(x, transformer=transformer):
+      keys = {"dropout": jax.random.key(0)}
+      return transformer.apply(_variables(), x, MASK, deterministic=False, rngs=keys)
+
+    seen = np.abs(jax.jit(jax.jacobian(lambda x: features(x).sum(-1)))(jnp.asarray(_tokens()))).max(-1)
+    for row in range(B):
+      assert (seen[row, :, row][MASK[row]][:, MASK[row]] > 0).all()
+      assert (seen[row, :, row][MASK[row]][:, ~MASK[row]] == 0).all()
+
+
+def test_what_is_not_causal_has_no_cache():
+  transformer = _transformer(causal=False)
+  cache = transformer.make_cache(B, L)
+  with pytest.raises(ValueError, match="extend: the transformer is not causal"):
+    transformer.apply(_variables(), _tokens()[:, :1], cache, np.ones((B, 1), bool), method="extend")
+
+
+def test_variables_may_be_arrays_of_numpy():
+  variables = jax.tree.map(np.asarray, _variables("learnt"))
+  transformer = _transformer(positions="learnt")
+  found = jax.jit(lambda x: transformer.apply(variables, x, MASK))(_tokens())
+  np.testing.assert_allclose(found, transformer.apply(_variables("learnt"), _tokens(), MASK), rtol=1e-4, atol=1e-5)
 
 
 def test_a_cache_longer_than_learnt_positions_is_refused():
@@ -287,16 +316,20 @@ def test_attention_with_dropout_is_attention():
   """At a rate too small for any weight to be dropped."""
   query, key, value = (_tokens(seed, (B, L, HEADS, 4)) for seed in range(3))
   mask = MASK[:, None, None, :]
-  expected = attention.causal(query, key, value, mask)
-  y = attention.causal(query, key, value, mask, 1e-7, jax.random.key(0))
+  expected = attention.attend(query, key, value, mask)
+  y = attention.attend(query, key, value, mask, 1e-7, jax.random.key(0))
   np.testing.assert_allclose(y[MASK], expected[MASK], rtol=1e-4, atol=1e-6)
 
 
 def test_cudnn_where_it_can(monkeypatch):
   """What is taken is up to the device, the dtype and the shapes."""
 
+  class Device:
+    compute_capability = "9.0"
+
   class Backend:
     platform_version = "PJRT C API\ncuda 12090"
+    local_devices = staticmethod(lambda: [Device])
 
   half = jnp.zeros((2, 5, 3, 16), jnp.bfloat16)
   mask = np.ones((2, 1, 1, 5), bool)
@@ -307,3 +340,5 @@ def test_cudnn_where_it_can(monkeypatch):
   assert not attention._cudnn_can(half[..., :4], None)
   assert not attention._cudnn_can(half, mask)  # an odd length
   assert attention._cudnn_can(half[:, :4], mask[..., :4])
+  Device.compute_capability = "7.5"  # before Ampere
+  assert not attention._cudnn_can(half, None)

@@ -7,8 +7,7 @@ from ilx.networks import vit
 
 
 def _norm(x, layer):
-  x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-  return x * layer["scale"] + layer["bias"]
+  return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * layer["scale"]
 
 
 def _gelu(x):
@@ -16,15 +15,16 @@ def _gelu(x):
 
 
 def _block(x, params, heads):
-  y = _norm(x, params["attention_norm"])
-  q, k, v = np.moveaxis(np.einsum("ld,dnhe->lnhe", y, params["qkv"]["kernel"]), 1, 0)
-  out = np.copy(x) + params["out"]["bias"]
+  attention, mlp = params["attention"], params["mlp"]
+  q, k, v = np.moveaxis(
+    np.einsum("ld,dhne->lnhe", _norm(x, params["attention_norm"]), attention["qkv"]["kernel"]), 1, 0
+  )
+  out = np.copy(x)
   for head in range(heads):
     scores = q[:, head] @ k[:, head].T / np.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    out += (weights / weights.sum(-1, keepdims=True)) @ v[:, head] @ params["out"]["kernel"][head]
-  hidden = _gelu(_norm(out, params["mlp_norm"]) @ params["up"]["kernel"] + params["up"]["bias"])
-  return out + hidden @ params["down"]["kernel"] + params["down"]["bias"]
+    out += (weights / weights.sum(-1, keepdims=True)) @ v[:, head] @ attention["out"]["kernel"][head]
+  return out + _gelu(_norm(out, params["mlp_norm"]) @ mlp["up"]["kernel"]) @ mlp["down"]["kernel"]
 
 
 def test_forward_agrees_with_the_definition():
@@ -33,20 +33,20 @@ def test_forward_agrees_with_the_definition():
   variables = jax.jit(network.init)(jax.random.key(0), jnp.asarray(picture, jnp.float32))
   params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.01, variables["params"])
   patches = picture.reshape(3, 3, 2, 3, 3).swapaxes(1, 2).reshape(6, 27)
-  x = patches @ params["patches"]["kernel"].reshape(27, 8) + params["patches"]["bias"] + params["positions"]
+  x = patches @ params["patches"]["kernel"].reshape(27, 8) + params["patches"]["bias"]
+  x = x + params["transformer"]["positions"]
   for i in range(2):
-    x = _block(x, params[f"block_{i}"], heads=2)
-  expected = _norm(x, params["norm"]).mean(0)
+    x = _block(x, jax.tree.map(lambda a, i=i: a[i], params["transformer"]["layers"]), heads=2)
+  expected = _norm(x, params["transformer"]["norm"]).mean(0)
   found = network.apply({"params": jax.tree.map(jnp.float32, params)}, picture.astype(np.float32))
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_shapes():
   shapes = jax.eval_shape(vit.ViT().init, jax.random.key(0), jnp.zeros((84, 84, 4)))["params"]
-  assert shapes["positions"].shape == (11 * 11, 128)  # 84 pixels padded to 88
-  block = 12 * 128 * 128 + 10 * 128  # the usual count of a pre-norm layer, 12 D^2 + 13 D, without three biases
-  assert sum(x.size for x in jax.tree.leaves(shapes["block_0"])) == block
-  assert len([name for name in shapes if name.startswith("block")]) == 4
+  assert shapes["transformer"]["positions"].shape == (11 * 11, 128)  # 84 pixels padded to 88
+  layer = 12 * 128 * 128 + 2 * 128  # the usual count of a pre-norm layer, 12 D^2 + 13 D, without biases
+  assert sum(x.size for x in jax.tree.leaves(shapes["transformer"]["layers"])) == 4 * layer
 
 
 def test_every_patch_counts_and_their_order_does():

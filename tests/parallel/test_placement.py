@@ -66,11 +66,11 @@ def test_layers_that_are_not_stacked_and_the_vision_transformer():
   }
   module = vit.ViT(width=512, layers=1, heads=4)
   specs = _specs(jax.eval_shape(module.init, jax.random.key(0), _leaf(1, 64, 64, 3)), fsdp=2, tensor=4)
-  assert {k.removeprefix("params/block_0/"): v for k, v in specs.items() if "kernel" in k and "block" in k} == {
-    "qkv/kernel": P("fsdp", None, "tensor"),
-    "out/kernel": P("tensor", None, "fsdp"),
-    "up/kernel": P("fsdp", "tensor"),
-    "down/kernel": P("tensor", "fsdp"),
+  assert {k.rpartition("layers/")[2]: v for k, v in specs.items() if "kernel" in k and "layers" in k} == {
+    "attention/qkv/kernel": P(None, "fsdp", "tensor"),
+    "attention/out/kernel": P(None, "tensor", None, "fsdp"),
+    "mlp/up/kernel": P(None, "fsdp", "tensor"),
+    "mlp/down/kernel": P(None, "tensor", "fsdp"),
   }
 
 
