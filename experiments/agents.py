@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import optax
 
 import ilx
 import ilx.testing
+from ilx import ranges
 from ilx.networks import heads
 from ilx.parallel import placement
 
@@ -97,6 +97,8 @@ def make(
   _check(options["schedule"], ("constant", "cosine"), "config.agent.schedule")
   _check_optimizer(options, steps)
   pixels, decay = fields.pop("augment", 0), fields.pop("ema", 0.0)
+  ranges.whole_at_least_0(**{"config.agent.augment": pixels})
+  ranges.from_0_to_below_1(**{"config.agent.ema": decay})
   known = [argument for argument in arguments if argument not in _NO_FIELDS]
   known += [*_OPTIMIZER, "augment", "ema", *(_HEAD if "head_options" in arguments else ())]
   for field in fields:
@@ -190,11 +192,8 @@ def _check_optimizer(options: Mapping[str, Any], steps: int) -> None:
       f"config.agent.accumulate={accumulate} must be a whole number from 1 to the number of updates, {steps}"
     )
   for field in ("learning_rate", "critic_learning_rate", "warmup", "weight_decay", "gradient_clip"):
-    value = options[field]
-    if (value is not None or field == "learning_rate") and not (
-      isinstance(value, (int, float)) and 0 <= value < math.inf
-    ):
-      raise ValueError(f"config.agent.{field}={value} must be at least 0, and finite")
+    if options[field] is not None or field == "learning_rate":
+      ranges.finite_at_least_0(**{f"config.agent.{field}": options[field]})
   if warmup > steps > 1:
     warnings.warn(
       f"config.agent.warmup={warmup}: the learning rate still rises when the run ends, after config.steps={steps} "

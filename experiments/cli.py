@@ -1,5 +1,6 @@
 """What the command lines share."""
 
+import functools
 import importlib
 import sys
 import warnings
@@ -14,16 +15,11 @@ HELP = ("--help", "-h", "--helpfull", "--helpshort", "--helpxml", "-help", "-?",
 STOPPED = 130
 
 
-def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage) -> None:
-  """Parses the flags, refuses anything that is not one, and calls ``main``; exit code 0 for help, 130 after Ctrl-C."""
+Parse = Callable[[list[str]], list[str]]
 
-  def parsed(arguments: list[str]) -> list[str]:
-    try:
-      return parse(arguments)
-    except SystemExit as end:
-      if end.code == 1 and set(HELP) & set(arguments):  # absl's; who asks for help has made no mistake
-        sys.exit(0)
-      raise
+
+def run(main: Callable[[], None], parse: Parse = app.parse_flags_with_usage) -> None:
+  """Parses the flags, refuses anything that is not one, and calls ``main``; exit code 0 for help, 130 after Ctrl-C."""
 
   def start(arguments: list[str]) -> Any:
     if len(arguments) > 1:
@@ -40,7 +36,17 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], list[str]] = app.
       print("stopped by SIGINT", file=sys.stderr)
       sys.exit(STOPPED)
 
-  app.run(start, flags_parser=parsed)
+  app.run(start, flags_parser=functools.partial(parsed, parse=parse))
+
+
+def parsed(arguments: list[str], parse: Parse = app.parse_flags_with_usage) -> list[str]:
+  """What ``parse`` leaves of the arguments; exit code 0 for help, where absl has 1: who asks has made no mistake."""
+  try:
+    return parse(arguments)
+  except SystemExit as end:
+    if end.code == 1 and set(HELP) & set(arguments):
+      sys.exit(0)
+    raise
 
 
 def plain_warnings() -> None:

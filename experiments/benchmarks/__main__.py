@@ -15,7 +15,7 @@ import sys
 import jax
 from absl import app, flags
 
-from experiments import outputs
+from experiments import cli, outputs
 from experiments.benchmarks import machine, table
 
 # Modules of this folder, each with a function ``run``; what a benchmark needs is imported where it is run.
@@ -50,4 +50,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=cli.parsed)

@@ -153,6 +153,10 @@ def _leaf_as_learnt(of: str, x: Any, leaf: jax.ShapeDtypeStruct, frames: int) ->
   mixed, kinds = _is_bytes(x) != _is_bytes(leaf), (_kind(x), _kind(leaf))
   if None in kinds or (mixed and jnp.floating in kinds):
     raise ValueError(f"{of} is {x.dtype}; expected {leaf.dtype}")
+  if mixed and _is_bytes(leaf) and not isinstance(x, jax.core.Tracer) and np.size(x):
+    low, high = np.min(x), np.max(x)
+    if low < 0 or high > 255:
+      raise ValueError(f"{of} has numbers from {low} to {high}; expected {leaf.dtype}")
   return x.astype(leaf.dtype) if mixed else x
 
 

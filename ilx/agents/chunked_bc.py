@@ -4,7 +4,6 @@
 and its variational encoder: any observation, any head.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ilx import ranges
 from ilx.agents import checks, policies
 from ilx.agents.policies import Params, State
 from ilx.data.windows import Chunks
@@ -71,11 +71,12 @@ def chunked_bc(
     ValueError: as `ilx.agents.bc`, and for lengths that do not fit.
   """
   checks.check_spec(spec)
-  if length < 1 or not 0 <= execute <= length:
-    raise ValueError(
-      f"chunked_bc: length is {length} and execute {execute}; expected 1 <= length, 0 <= execute <= length"
-    )
-  if not (math.isfinite(ensemble) and abs(ensemble) * (length - 1) <= _MOST):
+  ranges.at_least_1(length=length)
+  ranges.whole_at_least_0(execute=execute)
+  ranges.finite(ensemble=ensemble)
+  if execute > length:
+    raise ValueError(f"execute={execute} is more than a chunk has, length={length}")
+  if abs(ensemble) * (length - 1) > _MOST:
     raise ValueError(
       f"chunked_bc: ensemble={ensemble} with length={length}: weights would reach exp({_MOST}) or its inverse; choose "
       "one nearer to 0, or execute=1, which plays the newest alone"

@@ -251,6 +251,8 @@ def _inputs(spec: Mapping[str, Any], step: Any, tree: Any, as_array: Callable[..
     if len(x) != (batch_size or len(x)):
       raise ValueError(f"{of} is of {len(x)} environments, other parts of the observation are of {batch_size}")
     batch_size = len(x)
+    if x.dtype == np.uint8 and "float" in leaf["dtype"]:
+      raise ValueError(f"{of} is uint8; expected {leaf['dtype']}: pictures of bytes are divided by 255, of floats not")
     given[name] = _cast(of, x, leaf["dtype"])
   if tree is None and reward is None and is_first is None:
     return given, None, None  # what numpy plays looks at neither
@@ -287,8 +289,13 @@ def _array(name: str, x: Any, as_array: Callable[..., Any], dtype: str = "float3
 
 
 def _cast(name: str, x: Any, dtype: str) -> Any:
-  if not np.can_cast(x.dtype, dtype, "same_kind"):
+  integers = np.issubdtype(x.dtype, np.integer) and np.issubdtype(dtype, np.integer)
+  if not (integers or np.can_cast(x.dtype, dtype, "same_kind")):
     raise ValueError(f"{name} is {x.dtype}; expected {dtype}")
+  if integers and isinstance(x, np.ndarray) and not np.can_cast(x.dtype, dtype) and x.size:
+    limits = np.iinfo(dtype)
+    if x.min() < limits.min or x.max() > limits.max:
+      raise ValueError(f"{name} has numbers from {x.min()} to {x.max()}; expected {dtype}")
   return x if x.dtype == dtype else x.astype(dtype)
 
 

@@ -140,6 +140,8 @@ def test_options_of_encoders_are_fields():
     ({"weight_decay": float("nan")}, "weight_decay=nan must be at least 0"),
     ({"learning_rate": None}, "learning_rate=None must be at least 0"),
     ({"learning_rate": float("inf")}, "learning_rate=inf must be at least 0, and finite"),
+    ({"ema": 1.0}, "config.agent.ema=1.0 must be from 0 to below 1"),
+    ({"augment": -1}, "config.agent.augment=-1 must be at least 0, a whole number"),
     ({"accumulate": 2.5}, "accumulate=2.5 must be a whole number from 1"),
     ({"optimizer": 1}, "config.agent: no 'optimizer'"),
     ({"network": "x"}, "config.agent: no 'network'"),

@@ -94,6 +94,11 @@ def test_wrong_arguments():
   assert done.returncode != 0 and "there is no folder /no/such/folder" in done.stderr + done.stdout
 
 
+def test_help_is_no_mistake():
+  done = command("--help")
+  assert done.returncode == 0 and "--[no]quick" in done.stdout
+
+
 def test_flops_by_hand():
   # Forward 2*(2*3 + 3*5) = 42 a row, weights the same, inputs of the second layer 2*3*5 = 30.
   assert matmuls.flops(7, (2, 3, 5)) == 7 * (42 + 42 + 30)

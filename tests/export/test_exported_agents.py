@@ -101,6 +101,46 @@ def test_an_exported_agent_acts_as_before(name, tmp_path):
   assert any(np.ptp(x) > 0 for x in jax.tree.leaves(jax.tree.map(lambda *x: np.concatenate(x), *actions)))
 
 
+@pytest.mark.parametrize(
+  ("leaf", "given", "message"),
+  [
+    ("picture", lambda x: x.astype(np.float32), "observation 'picture' is float32; expected uint8"),
+    ("picture", lambda x: x.astype(np.int64), None),
+    ("picture", lambda x: x.astype(np.uint16), None),
+    (
+      "picture",
+      lambda x: x.astype(np.int16) + 1,
+      "observation 'picture' has numbers from [1-9]+ to 256; expected uint8",
+    ),
+    ("joints", lambda x: (9 * x).astype(np.uint8), "observation 'pose/joints' is uint8; expected float32"),
+    ("joints", lambda x: (9 * x).astype(np.int32), None),
+    ("joints", lambda x: x.astype(np.float64), None),
+    ("joints", lambda x: x > 0, None),
+    ("gripper", lambda x: x > 9, None),
+    ("gripper", lambda x: x / 2, "observation 'pose/gripper' is float64; expected uint8"),
+  ],
+)
+def test_numbers_of_other_kinds_are_taken_or_refused_as_by_the_agent(leaf, given, message, pictured):
+  agent, params, policy = pictured
+  step = next(_steps(_TREE, 64, 1))
+  seen = jax.tree.map_with_path(lambda path, x: given(x) if path[-1].key == leaf else x, step.observation)
+  step = step._replace(observation=seen)
+  acts = (lambda: agent.act(params, (), step, None)[0]), (lambda: policy.act(policy.params, {}, step, None)[0])
+  if message is None:
+    _equal(acts[0](), acts[1](), 1e-5)
+    return
+  for act in acts:
+    with pytest.raises(ValueError, match=message):
+      act()
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+  agent, params = _trained(ilx.agents.bc, _TREE, {"hidden": (8,), "encoder": "flat"})
+  folder = ilx.export.save(agent, params, _TREE, tmp_path_factory.mktemp("pictured") / "policy", platforms=["cpu"])
+  return agent, params, ilx.export.load(folder)
+
+
 _RANKED = Continuous([-2.0, -1.0], [3.0, 1.0], [[-2.0, -1.0], [0.0, 0.0], [0.0, 0.9], [3.0, 1.0]])
 # As gymnasium's GoalEnv names them: a part has the name that an observation of one part has.
 _PARTS = ("achieved_goal", "desired_goal", "observation")

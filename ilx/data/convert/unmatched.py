@@ -17,15 +17,17 @@ from ilx.data.convert.mapping import Mapping as GameMapping
 # Values that are gathered, and told, of a column that has none of the wanted ones.
 _GATHERED, _TOLD = 1000, 20
 
-# The records that a ``where`` chooses.
+# The records that a ``where`` chooses, and the texts that their column has.
 Records = Callable[[Where], Iterator[dict[str, Any]]]
+Gathered = Callable[[Where, str], set[str]]
 
 
 def find(mapping: GameMapping, files: Mapping[str, Sequence[os.PathLike]]) -> list[str]:
   """A sentence for every key of the mapping that asks for values which no record has.
 
-  The search for each ends with the first record that fits, so that a mapping without mistakes costs little; only what
-  is told costs passes over its table. Records that cannot be read are left out.
+  Each table is read once, up to the record after which no field wants more, so that a mapping without mistakes costs
+  little; only what is told costs further passes, one for all that is asked of one column. Records that cannot be read
+  are left out.
 
   Args:
     mapping: the mapping.
@@ -33,18 +35,18 @@ def find(mapping: GameMapping, files: Mapping[str, Sequence[os.PathLike]]) -> li
   """
   found = []
   for name, about in mapping.events.items():
-    if not (fields := mapping.fields_of(name)):
+    fields = {key: field for key, field in mapping.fields() if field.source == name}
+    if not fields:
       continue
-    records = functools.partial(_records, about, files[name], tables.wanted(about, fields))
-    if problem := _of_where(records, (), about.where):
-      found.append(f"events.{name}.where: {problem}")
-    elif not _any(records(about.where)):
-      found.append(f"events.{name}: no recording has a record")
-    else:
-      of_fields = (
-        (key, _of_field(records, about.where, field)) for key, field in mapping.fields() if field.source == name
-      )
-      found += [f"{key}.{problem}" for key, problem in of_fields if problem]
+    records = functools.partial(_records, about, files[name], tables.wanted(about, list(fields.values())))
+    gathered = functools.cache(functools.partial(_gathered, records))
+    wanted = _wanted(records(about.where), fields)
+    if wanted is None:
+      problem = _of_where(records, gathered, (), about.where)
+      found.append(f"events.{name}.where: {problem}" if problem else f"events.{name}: no recording has a record")
+      continue
+    for key, wants in wanted.items():
+      found.append(f"{key}.{_of_field(records, gathered, about.where, fields[key], wants)}")
   return found
 
 
@@ -60,58 +62,77 @@ def _records(
       continue  # the conversion has told
 
 
+def _wanted(records: Iterator[dict[str, Any]], fields: Mapping[str, Field]) -> dict[str, set[str]] | None:
+  """What the fields that ask for more than there is want in vain, see ``_wants``; None where there are no records."""
+  wanted, empty = {key: wants for key, field in fields.items() if (wants := _wants(field))}, True
+  readers = {key: cells.reader(fields[key]) for key in wanted}
+  for record in records:
+    empty = False
+    for key, read in readers.items():
+      wanted[key] -= _has(record, fields[key], read)
+    wanted = {key: wants for key, wants in wanted.items() if wants}
+    readers = {key: readers[key] for key in wanted}
+    if not wanted:
+      break
+  return None if empty else wanted
+
+
+def _wants(field: Field) -> set[str]:
+  """What a field asks for: a record that its ``where`` chooses, one of ``pressed``, and every ``=name`` it knows."""
+  wants = {f"={name}" for name in field.vocabulary}
+  if field.kind == "category" and field.fill is not None:
+    wants.discard(f"={checks.plain(field.fill)}")  # it is the value before the first record
+  return wants | ({"where"} if field.where else set()) | ({"pressed"} if field.pressed else set())
+
+
+def _has(record: dict[str, Any], field: Field, read: Callable[[dict[str, Any]], Any]) -> set[str]:
+  """What of it a record has."""
+  try:
+    if not cells.matches(record, field.where, ""):
+      return set()
+  except ValueError:
+    return set()
+  try:
+    value, _ = read(record)
+  except ValueError:
+    return {"where"}
+  if value is None:
+    return {"where"}
+  if field.vocabulary:
+    return {"where"} | {f"={name}" for name in _named(value, field)}
+  return {"where", "pressed"} if np.any(value) else {"where"}
+
+
 def _any(records: Iterator[dict[str, Any]]) -> bool:
   return next(records, None) is not None
 
 
-def _of_where(records: Records, before: Where, where: Where) -> str:
-  """What is wrong with a ``where``, of the records that ``before`` chooses; "" where it chooses any."""
-  for count, (column, allowed) in enumerate(where):
-    if _any(records(before + where[: count + 1])):
+def _of_where(records: Records, gathered: Gathered, before: Where, where: Where) -> str:
+  """What is wrong with a ``where`` that chooses none of the records that ``before`` does; "" where there are none."""
+  for count, (column, allowed) in enumerate(where, 1):
+    if count < len(where) and _any(records(before + where[:count])):
       continue
-    there = records(before + where[:count])
-    if (last := next(there, None)) is None:
-      return ""  # there are no records at all
-    seen = _gathered(records(before + where[:count]), column)
-    if not seen:
-      return f"no record of any recording has the column {column!r}{cells.near(last, column)}"
+    chosen = before + where[: count - 1]
+    if (first := next(records(chosen), None)) is None:
+      return ""
+    if not (seen := gathered(chosen, column)):
+      return f"no record of any recording has the column {column!r}{cells.near(first, column)}"
     wanted = " or ".join(repr(checks.plain(value)) for value in allowed)
     near = checks.nearest(checks.plain(allowed[0]), seen)
     return f"no record of any recording has {wanted} in its column {column!r}{near}; there are {_listed(seen)}"
   return ""
 
 
-def _of_field(records: Records, before: Where, field: Field) -> str:
-  """The first key of a field that fits no record, and what is wrong with it; "" where all do."""
-  if problem := _of_where(records, before, field.where):
-    return f"where: {problem}"
-  chosen = before + field.where
-  if field.pressed and not any(np.any(value) for value in _values(records(chosen), field)):
+def _of_field(records: Records, gathered: Gathered, before: Where, field: Field, wants: set[str]) -> str:
+  """The first key of a field that fits no record, and what is wrong with it."""
+  if "where" in wants:
+    return f"where: {_of_where(records, gathered, before, field.where)}"
+  if "pressed" in wants:
     column = field.column or field.columns[0]
-    there = f"; there are {_listed(_gathered(records(chosen), column))}"
+    there = f"; there are {_listed(gathered(before + field.where, column))}"
     return f"pressed: no record of any recording has one of these values in its column {column!r}{there}"
-  unseen = set(field.vocabulary)
-  if field.kind == "category" and field.fill is not None:
-    unseen.discard(checks.plain(field.fill))  # it is the value before the first record
-  if unseen:
-    for value in _values(records(chosen), field):
-      unseen -= _named(value, field)
-      if not unseen:
-        return ""
-    return f"vocabulary: no record of any recording has {_listed(unseen)} in its column {field.column!r}"
-  return ""
-
-
-def _values(records: Iterator[dict[str, Any]], field: Field) -> Iterator[Any]:
-  """A field's values, as ``cells.reader`` gives them, of those records that have one."""
-  read = cells.reader(field)
-  for record in records:
-    try:
-      value, _ = read(record)
-    except ValueError:
-      continue
-    if value is not None:
-      yield value
+  unseen = {name.removeprefix("=") for name in wants}
+  return f"vocabulary: no record of any recording has {_listed(unseen)} in its column {field.column!r}"
 
 
 def _named(value: Any, field: Field) -> set[str]:
@@ -121,10 +142,10 @@ def _named(value: Any, field: Field) -> set[str]:
   return {name for name, pressed in zip(field.vocabulary, value, strict=True) if pressed}
 
 
-def _gathered(records: Iterator[dict[str, Any]], column: str) -> set[str]:
-  """Texts of the values in a column."""
+def _gathered(records: Records, where: Where, column: str) -> set[str]:
+  """Texts of the values in a column of the records that a ``where`` chooses."""
   found: set[str] = set()
-  for record in records:
+  for record in records(where):
     value = events.lookup(record, column)
     if value is not events.ABSENT and value is not None and not isinstance(value, dict | list):
       text = checks.plain(value)
