@@ -51,6 +51,8 @@ def export(
     "steps": found.step,
     "seed": first + place,
   }
+  if "mapping" in found.task.metadata:  # how pictures and numbers were made of game logs
+    about["mapping"] = found.task.metadata["mapping"]
   return ilx.export.save(
     found.agent,
     found.params[place],

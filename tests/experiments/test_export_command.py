@@ -16,7 +16,7 @@ from experiments.configs import bc
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, record_cartpole):
-  names = {"action_names": ["left", "right"]}
+  names = {"action_names": ["left", "right"], "mapping": {"frames": {"screen": {"resize": [8, 8]}}}}
   path = record_cartpole(tmp_path_factory.mktemp("data"), expert_return=500.0, random_return=20.0, **names)
   config = bc.get_config()
   config.update(
@@ -58,6 +58,7 @@ def test_the_first_seed_by_default(finished, tmp_path):
   policy = ilx.export.load(export.export(workdir, tmp_path / "policy", platforms=("cpu",)))
   first, other = trained.load(workdir).params
   assert policy.spec["agent"]["seed"] == 5
+  assert policy.spec["agent"]["mapping"] == {"frames": {"screen": {"resize": [8, 8]}}}
   assert policy.spec["action"] == {"kind": "discrete", "num_actions": 2, "names": ["left", "right"]}
   for found, expected in zip(policy.params.values(), jax.tree.leaves(first), strict=True):
     np.testing.assert_array_equal(found, expected)

@@ -7,12 +7,13 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 
+from ilx.data import images
 from ilx.data.images import Images
 
 # What Pillow may open as a picture of a folder; nothing that needs an outside program.
@@ -49,6 +50,36 @@ class Look:
       raise ValueError(f"channels is {self.channels!r}; expected 3 for colour or 1 for grey")
     if self.encoding not in (None, "jpeg", "png"):
       raise ValueError(f"encoding is {self.encoding!r}; expected 'jpeg' or 'png'")
+
+
+def look_of(about: Mapping[str, Any]) -> Look:
+  """The look of what a mapping says of a field of frames; also as metadata.json and exported policies have it.
+
+  Raises:
+    ValueError: for values out of range.
+  """
+  names = [field.name for field in dataclasses.fields(Look) if field.name in about]
+  return Look(
+    **{name: tuple(about[name]) if name in ("crop", "resize") and about[name] else about[name] for name in names}
+  )
+
+
+def as_seen(pixels: np.ndarray, look: Look) -> np.ndarray:
+  """A picture at play as it would be in the data: cut, resized, and encoded and decoded again.
+
+  Where the data are of pictures that nothing changed, whose bytes were kept, play them as they are.
+
+  Args:
+    pixels: uint8 ``[height, width, 3]``.
+    look: of the pictures that were learnt from.
+
+  Returns:
+    uint8 ``[height, width, channels]``.
+
+  Raises:
+    ValueError: where the crop leaves the picture.
+  """
+  return images.decode(from_array(pixels, look), (None, None, look.channels))
 
 
 def from_array(pixels: np.ndarray, look: Look) -> bytes:

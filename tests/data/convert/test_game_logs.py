@@ -14,7 +14,7 @@ from test_events import FORMATS, write_events
 
 import ilx
 from ilx.data import rlds
-from ilx.data.convert import logs, video, write
+from ilx.data.convert import frames, logs, video, write
 
 _spec = importlib.util.spec_from_file_location("game", pathlib.Path(__file__).parent / "fixtures" / "game.py")
 game = importlib.util.module_from_spec(_spec)
@@ -365,6 +365,27 @@ def test_all_formats_of_events_give_the_same_episodes(tmp_path, kind):
   assert metadata == {"episode": "s", "jumps": 2.0, "success": True}
   assert source.metadata["num_actions"] == 2
   assert source.metadata["action_names"] == ["bow", "sword"]
+
+
+@pytest.mark.parametrize(
+  "look",
+  [{"crop": [3, 2, 20, 12], "resize": [10, 6]}, {"resize": [16, 16], "channels": 1, "encoding": "png"}, {}],
+)
+@pytest.mark.parametrize("ending", ["", ".bmp"])
+def test_a_picture_at_play_is_made_as_those_of_the_data_were(tmp_path, look, ending):
+  shown = np.random.default_rng(0).integers(0, 256, (4, 24, 32, 3), np.uint8)
+  for i, pixels in enumerate(shown):
+    Image.fromarray(pixels).save(tmp_path / f"s_{i}{ending or '.png'}")
+  write_events(tmp_path / "s.jsonl")
+  frames_of = {"path": "{episode}_*.*", "fps": 10, **look}
+  pad = {"path": "{episode}.jsonl", "time": "t"}
+  made = {"frames": {"screen": frames_of}, "events": {"pad": pad}, "action": {"column": "t"}}
+  folder = write.write(logs.open(tmp_path, made), tmp_path / "data", name="game")
+  episodes = ilx.data.load(folder)
+  about = rlds.read_info(folder).metadata["mapping"]["frames"]["screen"]
+  seen = [frames.as_seen(pixels, frames.look_of(about)) for pixels in shown]
+  kept = not look and not ending
+  np.testing.assert_array_equal(episodes.observation["screen"][:4], shown if kept else seen)
 
 
 def test_videos_and_folders_of_pictures_show_the_same(tmp_path):
