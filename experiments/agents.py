@@ -85,7 +85,7 @@ def make(
   constructor, arguments = _constructor(name)
   if "encoder" not in arguments and fields.get("encoder") == "auto":
     del fields["encoder"]  # every config has it
-  of_encoder = dict(fields.pop("encoder_options", {}))
+  of_encoder = dict(fields.pop("encoder_options", None) or {})
   if of_encoder := {option: value for option, value in of_encoder.items() if value is not None}:
     fields["encoder_options"] = of_encoder
   # An agent of one's own may make its optimizer itself, of a learning rate that is its own argument.

@@ -154,7 +154,7 @@ def _leaf_as_learnt(of: str, x: Any, leaf: jax.ShapeDtypeStruct, frames: int) ->
   if None in kinds or (mixed and jnp.floating in kinds):
     raise ValueError(f"{of} is {x.dtype}; expected {leaf.dtype}")
   if mixed and _is_bytes(leaf) and not isinstance(x, jax.core.Tracer) and np.size(x):
-    low, high = np.min(x), np.max(x)
+    low, high = int(np.min(x)), int(np.max(x))
     if low < 0 or high > 255:
       raise ValueError(f"{of} has numbers from {low} to {high}; expected {leaf.dtype}")
   return x.astype(leaf.dtype) if mixed else x

@@ -280,7 +280,7 @@ def _array(name: str, x: Any, as_array: Callable[..., Any], dtype: str = "float3
       if x.dtype.kind in "iu" and x.size and limits.min <= x.min() and x.max() <= limits.max:
         x = x.astype(dtype)
     return as_array(x)
-  except (TypeError, ValueError) as error:
+  except (OverflowError, TypeError, ValueError) as error:
     if type(error).__name__ == "TracerArrayConversionError":  # jax's, which need not be there
       raise ValueError(
         "numpy cannot play inside of a program that jax compiles, as ilx.evaluate and jax.jit do; play with load"
@@ -292,10 +292,14 @@ def _cast(name: str, x: Any, dtype: str) -> Any:
   integers = np.issubdtype(x.dtype, np.integer) and np.issubdtype(dtype, np.integer)
   if not (integers or np.can_cast(x.dtype, dtype, "same_kind")):
     raise ValueError(f"{name} is {x.dtype}; expected {dtype}")
-  if integers and isinstance(x, np.ndarray) and not np.can_cast(x.dtype, dtype) and x.size:
+  if integers and not np.can_cast(x.dtype, dtype) and x.size:
     limits = np.iinfo(dtype)
-    if x.min() < limits.min or x.max() > limits.max:
-      raise ValueError(f"{name} has numbers from {x.min()} to {x.max()}; expected {dtype}")
+    try:
+      low, high = (int(end) for end in (np.min(x), np.max(x)))
+    except TypeError:  # what jax traces has no numbers yet
+      low, high = limits.min, limits.max
+    if low < limits.min or high > limits.max:
+      raise ValueError(f"{name} has numbers from {low} to {high}; expected {dtype}")
   return x if x.dtype == dtype else x.astype(dtype)
 
 

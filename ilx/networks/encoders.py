@@ -41,8 +41,8 @@ class Encoder(nn.Module):
   Attributes:
     leaves: what is done to each. Pictures have parameters of their own, under the leaf's name.
     remat: whether pictures of windows are encoded one step after the other, and again by the backward pass, which then
-      keeps what lies between pictures and features of one step alone. On a CPU, whose caches hold one step, it is the
-      faster way as well.
+      keeps what lies between pictures and features of one step alone. Encoders that are no flax modules are left as
+      they are.
   """
 
   leaves: tuple[Leaf, ...]
@@ -57,7 +57,8 @@ class Encoder(nn.Module):
         parts.append(x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1))
       else:
         encoder, pictures = leaf.encoder(name=leaf.name), channels_last(x, leaf.shape)
-        parts.append(_step_by_step(encoder, pictures) if self.remat and pictures.ndim > 4 else encoder(pictures))
+        by_step = self.remat and pictures.ndim > 4 and isinstance(encoder, nn.Module)
+        parts.append(_step_by_step(encoder, pictures) if by_step else encoder(pictures))
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -68,7 +69,14 @@ def _step_by_step(encoder: nn.Module, pictures: jax.Array) -> jax.Array:
     return carry, encoder(x)
 
   again = nn.remat(step, prevent_cse=False)  # within a loop there is nothing to prevent
-  scan = nn.scan(again, variable_broadcast=True, split_rngs={"params": False}, in_axes=1, out_axes=1)
+  scan = nn.scan(
+    again,
+    variable_broadcast=nn.DenyList("intermediates"),
+    variable_axes={"intermediates": 0},
+    split_rngs={"params": False, nn.DenyList("params"): True},
+    in_axes=1,
+    out_axes=1,
+  )
   return scan(encoder, None, pictures)[1]
 
 
@@ -148,7 +156,10 @@ def _constructor(
         f"{', '.join(known)}"
       )
   given = {"dtype": dtype, **options}
-  encoder(**given, parent=None)  # raises for values that make no sense
+  try:
+    encoder(**given, parent=None)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"encoder_options of {picture!r}, which encodes the observation {name!r}: {error}") from None
   return functools.partial(encoder, **given)
 
 

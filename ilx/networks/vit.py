@@ -38,24 +38,30 @@ class ViT(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    ranges.at_least_1(patch=self.patch, width=self.width, layers=self.layers, heads=self.heads)
-    ranges.floating(dtype=self.dtype)
+    ranges.at_least_1(patch=self.patch)
+    self._transformer(1, parent=None)  # which checks the others
 
   @nn.compact
   def __call__(self, picture: jax.Array) -> jax.Array:
     batch = picture.shape[:-3]
     x = Conv(self.width, self.patch, self.patch, dtype=self.dtype, name="patches")(picture)
     x = x.reshape(math.prod(batch), -1, self.width)
-    transformer = Transformer(
+    x = self._transformer(x.shape[1], name="transformer")(x)
+    return x.mean(axis=-2).reshape(*batch, self.width)
+
+  @nn.nowrap
+  def _transformer(self, length: int, **where: Any) -> Transformer:
+    return Transformer(
       layers=self.layers,
       heads=self.heads,
       width=self.width,
       positions="learnt",
-      max_length=x.shape[1],
+      max_length=length,
       bias=False,
       dtype=self.dtype,
       remat=self.remat,
+      # Whole sequences are attended to at play, too, which may be on another device than learning, or exported.
+      attention="xla",
       causal=False,
-      name="transformer",
+      **where,
     )
-    return transformer(x).mean(axis=-2).reshape(*batch, self.width)

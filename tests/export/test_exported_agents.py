@@ -112,6 +112,8 @@ def test_an_exported_agent_acts_as_before(name, tmp_path):
       lambda x: x.astype(np.int16) + 1,
       "observation 'picture' has numbers from [1-9]+ to 256; expected uint8",
     ),
+    ("picture", lambda x: jnp.asarray(x, jnp.int32) - 1, "has numbers from -1 to 254; expected uint8"),
+    ("gripper", lambda x: jnp.asarray(x % 3, jnp.int8), None),
     ("joints", lambda x: (9 * x).astype(np.uint8), "observation 'pose/joints' is uint8; expected float32"),
     ("joints", lambda x: (9 * x).astype(np.int32), None),
     ("joints", lambda x: x.astype(np.float64), None),

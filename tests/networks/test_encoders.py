@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -254,7 +255,10 @@ def test_options_are_of_the_encoder():
   [
     ("nature", {"width": 2}, "encoder_options: 'nature', which encodes the observation 'left', has no 'width'; it has"),
     ("impala", {"name": "x"}, "'impala', which encodes the observation 'left', has no 'name'; it has blocks, channels"),
-    ("impala", {"features": 0}, "features=0 must be at least 1"),
+    ("impala", {"features": 0}, "encoder_options of 'impala', .* observation 'left': features=0 must be at least 1"),
+    ("impala", {"channels": 3}, "encoder_options of 'impala', .* 'left': 'int' object is not iterable"),
+    ("vit", {"heads": 3}, "encoder_options of 'vit', .* heads=3 do not divide width=128"),
+    ("vit", {"remat": "all"}, "remat='all'; choose None, 'full', 'dots'"),
     ("impala", {"channels": (8, 0)}, r"channels\[1\]=0 must be at least 1"),
     ("impala", {"blocks": 1.5}, "blocks=1.5 must be at least 0, a whole number"),
     ("vit", {"patch": -1}, "patch=-1 must be at least 1"),
@@ -266,3 +270,25 @@ def test_options_are_of_the_encoder():
 def test_options_that_do_not_fit_are_refused(picture, options, message):
   with pytest.raises(ValueError, match=message):
     encoders.make(PICTURE, picture, options)
+
+
+class _Dropping(nn.Module):
+  """Of one's own; with dropout where there is a key for it, and something to look at."""
+
+  @nn.compact
+  def __call__(self, x):
+    self.sow("intermediates", "seen", x.mean())
+    return nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(jnp.ones((*x.shape[:-3], 64)))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_encoders_of_ones_own_are_what_they_are_step_by_step(remat):
+  observation = {"left": _random(2, 3, 36, 36, 3), "state": _random(2, 3, 2)}
+  own = encoders.make(PICTURE, _Dropping, remat=remat)
+  found, seen = own.apply({}, observation, rngs={"dropout": jax.random.key(0)}, mutable="intermediates")
+  dropped = np.asarray(found[..., :64] == 0)
+  assert 0.4 < dropped.mean() < 0.6
+  assert (dropped[:, 0] != dropped[:, 1]).any() and (dropped[0] != dropped[1]).any()
+  assert jnp.shape(seen["intermediates"]["left"]["seen"][0]) == ((3,) if remat else ())
+  plain = encoders.make(PICTURE, lambda name: lambda x: x.mean(axis=(-3, -2)), remat=remat)
+  np.testing.assert_allclose(plain.apply({}, observation)[..., :3], observation["left"].mean(axis=(2, 3)), rtol=1e-5)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.networks import vit
+from ilx.networks import attention, vit
 
 
 def _norm(x, layer):
@@ -57,6 +57,14 @@ def test_every_patch_counts_and_their_order_does():
   assert np.all(np.abs(gradient).max(axis=2) > 0)
   flipped = jnp.concatenate([picture[8:], picture[:8]])
   assert np.abs(network.apply(variables, picture) - network.apply(variables, flipped)).max() > 1e-4
+
+
+def test_attention_is_one_that_every_device_has(monkeypatch):
+  """What is traced where there is a GPU may be played on the CPU beside it, or exported."""
+  monkeypatch.setattr(attention, "_has_flash_attention", lambda backend: True)
+  network = vit.ViT(patch=4, width=16, layers=1, heads=2, dtype="bfloat16")
+  picture = jnp.ones((16, 16, 1))
+  network.apply(jax.jit(network.init)(jax.random.key(0), picture), picture)
 
 
 def test_heads_must_divide_the_width():

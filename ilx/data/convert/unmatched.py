@@ -55,11 +55,19 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
   for file in files:
     try:
-      for place, record in tables.records(file, about, columns):
-        if cells.matches(record, where, place):
+      for _, record in tables.records(file, about, columns):
+        if _fits(record, where):
           yield record
     except (ValueError, OSError):
       continue  # the conversion has told
+
+
+def _fits(record: dict[str, Any], where: Where) -> bool:
+  """Whether a ``where`` chooses the record; not if it may mean true or false by words that are neither."""
+  try:
+    return cells.matches(record, where, "")
+  except ValueError:
+    return False
 
 
 def _wanted(records: Iterator[dict[str, Any]], fields: Mapping[str, Field]) -> dict[str, set[str]] | None:
@@ -87,10 +95,7 @@ def _wants(field: Field) -> set[str]:
 
 def _has(record: dict[str, Any], field: Field, read: Callable[[dict[str, Any]], Any]) -> set[str]:
   """What of it a record has."""
-  try:
-    if not cells.matches(record, field.where, ""):
-      return set()
-  except ValueError:
+  if not _fits(record, field.where):
     return set()
   try:
     value, _ = read(record)

@@ -5,7 +5,7 @@ import json
 import pytest
 from test_write import Stopped, stop_at
 
-from ilx.data.convert import logs, write
+from ilx.data.convert import logs, tables, write
 
 ACTION = {"column": "x"}
 
@@ -70,6 +70,21 @@ def test_what_one_recording_lacks_is_usual(opened):
 )
 def test_what_all_recordings_lack_is_told(opened, action, doubt):
   assert opened([QUIET, KEYS], action).doubts() == [doubt]
+
+
+def test_a_table_is_read_once_and_once_more_for_what_is_told_of_a_column(opened, monkeypatch):
+  source = opened([QUIET] * 50 + [KEYS], [button(where={"key": key}) for key in "wqrz"])
+  read = []
+  real = tables.records
+
+  def counted(*given):
+    for found in real(*given):
+      read.append(found)
+      yield found
+
+  monkeypatch.setattr(tables, "records", counted)
+  assert [doubt[:15] for doubt in source.doubts()] == [f"action[{i}].where" for i in (1, 2, 3)]
+  assert len(read) <= 2 * (50 * len(QUIET) + len(KEYS)) + 3
 
 
 def test_what_there_is_instead_is_told_without_spaces_around_it(opened):
