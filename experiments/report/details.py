@@ -133,7 +133,7 @@ def command(run: Run) -> str:
     words = ["python", *_without_workdir([str(word) for word in given[1:]])]
   else:
     agent = facts.name(run.config.get("agent"))
-    if not agent:
+    if not agent or ":" in agent:  # one's own has a config of its own
       return ""
     fields = [(path, leaf) for path, leaf in flatten(run.config).items() if leaf is not None and leaf != {}]
     words = ["python", "-m", "experiments.main", f"--config=experiments/configs/{agent}.py"]
@@ -154,6 +154,11 @@ def reproduce(run: Run) -> str:
   commit, changed = revision.split(run.result.get("git_commit"))
   first = f"git checkout {shlex.quote(commit)}\n" if commit else ""
   note = '<p class="note">The code had changes that are not in this commit.</p>' if changed else ""
+  dataset = facts.name(run.config.get("dataset"))
+  if dataset and (learnt := facts.versioned(dataset, run.versions)) != dataset:
+    note += (
+      f'<p class="note">It learnt from {escape(learnt)}; where there are newer versions, say so in the config.</p>'
+    )
   # It scrolls sideways where it is too wide, so it must take the keyboard's focus.
   block = f'<pre tabindex="0" role="region" aria-label="Commands"><code>{escape(first + line)}</code></pre>'
   return f"<section><h2>Reproduce</h2>{block}{note}</section>"

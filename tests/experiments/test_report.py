@@ -224,6 +224,17 @@ def test_command_reproduces_the_config(tmp_path):
   ]
 
 
+def test_the_command_of_an_agent_of_ones_own_is_known_where_it_was_recorded(tmp_path):
+  assert details.command(run.read(make(tmp_path, {**CONFIG, "agent": {"name": "mine:awac"}}))) == ""
+
+
+def test_versions_are_beside_the_command(tmp_path):
+  folder = make(tmp_path)
+  assert "It learnt from" not in page(folder).text
+  (folder / "datasets.json").write_text('{"halfcheetah-expert": {"version": "1.0.1", "fingerprint": "0"}}')
+  assert "It learnt from halfcheetah-expert/1.0.1; where there are newer versions" in page(folder).text
+
+
 def test_recorded_command_goes_to_another_folder(tmp_path):
   given = [
     "/usr/bin/python3",
