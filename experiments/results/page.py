@@ -31,7 +31,8 @@ way, by the policy's mode, 100 episodes for every seed. A number is the mean ove
 holds the true mean in about 84 % of cases). Hyper-parameters are the papers', the same for all tasks where the paper
 does so (`experiments/configs`, `suite.fields`); nothing was tuned here. `bc_tanh` is behaviour cloning with the head of
 the policies that played the built-in data, `bc10` of the episodes with the highest returns that make up 10 % of the
-transitions; `dt` is asked for the return of the best episode. "Data" is the mean return of the data.
+transitions; `dt` is asked for the return of the best episode; `chunked_bc` plays averages of its chunks, as the paper
+does, which come late where motion is fast (`docs/agents.md`). "Data" is the mean return of the data.
 
 {aggregates}
 ## Normalised scores
