@@ -14,7 +14,6 @@ HELP = ("--help", "-h", "--helpfull", "--helpshort", "--helpxml", "-help", "-?",
 # What a command stopped by Ctrl-C ends with: 128 + SIGINT, as a shell would have it.
 STOPPED = 130
 
-
 Parse = Callable[[list[str]], list[str]]
 
 

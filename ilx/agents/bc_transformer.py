@@ -72,10 +72,8 @@ def bc_transformer(
     dropout: of tokens and of what attention and MLPs add to them.
     attention_dropout: of attention weights.
     positions: "rotary" or "learnt".
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; other leaves are flattened
-      and joined.
-    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
-      ``ilx.networks.encoders.make``.
+    encoder: as of ``bc``.
+    encoder_options: as of ``bc``.
     dtype: of the computation of the transformer and of encoders of pictures.
     remat: what the backward pass computes again, see `ilx.networks.transformer.Transformer`; not None: pictures, too,
       are encoded again, see `ilx.networks.encoders.Encoder`.

@@ -111,10 +111,8 @@ def dt(
     max_episode_steps: how many steps have an embedding of their own; all later ones share the last of them.
     head: as of ``bc``; "deterministic" is the paper's.
     head_options: as of ``bc``.
-    encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; other leaves are flattened
-      and joined.
-    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
-      ``ilx.networks.encoders.make``.
+    encoder: as of ``bc``.
+    encoder_options: as of ``bc``.
     dtype: of the computation of the transformer and of encoders of pictures.
     remat: what the backward pass computes again, see `ilx.networks.transformer.Transformer`; not None: pictures, too,
       are encoded again, see `ilx.networks.encoders.Encoder`.

@@ -87,8 +87,7 @@ def iql(
     hidden: widths of the MLP torsos of policy, V and Q.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
       Other leaves are flattened and joined.
-    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
-      ``ilx.networks.encoders.make``.
+    encoder_options: as of ``bc``.
     dropout: in the policy's torso; the paper has 0.1 for kitchen and adroit.
     layer_norm: in the torsos of V and Q.
     optimizer: of V and Q, default ``optax.adam(3e-4)``.

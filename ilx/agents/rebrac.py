@@ -69,8 +69,7 @@ def rebrac(
     reward_scale: learns from ``reward_scale * reward``; the paper has 100 for antmaze.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
       Other leaves are flattened and joined.
-    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
-      ``ilx.networks.encoders.make``.
+    encoder_options: as of ``bc``.
     optimizer: of the policy, default ``optax.adam(1e-3)``. A schedule counts each one's own updates.
     critic_optimizer: of both Q, default ``optimizer``; the paper has another learning rate, 5e-5, for antmaze.
     frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).

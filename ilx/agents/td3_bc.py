@@ -80,8 +80,7 @@ def td3_bc(
     hidden: widths of the MLP torsos.
     encoder: of pictures, one of ``ilx.networks.encoders.PICTURES`` or a class of modules; each network has its own.
       Other leaves are flattened and joined.
-    encoder_options: options of the encoder by name, such as ``{"width": 2, "dtype": "bfloat16"}`` of "impala"; see
-      ``ilx.networks.encoders.make``.
+    encoder_options: as of ``bc``.
     optimizer: of both Q and of the policy, default ``optax.adam(3e-4)``. A schedule counts each one's own updates.
     frame_stack: as in `Transitions`; the spec is then of stacked frames (``ilx.data.spec(..., frame_stack=...)``).
 

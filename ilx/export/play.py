@@ -276,9 +276,7 @@ def _of_frames(spec: Mapping[str, Any]) -> str:
 def _array(name: str, x: Any, as_array: Callable[..., Any], dtype: str = "float32") -> Any:
   try:
     if isinstance(x, list) and np.issubdtype(dtype, np.integer):
-      x, limits = np.asarray(x), np.iinfo(dtype)  # which numpy takes for int64
-      if x.dtype.kind in "iu" and x.size and limits.min <= x.min() and x.max() <= limits.max:
-        x = x.astype(dtype)
+      x = np.asarray(x)  # int64, where jax would have int32
     return as_array(x)
   except (OverflowError, TypeError, ValueError) as error:
     if type(error).__name__ == "TracerArrayConversionError":  # jax's, which need not be there

@@ -107,8 +107,8 @@ class Transformer(nn.Module):
       read: the tokens whose features are wanted; of others the last of few layers computes attention alone.
 
     Returns:
-      ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t of a causal one
-      depends on the tokens up to t alone.
+      ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t of a causal one depends on the tokens up to t
+      alone.
 
     Raises:
       ValueError: for more tokens than learnt positions.
