@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from ilx.networks.dropout import dropout
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
+# Tokens to read: every one.
+ALL = slice(None)
 # Logits of what must not be seen; finite, so that rows which see nothing are too.
 _UNSEEN = -1e30
 
@@ -23,6 +25,7 @@ def attend(
   *,
   causal: bool = True,
   implementation: str = "auto",
+  read: slice = ALL,
 ) -> jax.Array:
   """Attention over whole sequences, scaled by ``1 / sqrt(size)``, with softmax in float32.
 
@@ -38,15 +41,26 @@ def attend(
     dropout_key: for it.
     causal: whether a token sees those up to itself alone; else it sees all.
     implementation: "xla"; "cudnn"; or "auto", which is cuDNN where the default device, dtype and shapes allow it.
+    read: the tokens whose outputs are wanted; those of others are not computed, but by cuDNN.
 
   Returns:
-    ``[B, L, heads, size]``; finite, if meaningless, where nothing may be seen.
+    ``[B, L, heads, size]`` of the tokens in ``read``; finite, if meaningless, where nothing may be seen.
   """
-  if rate > 0.0:
-    return _with_dropout(query, key, value, mask, rate, dropout_key, causal)
   if implementation == "auto":
     implementation = "cudnn" if _cudnn_can(query, mask) else "xla"
-  return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
+  length = query.shape[1]
+  if rate == 0.0 and (implementation == "cudnn" or len(range(length)[read]) == length):
+    how = {"is_causal": causal, "implementation": implementation}
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, **how)[:, read]
+  seen = jnp.ones((1, 1, length, length), bool)
+  if causal:
+    seen = jnp.tril(seen)
+  seen, query = seen[:, :, read], query[:, read]
+  if mask is not None:
+    seen = seen & mask
+  if rate == 0.0:
+    return jax.nn.dot_product_attention(query, key, value, mask=seen, implementation="xla")
+  return _with_dropout(query, key, value, seen, rate, dropout_key)
 
 
 class Cached(NamedTuple):
@@ -98,26 +112,15 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def _with_dropout(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
-  mask: jax.Array | None,
-  rate: float,
-  dropout_key: jax.Array,
-  causal: bool,
+  query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, rate: float, dropout_key: jax.Array
 ) -> jax.Array:
   batch_size, length, heads, size = query.shape
   # Batches of matrices: einsums over axes that are not in order leave the CPU's compiler with copies to make.
-  query, key, value = (x.swapaxes(1, 2).reshape(-1, length, size) for x in (query, key, value))
+  query, key, value = (x.swapaxes(1, 2).reshape(-1, x.shape[1], size) for x in (query, key, value))
   logits = jnp.matmul(query, key.swapaxes(1, 2), preferred_element_type=jnp.float32) * size**-0.5
-  logits = logits.reshape(batch_size, heads, length, length)
-  seen = jnp.ones((length, length), bool)
-  if causal:
-    seen = jnp.tril(seen)
-  if mask is not None:
-    seen = seen & mask
+  logits = logits.reshape(batch_size, heads, length, -1)
   weights = jax.nn.softmax(jnp.where(seen, logits, _UNSEEN), axis=-1)
-  weights = dropout(weights, rate, dropout_key).astype(value.dtype).reshape(-1, length, length)
+  weights = dropout(weights, rate, dropout_key).astype(value.dtype).reshape(-1, length, value.shape[1])
   return (weights @ value).reshape(batch_size, heads, length, size).swapaxes(1, 2)
 
 

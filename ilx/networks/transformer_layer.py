@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from ilx.networks import attention
+from ilx.networks.attention import ALL
 from ilx.networks.dropout import dropout
 from ilx.parallel import activations
 
 # GPT-2's.
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5
-# Tokens to read: every one.
-ALL = slice(None)
 
 
 class Shared(NamedTuple):
@@ -101,13 +100,13 @@ class Attention(nn.Module):
     if own.cache is None:
       written = None
       rate = 0.0 if own.dropout is None else self.dropout
-      how = {"causal": self.causal, "implementation": self.implementation}
+      how = {"causal": self.causal, "implementation": self.implementation, "read": read}
       y = attention.attend(query, key, value, shared.mask, rate, own.dropout, **how)
     else:
       written = attention.write(own.cache, key, value, shared.slots)
-      y = attention.cached(query, written, shared.mask)
+      y = attention.cached(query[:, read], written, shared.mask[:, :, read])
     out = Dense((width,), inputs=2, bias=self.bias, dtype=self.dtype, std=self.out_std, name="out")
-    return out(y[:, read]), written
+    return out(y), written
 
 
 class MLP(nn.Module):
