@@ -104,7 +104,8 @@ class Transformer(nn.Module):
         own outputs are finite but mean nothing. None: every token is real, or padding stands only on the right, where
         nothing real can see it; that is the fastest.
       deterministic: False for dropout, with a key ``rngs={"dropout": ...}``.
-      read: the tokens whose features are wanted; of others the last of few layers computes attention alone.
+      read: the tokens whose features are wanted; of others the last of few layers computes queries,
+        keys and values alone.
 
     Returns:
       ``[B, L, D]`` in ``dtype``, of the tokens in ``read``; token t of a causal one depends on the tokens up to t
