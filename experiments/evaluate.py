@@ -26,7 +26,7 @@ from rich.progress import Progress
 import ilx
 from experiments import cli, outputs, scoring, task, trained
 from ilx.data import stream
-from ilx.evaluation import environments, visitation
+from ilx.evaluation import environments, matching, visitation
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
@@ -211,11 +211,12 @@ def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
 
 def _task(found: trained.Trained) -> trained.Trained:
   """With the task that the flags name, checked against what was learnt."""
-  changed = found.task
+  changed, sight = found.task, task.sight(found.task.env_kwargs)
   if FLAGS.env_id:
-    changed = changed._replace(env_id=FLAGS.env_id, env_kwargs={}, metadata={})  # scores of references are another's
+    changed = changed._replace(env_id=FLAGS.env_id, env_kwargs=sight, metadata={})  # scores of references are another's
   if FLAGS.env_kwargs:
-    changed = changed._replace(env_kwargs=task.json_object(FLAGS.env_kwargs, "--env_kwargs"), metadata={})
+    options = sight | task.json_object(FLAGS.env_kwargs, "--env_kwargs")
+    changed = changed._replace(env_kwargs=options, metadata={})
   if changed.env_id is None:
     raise ValueError(
       f"{FLAGS.workdir}: the run had no environment; name one with --env_id, or compare actions with "
@@ -223,7 +224,7 @@ def _task(found: trained.Trained) -> trained.Trained:
     )
   if FLAGS.env_id or FLAGS.env_kwargs:
     spec = environments.spec(changed.env_id, **changed.env_kwargs)
-    environments.check_spec(found.task.data.spec, spec, changed.env_id)
+    matching.check_spec(found.task.data.spec, spec, changed.env_id)
   return found._replace(task=changed)
 
 

@@ -9,7 +9,7 @@ import ml_collections
 
 import ilx
 from experiments import choosing, loading, versions
-from ilx.evaluation import environments
+from ilx.evaluation import environments, matching, observed
 
 # What config.env_id says where there is no environment.
 NONE = "none"
@@ -71,7 +71,7 @@ def load(
     metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
   data = loading.load(config, parts, held, **options)
   try:
-    environments.check_spec(data.spec, env_spec, env_id)
+    matching.check_spec(data.spec, env_spec, env_id)
   except ValueError as error:
     without = f"--config.env_id={NONE} trains without playing."
     raise ValueError(f"{error} {_hint(data.spec, env_spec, config.frame_stack)}{without}") from None
@@ -101,9 +101,13 @@ def _hint(data: ilx.Spec, environment: ilx.Spec, frame_stack: int) -> str:
 
 
 def _env_kwargs(config: ml_collections.ConfigDict, recorded: Mapping[str, Any]) -> dict[str, Any]:
-  if not config.env_kwargs:
-    return dict(recorded.get("env_kwargs") or {})
-  return json_object(config.env_kwargs, "config.env_kwargs")
+  options = dict(recorded.get("env_kwargs") or {})
+  return sight(options) | json_object(config.env_kwargs, "config.env_kwargs") if config.env_kwargs else options
+
+
+def sight(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+  """What other options do not change unless they say so: which parts of observations a policy is given."""
+  return {name: value for name, value in env_kwargs.items() if name == observed.OBSERVATION}
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:

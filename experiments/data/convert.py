@@ -61,7 +61,12 @@ def define(values: flags.FlagValues) -> None:
     flag_values=values,
   )
   string("env_id", None, "EnvPool's name of the task; by default the recording's.")
-  string("env_kwargs", None, "JSON object for EnvPool; by default the recording's.")
+  string(
+    "env_kwargs",
+    None,
+    "JSON object, the task's options; by default the recording's. Among them may be "
+    '{"observation": "image"}, where that part of the task\'s observations was recorded.',
+  )
   options.define_number(values, "expert_return", None, "Return that normalised scores count as 100.")
   options.define_number(values, "random_return", None, "Return that normalised scores count as 0.")
   npz.define(values)

@@ -88,20 +88,17 @@ def _task(env_id: str, env_kwargs: dict[str, Any]) -> tuple[Spec, int | None]:
   """The task's spec and time limit."""
   from ilx.evaluation import environments
 
-  spec = environments.spec(env_id, **env_kwargs)
-  import envpool  # after `environments` has said what is wrong where it is not installed
-
-  return spec, getattr(envpool.make_spec(env_id, **env_kwargs).config, "max_episode_steps", None)
+  return environments.spec(env_id, **env_kwargs), environments.time_limit(env_id, **env_kwargs)
 
 
 def _warn_unless_playable(recording: Recording, spec: Spec, env_id: str) -> None:
   import jax
 
-  from ilx.evaluation import environments
+  from ilx.evaluation import matching
 
   observation = recording.observation
   found = spec._replace(observation=jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype))
   try:
-    environments.check_spec(found, spec, env_id)
+    matching.check_spec(found, spec, env_id)
   except ValueError as error:
     print(f"warning: {error}", file=sys.stderr)

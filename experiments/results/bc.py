@@ -136,10 +136,11 @@ def overrides(recording: Recording, seed: int) -> dict[str, object]:
 
 
 def convert_command(recording: Recording, folder: pathlib.Path) -> list[str]:
-  limit = recording.max_episode_steps
+  limit, observation = recording.max_episode_steps, recording.observation
   return [
     *("-m", "experiments.data", "convert", f"{folder / recording.file}.npz", f"--name={recording.name}"),
     *([f"--max_episode_steps={limit}"] if limit else []),
+    *([f"--env_kwargs={json.dumps({'observation': observation})}"] if observation else []),
   ]
 
 

@@ -12,6 +12,7 @@ class Recording(NamedTuple):
       collected the recordings, one or two seeds; None where they give no return.
     reference_std: its standard deviation, where they give one.
     max_episode_steps: the time limit that it was recorded with; None: the task's.
+    observation: what of the environment's observation was recorded, as its option of that name; None: all of it.
     updates: gradient steps, enough that more no longer help: the page shows the return on the way.
     note: what to know when reading its row.
   """
@@ -20,6 +21,7 @@ class Recording(NamedTuple):
   reference: float | None
   reference_std: float | None = None
   max_episode_steps: int | None = None
+  observation: str | tuple[str, ...] | None = None
   updates: int = 10_000
   note: str = ""
 

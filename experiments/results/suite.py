@@ -14,6 +14,9 @@ ENVIRONMENTS = ("halfcheetah", "hopper", "walker2d")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
 MAZES = ("pointmaze-medium", "pointmaze-large")
 
+# What was recorded of tasks that show a robot and its goal.
+_GOAL = ("observation", "achieved_goal", "desired_goal")
+
 # Recordings of others. The expert's return, 100 of the normalised score, is that of the expert set of the same task,
 # else that of the policy behind the data.
 RECORDINGS = {
@@ -24,15 +27,23 @@ RECORDINGS = {
   Recording("Hopper-v4_replay", 2042.0): 3728.0,
   Recording("Hopper-v4_expert", 3624.0): 3728.0,
   Recording("LunarLander-v2_mixed", 130.0): 253.0,
-  Recording("MiniGrid-DoorKey-5x5_mixed", 0.72): 0.96,
+  Recording("MiniGrid-DoorKey-5x5_mixed", 0.72, observation="image"): 0.96,
   Recording("Adroit_pen_expert", 6504.0): 7431.0,
+  Recording("FetchPush-v4_expert", None, observation=_GOAL): -8.7,
   Recording("MetaWorld_Reach-v3_expert", 1327.0): 1329.0,
   Recording("MetaWorld_DrawerOpen-v3_expert", 899.0): 899.0,
   Recording("MetaWorld_DoorOpen-v3_expert", 928.0): 949.0,
+  Recording("Breakout-v5_a3c", 20.0): 181.5,
 }
 _LOCOMOTION = ENVIRONMENTS  # names of recordings begin alike
-_RETURN_SCALES = (("pointmaze", 1.0), ("minigrid", 1.0), ("lunarlander", 100.0))
-_DISCRETE = ("lunarlander", "cartpole", "minigrid")
+_RETURN_SCALES = (
+  ("pointmaze", 1.0),
+  ("minigrid", 1.0),
+  ("fetchpush", 10.0),
+  ("lunarlander", 100.0),
+  ("breakout", 100.0),
+)
+_DISCRETE = ("lunarlander", "cartpole", "minigrid", "breakout")
 
 
 class Task(NamedTuple):
@@ -69,7 +80,9 @@ def applies(agent: str, task: Task) -> bool:
 
 def fields(agent: str, task: Task, steps: int) -> Mapping[str, Any]:
   """What the paper sets by task, or by the number of updates, as fields of the config; nothing is tuned here."""
-  found: dict[str, Any] = {"dataset": task.dataset, "split": "train", "agent.encoder": "flat"}  # none has pictures
+  found: dict[str, Any] = {"dataset": task.dataset, "split": "train", "agent.encoder": "flat"}
+  if task.dataset.startswith("breakout"):  # the one with pictures
+    found |= {"agent.encoder": "nature", "frame_stack": 4}
   if agent == "rebrac":
     found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
   if agent == "iql" and not task.dataset.startswith(_LOCOMOTION):

@@ -3,7 +3,8 @@
 from ilx.evaluation import aggregates
 from ilx.evaluation.acting import Policy, random_policy
 from ilx.evaluation.budget import budget
-from ilx.evaluation.environments import check_spec, make, spec
+from ilx.evaluation.environments import make, spec
+from ilx.evaluation.matching import check_spec
 from ilx.evaluation.playing import play
 from ilx.evaluation.rollout import Result, evaluate
 from ilx.evaluation.scores import iqm, normalized, summary

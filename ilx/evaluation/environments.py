@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilx.evaluation import gymnasium, repeated
+from ilx.evaluation import gymnasium, observed, repeated
+from ilx.evaluation.observed import OBSERVATION, Observed
 from ilx.evaluation.repeated import ACTION_REPEAT, Repeated
 from ilx.types import Continuous, Discrete, MultiDiscrete, Spec, Tree
 
@@ -48,8 +49,9 @@ def make(
     first_slot: the number of the first of these slots, where others play those before it.
     batch_size: for EnvPool's asynchronous mode: ``recv`` returns what so many slots have made ready. By default all
       step together.
-    **env_kwargs: the task's own options, such as ``max_episode_steps``; and ``action_repeat``, how often each action
-      is taken (rewards are summed; until the episode ends), unless EnvPool's task has an option of that name.
+    **env_kwargs: the task's own options, such as ``max_episode_steps``; ``action_repeat``, how often each action is
+      taken (rewards are summed; until the episode ends), unless EnvPool's task has an option of that name; and
+      ``observation``, the parts that are seen of observations that have several, see `ilx.evaluation.observed`.
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.
@@ -58,6 +60,10 @@ def make(
   """
   if batch_size is not None and not 1 <= batch_size <= num_envs:
     raise ValueError(f"batch_size={batch_size} must be 1 to {num_envs}, the number of environments stepped together")
+  wanted, env_kwargs = observed.split(env_id, env_kwargs)
+  if wanted is not None:
+    env = make(env_id, num_envs, seed, first_slot, batch_size, **env_kwargs)
+    return Observed(env, wanted, _seen(env_id, spec_of(env.spec), wanted))
   asynchronous = batch_size is not None and batch_size < num_envs
   seeds = slot_seeds(seed, num_envs) + first_slot
   if gymnasium.is_one(env_id):
@@ -84,6 +90,9 @@ def spec(env_id: str, **env_kwargs: Any) -> Spec:
     ImportError: where EnvPool (gymnasium) is not installed.
     ValueError: for an unknown id or option, or actions that are neither one bounded vector nor one or several choices.
   """
+  wanted, env_kwargs = observed.split(env_id, env_kwargs)
+  if wanted is not None:
+    return _seen(env_id, spec(env_id, **env_kwargs), wanted)
   if gymnasium.is_one(env_id):
     return gymnasium.spec(env_id, env_kwargs)
   _, env_kwargs = _checked(env_id, env_kwargs)
@@ -100,6 +109,7 @@ def time_limit(env_id: str, **env_kwargs: Any) -> int | None:
     ImportError: where EnvPool (gymnasium) is not installed.
     ValueError: for an unknown id or option.
   """
+  _, env_kwargs = observed.split(env_id, env_kwargs)
   if gymnasium.is_one(env_id):
     return gymnasium.time_limit(env_id, env_kwargs)
   _, env_kwargs = _checked(env_id, env_kwargs)
@@ -108,12 +118,13 @@ def time_limit(env_id: str, **env_kwargs: Any) -> int | None:
 
 
 def repetitions(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-  """How often `make` has every action taken, and the options that are left to the task.
+  """How often `make` has every action taken, and the options that are left to the task itself.
 
   Raises:
     ImportError: where EnvPool (gymnasium) is not installed.
     ValueError: for an unknown id or option.
   """
+  _, env_kwargs = observed.split(env_id, env_kwargs)
   return repeated.split(env_id, env_kwargs) if gymnasium.is_one(env_id) else _checked(env_id, env_kwargs)
 
 
@@ -148,24 +159,14 @@ def observe(observation: Tree) -> Tree:
   return jax.tree.map(lambda x: x.astype(_dtype(x.dtype), copy=False), observation)
 
 
-def check_spec(dataset_spec: Spec, env_spec: Spec, env_id: str = "the environment") -> None:
-  """Checks that what was learnt from a dataset can be played in an environment.
-
-  Shapes must agree exactly; of dtypes only the kind counts (float, integer, bool), and action bounds may differ.
-
-  Raises:
-    ValueError: with all that differs.
-  """
-  ours, theirs = _describe(dataset_spec), _describe(env_spec)
-  differences = [
-    f"{name} is {ours.get(name, 'absent')} in the dataset but {theirs.get(name, 'absent')} in {env_id}"
-    for name in dict.fromkeys([*ours, *theirs])
-    if ours.get(name) != theirs.get(name)
-  ]
-  if differences:
-    raise ValueError(
-      f"The dataset does not fit {env_id}: {'; '.join(differences)}. Choose the environment that the data came from."
-    )
+def _seen(env_id: str, whole: Spec, wanted: Tree) -> Spec:
+  """``Spec`` of an environment of whose observations ``wanted`` is seen."""
+  one = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), whole.observation)
+  try:
+    seen = observe(observed.select(one, wanted))
+  except ValueError as error:
+    raise ValueError(f"{env_id}: option {OBSERVATION!r}: {error}") from None
+  return whole._replace(observation=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), seen))
 
 
 def _envpool() -> types.ModuleType:
@@ -199,9 +200,8 @@ def _checked(env_id: str, env_kwargs: dict[str, Any]) -> tuple[int, dict[str, An
     if name in _RESERVED:
       raise ValueError(f"{env_id}: option {name!r} is not the task's to set")
     if name not in options and name not in ("render_mode", "render_width", "render_height", "render_camera_id"):
-      raise ValueError(
-        f"{env_id} has no option {name!r}{_nearest(name, sorted({*options, ACTION_REPEAT} - {*_RESERVED}))}"
-      )
+      others = {*options, ACTION_REPEAT, OBSERVATION} - {*_RESERVED}
+      raise ValueError(f"{env_id} has no option {name!r}{_nearest(name, sorted(others))}")
   steps = rest.get("max_episode_steps")
   if isinstance(steps, int) and steps < 1:
     raise ValueError(f"{env_id}: max_episode_steps={steps} must be at least 1; leave it out for the task's own")
@@ -255,20 +255,3 @@ def _action(env_spec: Any) -> Continuous | Discrete | MultiDiscrete:
     f"actions are {np.dtype(array.dtype)} {shape} from {array.minimum} to {array.maximum};"
     " ilx plays one bounded float vector, or one integer or vector of integers that start at 0"
   )
-
-
-def _describe(of: Spec) -> dict[str, str]:
-  kinds = {"f": "float", "u": "integer", "i": "integer", "b": "bool"}
-  described = {}
-  for path, leaf in jax.tree_util.tree_flatten_with_path(of.observation)[0]:
-    kind = kinds.get(np.dtype(leaf.dtype).kind, str(leaf.dtype))
-    described[f"observation{jax.tree_util.keystr(path)}"] = f"{kind} of shape {tuple(leaf.shape)}"
-  for path, part in jax.tree_util.tree_flatten_with_path(of.action)[0]:
-    name = "/".join(["action", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
-    if isinstance(part, Continuous):
-      described[name] = f"continuous of size {part.size}" if part.low.ndim else "one continuous number"
-    elif isinstance(part, Discrete):
-      described[name] = f"discrete with {part.num_actions} choices"
-    else:
-      described[name] = f"{part.size} choices with {part.num_actions}"
-  return described

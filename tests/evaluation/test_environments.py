@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ilx
-from ilx.evaluation import environments, play, random_policy
+from ilx.evaluation import environments, matching, play, random_policy
 from ilx.types import Continuous, Discrete, MultiDiscrete, Spec
 
 
@@ -143,8 +143,8 @@ def test_missing_envpool_is_one_clear_error(monkeypatch):
 
 
 def test_check_spec_accepts_other_dtypes_of_a_kind_and_other_bounds():
-  environments.check_spec(_spec(), environments.spec("HalfCheetah-v5"))
-  environments.check_spec(
+  matching.check_spec(_spec(), environments.spec("HalfCheetah-v5"))
+  matching.check_spec(
     _spec(dtype=np.float64, action=Continuous(np.full(6, -0.5), np.full(6, 0.5))), environments.spec("HalfCheetah-v5")
   )
 
@@ -171,4 +171,4 @@ def test_check_spec_accepts_other_dtypes_of_a_kind_and_other_bounds():
 )
 def test_check_spec_says_what_differs(dataset, message):
   with pytest.raises(ValueError, match=message):
-    environments.check_spec(dataset, environments.spec("HalfCheetah-v5"), "HalfCheetah-v5")
+    matching.check_spec(dataset, environments.spec("HalfCheetah-v5"), "HalfCheetah-v5")

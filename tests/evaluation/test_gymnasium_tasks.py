@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.evaluation import environments, render, video
+from ilx.evaluation import environments, matching, render, video
 from ilx.evaluation.acting import Policy, random_policy
 from ilx.evaluation.playing import play
 from ilx.evaluation.rollout import evaluate
@@ -99,7 +99,7 @@ def test_returns_are_those_of_a_plain_loop():
 
 def test_an_agent_of_envpools_task_plays_gymnasiums():
   assert environments.spec("gymnasium:CartPole-v1").action == environments.spec("CartPole-v1").action
-  environments.check_spec(environments.spec("CartPole-v1"), environments.spec("gymnasium:CartPole-v1"))
+  matching.check_spec(environments.spec("CartPole-v1"), environments.spec("gymnasium:CartPole-v1"))
 
 
 def test_dicts_of_observations_and_of_actions():

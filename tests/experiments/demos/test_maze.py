@@ -5,7 +5,7 @@ import pytest
 
 from experiments.demos import datasets, maze, policy
 from ilx import data
-from ilx.evaluation import environments, rollout
+from ilx.evaluation import environments, matching, rollout
 from ilx.evaluation.trajectories import Episode
 
 SMALL = maze.Maze("", "", ("11111", "1r011", "11011", "1g001", "11111"), 10, 5, 1)
@@ -155,7 +155,7 @@ def test_dataset_fits_its_task_and_says_how_to_make_it(built):
   episodes = data.load(built)
   assert metadata["data_return"] == pytest.approx(data.returns(episodes).mean())
   spec = environments.spec(metadata["env_id"], **metadata["env_kwargs"])
-  environments.check_spec(data.spec(episodes, metadata), spec)
+  matching.check_spec(data.spec(episodes, metadata), spec)
 
 
 def test_same_bytes_every_time_also_after_a_kill(built, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.demos import datasets, policy, replay
-from ilx.evaluation import environments, rollout
+from ilx.evaluation import environments, matching, rollout
 from ilx.types import Step
 
 SHIPPED = [f"{env}-{quality}" for env in datasets.ENVIRONMENTS for quality in ("medium", "expert")]
@@ -35,7 +35,7 @@ def test_file_says_where_it_came_from(name):
   for score in loaded.metadata["scores"].values():
     assert score["episodes"] == 100
     assert score["return_ci95"][0] <= score["return_mean"] <= score["return_ci95"][1]
-  environments.check_spec(policy.spec(loaded.weights), environments.spec(env_id), env_id)
+  matching.check_spec(policy.spec(loaded.weights), environments.spec(env_id), env_id)
 
 
 @pytest.mark.parametrize(("env", "required"), EXPERTS.items())
