@@ -29,8 +29,10 @@ def define_flags() -> None:
   flags.DEFINE_string("recordings", None, "Folder of recordings (.npz) by others; without it their rows are left out.")
   flags.DEFINE_string("workdir", "runs/results", "Folder of the runs and of converted recordings.")
   flags.DEFINE_string("archive", str(HERE / "runs"), "Folder that keeps finished runs as small files.")
-  flags.DEFINE_integer("steps", 50_000, "Updates of every run but transformers'.", lower_bound=4)
-  flags.DEFINE_integer("transformer_steps", 5_000, "Updates of the transformers' runs.", lower_bound=4)
+  flags.DEFINE_integer("steps", 50_000, "Updates of every run but those of --transformer_steps.", lower_bound=4)
+  flags.DEFINE_integer(
+    "transformer_steps", 5_000, "Updates of transformers' runs, and of tasks with pictures.", lower_bound=4
+  )
   flags.DEFINE_integer("seeds", 5, "Seeds for every agent and dataset.", lower_bound=1)
   flags.DEFINE_integer("seeds_per_run", 1, "Seeds trained in one program; on a GPU all of them.", lower_bound=1)
   flags.DEFINE_integer("jobs", 1, "Runs side by side, each on its share of the cores.", lower_bound=1)
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def _runs(agent: str, task: suite.Task) -> list[runs.Run]:
-  steps = FLAGS.transformer_steps if agent in suite.TRANSFORMERS else FLAGS.steps
+  steps = FLAGS.transformer_steps if suite.costly(agent, task) else FLAGS.steps
   seeds = range(FLAGS.seeds)
   groups = [tuple(seeds[i : i + FLAGS.seeds_per_run]) for i in range(0, FLAGS.seeds, FLAGS.seeds_per_run)]
   return [runs.Run(agent, task, group, steps) for group in groups]

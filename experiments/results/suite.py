@@ -44,6 +44,7 @@ _RETURN_SCALES = (
   ("breakout", 100.0),
 )
 _DISCRETE = ("lunarlander", "cartpole", "minigrid", "breakout")
+_PICTURES = ("breakout",)
 
 
 class Task(NamedTuple):
@@ -78,10 +79,15 @@ def applies(agent: str, task: Task) -> bool:
   return agent not in CONTINUOUS_ONLY or not task.dataset.startswith(_DISCRETE)
 
 
+def costly(agent: str, task: Task) -> bool:
+  """Whether updates take so long that fewer are made without a GPU: transformers', and of pictures."""
+  return agent in TRANSFORMERS or task.dataset.startswith(_PICTURES)
+
+
 def fields(agent: str, task: Task, steps: int) -> Mapping[str, Any]:
   """What the paper sets by task, or by the number of updates, as fields of the config; nothing is tuned here."""
   found: dict[str, Any] = {"dataset": task.dataset, "split": "train", "agent.encoder": "flat"}
-  if task.dataset.startswith("breakout"):  # the one with pictures
+  if task.dataset.startswith(_PICTURES):
     found |= {"agent.encoder": "nature", "frame_stack": 4}
   if agent == "rebrac":
     found |= {f"agent.{name}": value for name, value in rebrac.paper(task.dataset).items()}
