@@ -29,15 +29,17 @@ class Subject(NamedTuple):
 
   Attributes:
     make: from a spec.
-    batch_size: of its paper.
+    batch_size: of its paper; fewer for the deep network of pictures.
     bar: updates a second where the large matmul runs at `BAR_GFLOPS`, or None.
     bar_first: seconds until the first update is made, or None.
+    pictures: whether it learns from them.
   """
 
   make: Callable[[ilx.Spec], ilx.Agent]
   batch_size: int = 256
   bar: float | None = None
   bar_first: float | None = None
+  pictures: bool = False
 
 
 SUBJECTS = {
@@ -48,19 +50,21 @@ SUBJECTS = {
   "DT": Subject(functools.partial(ilx.agents.dt, target_return=1000.0), batch_size=64, bar=12, bar_first=20),
   "BC transformer": Subject(ilx.agents.bc_transformer, batch_size=64),
   "chunked BC": Subject(ilx.agents.chunked_bc),
+  "BC, Nature": Subject(functools.partial(ilx.agents.bc, encoder="nature"), pictures=True),
+  "BC, IMPALA": Subject(functools.partial(ilx.agents.bc, encoder="impala"), batch_size=64, pictures=True),
 }
 
 
 def run(quick: bool) -> list[Row]:
   """The rows of all agents; on a CPU the bars are scaled to the rate of its large matmul."""
   rounds, seconds = (2, 0.05) if quick else (7, 0.7)
-  episodes = fake.episodes(20 if quick else 1000)
-  spec = ilx.data.spec(episodes)
+  vectors, pictures = fake.episodes(20 if quick else 1000), fake.episodes(2, pictures=True)
   rows = []
   for name, subject in SUBJECTS.items():
     if quick and name != "IQL":
       continue
-    agent = subject.make(spec)
+    episodes = pictures if subject.pictures else vectors
+    agent = subject.make(ilx.data.spec(episodes))
     data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
     rows += updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
     rows.append(first(name, agent, data, subject, 1 if quick else 3))

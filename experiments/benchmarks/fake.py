@@ -7,14 +7,20 @@ import numpy as np
 from ilx import data
 
 OBSERVATION, ACTION, EPISODE = 17, 6, 1000
+PICTURE = (84, 84, 4)
 
 
-def episodes(count: int, length: int = EPISODE) -> data.Episodes:
-  """``count`` episodes of ``length`` steps, the last one's included, all ended by the time limit."""
+def episodes(count: int, length: int = EPISODE, pictures: bool = False) -> data.Episodes:
+  """``count`` episodes of ``length`` steps, the last one's included, all ended by the time limit.
+
+  With ``pictures`` observations are uint8 of the shape that DQN's and others' of Atari have.
+  """
   rng = np.random.default_rng(0)
   steps = count * length
   return data.from_columns(
-    observation=rng.standard_normal((steps, OBSERVATION), np.float32),
+    observation=rng.integers(256, size=(steps, *PICTURE), dtype=np.uint8)
+    if pictures
+    else rng.standard_normal((steps, OBSERVATION), np.float32),
     action=np.tanh(rng.standard_normal((steps, ACTION), np.float32)),
     reward=rng.standard_normal(steps, np.float32),
     discount=np.ones(steps, np.float32),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilx.parallel import compiling
 from ilx.types import Action, Agent, Array, Continuous, Discrete, MultiDiscrete, Spec, Step, Tree
 
 # Of slots (int ``[n]``) and what they see, to their actions; remembers what it has to.
@@ -122,7 +123,7 @@ def _compiled(act: Callable, sample: bool) -> Callable:
   def policy(params: Tree, carry: Tree, step: Step, key: jax.Array | None, time_step: int) -> tuple[Tree, Tree]:
     return act(params, carry, step, jax.random.fold_in(key, time_step) if sample else None)
 
-  return jax.jit(policy)
+  return jax.jit(policy, compiler_options=compiling.options())
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,7 +142,7 @@ def _compiled_apart(act: Callable, sample: bool) -> Callable:
     action, own = jax.vmap(one, in_axes=(None, 0, 0, 0 if sample else None))(params, own, step, keys)
     return action, jax.tree.map(lambda x, new: x.at[slots].set(new), carry, own)
 
-  return jax.jit(policy, donate_argnums=1)
+  return jax.jit(policy, donate_argnums=1, compiler_options=compiling.options())
 
 
 def _uniform(key: jax.Array, part: Continuous | Discrete | MultiDiscrete, batch_size: int) -> jax.Array:

@@ -19,6 +19,7 @@ from ilx.evaluation.closeness import (
   MultiDiscreteFidelity,
   compare,
 )
+from ilx.parallel import compiling
 from ilx.types import Action, Agent, Array, Continuous, Discrete, MultiDiscrete, Step, Tree
 
 __all__ = [
@@ -178,4 +179,4 @@ def _compiled(act: Callable, log_prob: Callable | None) -> Callable[..., tuple[T
     carry, found = jax.lax.scan(one, carry, (steps, taken))
     return found, carry
 
-  return jax.jit(scan)
+  return jax.jit(scan, compiler_options=compiling.options())

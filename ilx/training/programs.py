@@ -1,6 +1,7 @@
 """The device programs: many updates from one log to the next, with the data on the device or fed from the host."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilx.data import sampling
 from ilx.data.episodes import Episodes
-from ilx.parallel import activations, replicas
+from ilx.parallel import activations, compiling, replicas
 from ilx.parallel import mesh as mesh_lib
 from ilx.training import nonfinite
 from ilx.training import seeds as seeds_lib
@@ -205,7 +206,8 @@ def _repeat(
 
 
 def _compiled(program: Callable, mesh: Mesh, seeds: Seeds | None, where: Any, donate: tuple[int, ...]) -> Callable:
+  jit = functools.partial(jax.jit, program, donate_argnums=donate, compiler_options=compiling.options())
   if seeds and seeds.spread:
-    return jax.jit(program, donate_argnums=donate)
+    return jit()
   everywhere = mesh_lib.replicated(mesh)
-  return jax.jit(program, donate_argnums=donate, out_shardings=(everywhere if where is None else where, everywhere))
+  return jit(out_shardings=(everywhere if where is None else where, everywhere))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.benchmarks import flops
+from ilx.networks.convolution import convolve
 
 
 def test_products_are_counted_through_jit_vmap_and_gradients():
@@ -31,3 +32,16 @@ def test_convolutions(groups):
     kernel,
   )
   assert found == 2 * (2 * 8 * 8 * 6) * (3 * 3 * 4 / groups)
+
+
+@pytest.mark.parametrize("of_picture", [False, True])
+def test_gradients_of_strided_convolutions(of_picture):
+  """Each costs what the forward one does, borders aside; that of a picture that is only read is not computed."""
+  image, kernel = jnp.ones((2, 40, 40, 4)), jnp.ones((4, 4, 4, 6))
+
+  def loss(kernel, image):
+    return jnp.sum(convolve(image, kernel, 2, ((0, 0), (0, 0))) ** 2)
+
+  forward = 2 * (2 * 19 * 19 * 6) * (4 * 4 * 4)
+  found = flops.of(jax.grad(loss, argnums=(0, 1) if of_picture else 0), kernel, image)
+  assert found == pytest.approx((3 if of_picture else 2) * forward, rel=0.05)
