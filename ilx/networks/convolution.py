@@ -74,15 +74,29 @@ def _backward(stride: int, padding: _Padding, kept: tuple, g: jax.Array) -> tupl
     rhs_dilation=(stride, stride),
     dimension_numbers=_NHWC,
   )
-  of_x = jax.lax.conv_general_dilated(
-    g,
-    jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2),
-    (1, 1),
-    [(k - 1 - before, size + before - out) for size, out, k, before in sizes],
-    lhs_dilation=(stride, stride),
-    dimension_numbers=_NHWC,
-  )
-  return of_x, of_kernel.transpose(1, 2, 0, 3)
+  return _of_x(g, kernel, stride, padding, x.shape), of_kernel.transpose(1, 2, 0, 3)
+
+
+def _of_x(g: jax.Array, kernel: jax.Array, stride: int, padding: _Padding, shape: tuple[int, ...]) -> jax.Array:
+  """The gradient to pictures of ``shape``.
+
+  Pixels in one cell of ``stride`` by ``stride`` are computed as channels of one pixel, which makes the convolution one
+  without holes: multiplying with zeros in between costs ``stride ** 2`` as much.
+  """
+  channels, features = kernel.shape[2:]
+  cells = -(-kernel.shape[0] // stride)
+  more = cells * stride - kernel.shape[0]
+  kernel = jnp.pad(kernel, ((0, more), (0, more), (0, 0), (0, 0)))
+  kernel = kernel.reshape(cells, stride, cells, stride, channels, features)
+  kernel = jnp.flip(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4).reshape(cells, cells, features, -1)
+  around = [(cells - 1, cells - 1)] * 2
+  y = jax.lax.conv_general_dilated(g, kernel, (1, 1), around, dimension_numbers=_NHWC)
+  count, height, width, _ = y.shape
+  y = y.reshape(count, height, width, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+  y = y.reshape(count, height * stride, width * stride, channels)
+  # Of what the kernels touched, padding is left out; what none touched has no gradient.
+  edges = [(-padding[i][0], shape[i + 1] + padding[i][0] - y.shape[i + 1], 0) for i in (0, 1)]
+  return jax.lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
 
 convolve.defvjp(_forward, _backward)
