@@ -89,13 +89,18 @@ def _of_x(g: jax.Array, kernel: jax.Array, stride: int, padding: _Padding, shape
   kernel = jnp.pad(kernel, ((0, more), (0, more), (0, 0), (0, 0)))
   kernel = kernel.reshape(cells, stride, cells, stride, channels, features)
   kernel = jnp.flip(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4).reshape(cells, cells, features, -1)
-  around = [(cells - 1, cells - 1)] * 2
+  # Of the cells that kernels touch, those before the picture and after it, which are padding, are not computed.
+  firsts = [before // stride for before, _ in padding]
+  lasts = [(before + size - 1) // stride for (before, _), size in zip(padding, shape[1:3], strict=True)]
+  touched = [g.shape[1] + cells - 1, g.shape[2] + cells - 1]
+  around = [(cells - 1 - firsts[i], cells - 1 - max(0, touched[i] - 1 - lasts[i])) for i in (0, 1)]
   y = jax.lax.conv_general_dilated(g, kernel, (1, 1), around, dimension_numbers=_NHWC)
   count, height, width, _ = y.shape
   y = y.reshape(count, height, width, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
   y = y.reshape(count, height * stride, width * stride, channels)
-  # Of what the kernels touched, padding is left out; what none touched has no gradient.
-  edges = [(-padding[i][0], shape[i + 1] + padding[i][0] - y.shape[i + 1], 0) for i in (0, 1)]
+  # What is left of padding is cut off; what no kernel touched has no gradient.
+  cuts = [before % stride for before, _ in padding]
+  edges = [(-cuts[i], shape[i + 1] + cuts[i] - y.shape[i + 1], 0) for i in (0, 1)]
   return jax.lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
 

@@ -10,7 +10,10 @@ from ilx.networks.convolution import Conv
 
 @pytest.mark.parametrize(
   ("size", "stride", "padding"),
-  [(3, 1, "SAME"), (3, 1, "VALID"), (4, 2, "VALID"), (8, 4, "VALID"), (4, 4, "SAME"), (3, 2, "SAME")],
+  [
+    *((3, 1, "SAME"), (3, 1, "VALID"), (4, 2, "VALID"), (8, 4, "VALID"), (4, 4, "SAME"), (3, 2, "SAME")),
+    *((5, 3, "SAME"), (5, 3, "VALID"), (2, 3, "VALID"), (1, 2, "SAME"), (7, 2, "SAME"), (8, 4, "SAME")),
+  ],
 )
 def test_values_and_gradients_are_flaxs(size, stride, padding):
   x = jax.random.normal(jax.random.key(0), (2, 17, 14, 3))
