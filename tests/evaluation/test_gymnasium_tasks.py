@@ -171,6 +171,22 @@ def test_what_cannot_be_played_is_said(env_id, kwargs, said):
       call()
 
 
+def test_parts_of_observations():
+  wanted = {"where": {"screen": "screen"}, "all": ["lives", "screen"]}
+  spec = environments.spec("gymnasium:Arcade-v0", observation=wanted)
+  assert spec.observation["where"]["screen"] == jax.ShapeDtypeStruct((4, 4), np.uint8)
+  assert spec.observation["all"] == jax.ShapeDtypeStruct((17,), np.float32)
+  episodes = []
+  env = environments.make("gymnasium:Arcade-v0", 2, 0, observation=wanted, action_repeat=2)
+  play(random_policy(spec), (), env, episodes=4, key=jax.random.key(0), on_episode=lambda _, one: episodes.append(one))
+  for episode in episodes:
+    seen = episode.observation
+    lives = seen["where"]["screen"][:, 0, 0]
+    assert lives[0] - lives[-1] >= 1
+    np.testing.assert_array_equal(seen["all"], np.repeat(lives[:, None], 17, axis=1))
+    assert seen["all"].dtype == np.float32
+
+
 def test_a_time_limit_can_be_set():
   result = evaluate(
     random_policy(environments.spec("gymnasium:Arcade-v0")),
