@@ -95,9 +95,8 @@ def _hint(data: ilx.Spec, environment: ilx.Spec, frame_stack: int) -> str:
       f"config.frame_stack={frame_stack} is for environments that give stacks of frames, which this one does not: "
       "leave it out; agents with a memory (bc_transformer, dt) need no stacks. "
     )
-  if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
-    return f"If its observations are stacked frames: --config.frame_stack={theirs[0].shape[0]}. "
-  return ""
+  frames = matching.stacked(data, environment)
+  return f"If its observations are stacked frames: --config.frame_stack={frames}. " if frames else ""
 
 
 def _env_kwargs(config: ml_collections.ConfigDict, recorded: Mapping[str, Any]) -> dict[str, Any]:

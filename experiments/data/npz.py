@@ -98,6 +98,9 @@ def _warn_unless_playable(recording: Recording, spec: Spec, env_id: str) -> None
 
   observation = recording.observation
   found = spec._replace(observation=jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype))
+  if frames := matching.stacked(found, spec):
+    print(f"stacks      {env_id} shows the last {frames} frames: train with --config.frame_stack={frames}")
+    return
   try:
     matching.check_spec(found, spec, env_id)
   except ValueError as error:

@@ -30,6 +30,14 @@ def check_spec(dataset_spec: Spec, env_spec: Spec, env_id: str = "the environmen
     )
 
 
+def stacked(dataset_spec: Spec, env_spec: Spec) -> int | None:
+  """How many frames the environment shows at once where the dataset has one; None where that is not what differs."""
+  ours, theirs = jax.tree.leaves(dataset_spec.observation), jax.tree.leaves(env_spec.observation)
+  if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
+    return theirs[0].shape[0]
+  return None
+
+
 def _parts_hint(ours: dict[str, str], env_spec: Spec) -> str:
   """How to play with parts of an observation, where names differ and there are parts; ``ours``: as of `_describe`."""
   theirs, names = _describe(env_spec), observed.names(env_spec.observation)

@@ -88,6 +88,22 @@ def test_observations_that_the_task_does_not_show_are_warned_of(path, tmp_path, 
   assert "warning: The dataset does not fit MountainCarContinuous-v0: observation is float of shape (3,)" in err
 
 
+def test_single_frames_of_a_task_that_stacks_them(tmp_path, capsys):
+  np.savez(
+    tmp_path / "frames.npz",
+    obs=np.zeros((4, 84, 84), np.uint8),
+    acts=np.array([0, 1, 2]),
+    rews=np.zeros(3),
+    terminal=np.array([True]),
+    indices=np.array([], int),
+    meta=np.array(json.dumps({"env_id": "Pong-v5"})),
+  )
+  code, out, err = run(capsys, tmp_path / "frames.npz", f"--root={tmp_path / 'data'}")
+  assert code == 0, err
+  assert "Pong-v5 shows the last 4 frames: train with --config.frame_stack=4" in out
+  assert "does not fit" not in err
+
+
 @pytest.mark.parametrize(
   ("args", "message"),
   [
