@@ -26,7 +26,7 @@ from rich.progress import Progress
 import ilx
 from experiments import cli, outputs, scoring, task, trained
 from ilx.data import stream
-from ilx.evaluation import environments, matching, visitation
+from ilx.evaluation import environments, matching, observed, visitation
 from ilx.training import logs
 
 FLAGS = flags.FLAGS
@@ -211,12 +211,15 @@ def table(found: trained.Trained, scores: list[dict[str, Any]]) -> list[str]:
 
 def _task(found: trained.Trained) -> trained.Trained:
   """With the task that the flags name, checked against what was learnt."""
-  changed, sight = found.task, task.sight(found.task.env_kwargs)
+  changed = found.task
   if FLAGS.env_id:
-    changed = changed._replace(env_id=FLAGS.env_id, env_kwargs=sight, metadata={})  # scores of references are another's
+    seen, _ = observed.apart(changed.env_kwargs)
+    changed = changed._replace(env_id=FLAGS.env_id, env_kwargs=seen, metadata={})  # scores of references are another's
   if FLAGS.env_kwargs:
-    options = sight | task.json_object(FLAGS.env_kwargs, "--env_kwargs")
-    changed = changed._replace(env_kwargs=options, metadata={})
+    options = observed.instead(changed.env_kwargs, task.json_object(FLAGS.env_kwargs, "--env_kwargs"))
+    changed = changed._replace(env_kwargs=options)
+    if not task.same(options, found.task.env_kwargs):
+      changed = changed._replace(metadata={})
   if changed.env_id is None:
     raise ValueError(
       f"{FLAGS.workdir}: the run had no environment; name one with --env_id, or compare actions with "

@@ -66,7 +66,7 @@ def load(
   if isinstance(env_spec.action, ilx.Discrete):
     options["num_actions"] = env_spec.action.num_actions
   played = metadata.get("env_id"), metadata.get("env_kwargs") or {}
-  as_recorded = not played[0] or (env_id, env_kwargs) == played
+  as_recorded = not played[0] or (env_id == played[0] and same(env_kwargs, played[1]))
   if not as_recorded:
     metadata = {name: value for name, value in metadata.items() if name not in _REFERENCES}
   data = loading.load(config, parts, held, **options)
@@ -101,12 +101,14 @@ def _hint(data: ilx.Spec, environment: ilx.Spec, frame_stack: int) -> str:
 
 def _env_kwargs(config: ml_collections.ConfigDict, recorded: Mapping[str, Any]) -> dict[str, Any]:
   options = dict(recorded.get("env_kwargs") or {})
-  return sight(options) | json_object(config.env_kwargs, "config.env_kwargs") if config.env_kwargs else options
+  if not config.env_kwargs:
+    return options
+  return observed.instead(options, json_object(config.env_kwargs, "config.env_kwargs"))
 
 
-def sight(env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-  """What other options do not change unless they say so: which parts of observations a policy is given."""
-  return {name: value for name, value in env_kwargs.items() if name == observed.OBSERVATION}
+def same(env_kwargs: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+  """Whether two of these make one task, whatever is seen of it."""
+  return observed.apart(env_kwargs)[1] == observed.apart(others)[1]
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:

@@ -38,7 +38,11 @@ def convert(source: str, values: flags.FlagValues, metadata: dict[str, Any]) -> 
   """
   about = npz.meta(source)
   env_id = metadata.get("env_id") or about.get("env_id")
-  env_kwargs = metadata.get("env_kwargs", npz.env_kwargs(about))
+  env_kwargs = npz.env_kwargs(about)
+  if "env_kwargs" in metadata:
+    from ilx.evaluation import observed
+
+    env_kwargs = observed.instead(env_kwargs, metadata["env_kwargs"])
   spec, limit = _task(env_id, env_kwargs) if env_id else (None, None)
   recording = npz.read(
     source,
@@ -47,7 +51,7 @@ def convert(source: str, values: flags.FlagValues, metadata: dict[str, Any]) -> 
     clip=values.clip,
     max_episode_steps=values.max_episode_steps or limit,
   )
-  merged = {"env_id": env_id, "env_kwargs": env_kwargs} | metadata
+  merged = {"env_id": env_id} | metadata | {"env_kwargs": env_kwargs}
   path = npz.write(
     recording,
     values.root or rlds.root(),
@@ -85,10 +89,12 @@ def parse_env_kwargs(text: str) -> dict[str, Any]:
 
 
 def _task(env_id: str, env_kwargs: dict[str, Any]) -> tuple[Spec, int | None]:
-  """The task's spec and time limit."""
+  """The task's spec and its time limit in actions."""
   from ilx.evaluation import environments
 
-  return environments.spec(env_id, **env_kwargs), environments.time_limit(env_id, **env_kwargs)
+  limit = environments.time_limit(env_id, **env_kwargs)
+  times, _ = environments.repetitions(env_id, env_kwargs)
+  return environments.spec(env_id, **env_kwargs), limit and -(-limit // times)
 
 
 def _warn_unless_playable(recording: Recording, spec: Spec, env_id: str) -> None:
@@ -99,7 +105,7 @@ def _warn_unless_playable(recording: Recording, spec: Spec, env_id: str) -> None
   observation = recording.observation
   found = spec._replace(observation=jax.ShapeDtypeStruct(observation.shape[1:], observation.dtype))
   if frames := matching.stacked(found, spec):
-    print(f"stacks      {env_id} shows the last {frames} frames: train with --config.frame_stack={frames}")
+    print(f"stacks      if {env_id} shows the last {frames} frames at once: train with --config.frame_stack={frames}")
     return
   try:
     matching.check_spec(found, spec, env_id)

@@ -1,12 +1,13 @@
 """Whether what was learnt from a dataset can be played in an environment."""
 
 import json
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from ilx.evaluation import observed
-from ilx.types import Continuous, Discrete, Spec
+from ilx.types import Continuous, Discrete, Spec, Tree
 
 
 def check_spec(dataset_spec: Spec, env_spec: Spec, env_id: str = "the environment") -> None:
@@ -26,31 +27,49 @@ def check_spec(dataset_spec: Spec, env_spec: Spec, env_id: str = "the environmen
   if differences:
     raise ValueError(
       f"The dataset does not fit {env_id}: {'; '.join(differences)}. Choose the environment that the data came from."
-      f"{_parts_hint(ours, env_spec)}"
+      f"{_parts_hint(dataset_spec, env_spec)}"
     )
 
 
 def stacked(dataset_spec: Spec, env_spec: Spec) -> int | None:
   """How many frames the environment shows at once where the dataset has one; None where that is not what differs."""
-  ours, theirs = jax.tree.leaves(dataset_spec.observation), jax.tree.leaves(env_spec.observation)
-  if len(ours) == len(theirs) == 1 and len(theirs[0].shape) > 1 and theirs[0].shape[1:] == ours[0].shape:
-    return theirs[0].shape[0]
-  return None
+  first = jax.tree.leaves(env_spec.observation)[0]
+  if not first.shape:
+    return None
+  stacks = jax.tree.map(lambda x: jax.ShapeDtypeStruct((first.shape[0], *x.shape), x.dtype), dataset_spec.observation)
+  ours, theirs = (_observations(_describe(spec)) for spec in (dataset_spec._replace(observation=stacks), env_spec))
+  return first.shape[0] if ours == theirs else None
 
 
-def _parts_hint(ours: dict[str, str], env_spec: Spec) -> str:
-  """How to play with parts of an observation, where names differ and there are parts; ``ours``: as of `_describe`."""
-  theirs, names = _describe(env_spec), observed.names(env_spec.observation)
-  if not names or _observations(ours) == _observations(theirs):
+def _parts_hint(dataset_spec: Spec, env_spec: Spec) -> str:
+  """How to play with parts of an observation, where it has some and the dataset others."""
+  ours, theirs = (_observations(_describe(spec)) for spec in (dataset_spec, env_spec))
+  parts = dict(zip(observed.names(env_spec.observation), jax.tree.leaves(env_spec.observation), strict=False))
+  if not parts or ours.keys() == theirs.keys():
     return ""
-  parts = zip(names, jax.tree.leaves(env_spec.observation), strict=True)
-  alike = [name for name, part in parts if ours.get("observation") == _array(part)]
-  option = json.dumps({observed.OBSERVATION: alike[0] if len(alike) == 1 else names})
-  return f" To play with some of its parts, or joined in an order of your own, name them in env_kwargs: {option}."
+  option, leaf = observed.OBSERVATION, dataset_spec.observation
+  if isinstance(leaf, Mapping):
+    if ours.items() <= theirs.items():
+      same = _tree_of_names(leaf, [])
+      return f" It is a part of what that shows: name it in env_kwargs, {json.dumps({option: same})}."
+    return f" Parts that the dataset has under names of its own are played with {{{option!r}: {{OWN: THEIRS, ...}}}}."
+  alike = [name for name, part in parts.items() if _array(part) == _array(leaf)]
+  if len(alike) == 1:
+    return f" It is a part of what that shows: name it in env_kwargs, {json.dumps({option: alike[0]})}."
+  return (
+    f" If it is joined of parts ({', '.join(parts)}), list them in env_kwargs in the dataset's order, which cannot be "
+    f'checked: {{"{option}": [...]}}.'
+  )
 
 
-def _observations(described: dict[str, str]) -> set[str]:
-  return {name for name in described if name.startswith("observation")}
+def _tree_of_names(observation: Tree, path: list[str]) -> Tree:
+  if isinstance(observation, Mapping):
+    return {name: _tree_of_names(part, [*path, name]) for name, part in observation.items()}
+  return "/".join(path)
+
+
+def _observations(described: dict[str, str]) -> dict[str, str]:
+  return {name: what for name, what in described.items() if name.startswith("observation")}
 
 
 def _describe(of: Spec) -> dict[str, str]:

@@ -65,15 +65,33 @@ def split(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Tree | None, dict
   Raises:
     ValueError: where it is no tree of names.
   """
-  rest = dict(env_kwargs)
-  if OBSERVATION not in rest:
-    return None, rest
-  wanted = rest.pop(OBSERVATION)
-  if not _names_parts(wanted):
+  seen, rest = apart(env_kwargs)
+  wanted = seen.get(OBSERVATION)
+  if wanted is not None and not _names_parts(wanted):
     raise ValueError(
-      f"{env_id}: {OBSERVATION} is {wanted!r}; expected the name of a part, a list of names, or a dict of these"
+      f"{env_id}: {OBSERVATION} is {wanted!r}; expected the name of a part, a list of names, a dict of these, or null "
+      "for all there is"
     )
   return wanted, rest
+
+
+def apart(env_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Options about what is seen of a task, and those that make the task."""
+  seen, task = {}, {}
+  for name, value in env_kwargs.items():
+    (seen if name == OBSERVATION else task)[name] = value
+  return seen, task
+
+
+def instead(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+  """Options ``given`` in place of those ``recorded``; what is seen, and what makes the task, are replaced apart.
+
+  So a part can be named without repeating a time limit, and the other way round. No options at all, ``{}``, are the
+  task's own; what is seen stays, unless it is given as None.
+  """
+  (seen, task), (seen_before, task_before) = apart(given), apart(recorded)
+  seen = {name: value for name, value in (seen or seen_before).items() if value is not None}
+  return (task_before if given and not task else task) | seen
 
 
 def select(observation: Tree, wanted: Tree) -> Tree:
@@ -108,12 +126,20 @@ def _names_parts(wanted: Any) -> bool:
 
 
 def _part(observation: Tree, name: str) -> Tree:
-  found = observation
-  for key in name.split("/"):
-    if not isinstance(found, Mapping) or key not in found:
-      there = ", ".join(names(observation))
-      raise ValueError(
-        f"observations have no part {name!r}; " + (f"there are {there}" if there else "they are one array")
-      )
-    found = found[key]
+  found = _find(observation, name)
+  if found is None:
+    there = ", ".join(names(observation))
+    raise ValueError(
+      f"observations have no part {name!r}; " + (f"there are {there}" if there else "they are one array")
+    )
   return found
+
+
+def _find(observation: Tree, name: str) -> Tree | None:
+  """The part of that name; gymnasium's names may themselves have a "/"."""
+  if not isinstance(observation, Mapping):
+    return None
+  if name in observation:
+    return observation[name]
+  cuts = [i for i, letter in enumerate(name) if letter == "/" and name[:i] in observation]
+  return next((part for i in cuts if (part := _find(observation[name[:i]], name[i + 1 :])) is not None), None)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.evaluation import environments, matching, random_policy
+from ilx.evaluation import environments, matching, observed, random_policy
 from ilx.evaluation.acting import Policy
 from ilx.evaluation.playing import play
 from ilx.types import Discrete, Spec
@@ -92,7 +92,7 @@ def test_what_is_left_to_the_task():
     ("image/x", "no part 'image/x'"),
     (["image", "depth"], "no part 'depth'"),
     ({"a": {"b": "depth"}}, "no part 'depth'"),
-    *((bad, "DoorKey.* is .*; expected the name") for bad in (3, None, "", [], [1], {}, {"a": None}, [["image"]])),
+    *((bad, "DoorKey.* is .*; expected the name") for bad in (3, "", [], [1], {}, {"a": None}, [["image"]])),
   ],
 )
 def test_wrong_options_are_told(wanted, message):
@@ -109,18 +109,78 @@ def test_parts_that_are_not_there_to_be_named():
     environments.spec(KITCHEN, observation=["desired_goal"])
 
 
-def test_a_spec_that_does_not_fit_says_how_to_see_parts():
-  def told(observation, env_id):
-    with pytest.raises(ValueError, match="does not fit") as error:
-      matching.check_spec(Spec(observation, environments.spec(env_id).action), environments.spec(env_id), env_id)
-    return str(error.value)
+def _told(observation, env_id):
+  spec = environments.spec(env_id)
+  with pytest.raises(ValueError, match="does not fit") as error:
+    matching.check_spec(spec._replace(observation=observation), spec, env_id)
+  return str(error.value)
 
-  assert json.dumps({"observation": "image"}) in told(_array(7, 7, 3, dtype=np.uint8), GRID)
-  assert json.dumps({"observation": sorted(VECTOR)}) in told(_array(31), ROBOT)
-  assert "env_kwargs" in told({"image": _array(7, 7, 3, dtype=np.uint8)}, GRID)
-  assert "env_kwargs" not in told({name: _array(2) for name in VECTOR}, ROBOT)  # other shapes are another task's
-  assert "env_kwargs" not in told(_array(3), "CartPole-v1")
-  matching.check_spec(Spec(_array(7, 7, 3, dtype=np.uint8), Discrete(7)), environments.spec(GRID, observation="image"))
+
+@pytest.mark.parametrize(
+  ("env_id", "observation"),
+  [
+    (GRID, _array(7, 7, 3, dtype=np.uint8)),
+    (GRID, {"image": _array(7, 7, 3, dtype=np.uint8)}),
+    (KITCHEN, {"desired_goal": {"kettle": _array(7)}, "observation": _array(59)}),
+  ],
+)
+def test_a_part_of_what_is_shown_is_told_how_to_be_seen(env_id, observation):
+  """What the message says fits."""
+  option = json.loads("{" + _told(observation, env_id).partition("name it in env_kwargs, {")[2].removesuffix("."))
+  spec = environments.spec(env_id, **option)
+  matching.check_spec(spec._replace(observation=observation), spec)
+
+
+def test_what_else_may_be_done_where_parts_differ():
+  told = _told(_array(31), ROBOT)
+  assert "(achieved_goal, desired_goal, observation)" in told and "in the dataset's order" in told
+  assert "under names of its own" in _told({"rgb": _array(7, 7, 3, dtype=np.uint8)}, GRID)
+  assert "env_kwargs" not in _told({name: _array(2) for name in VECTOR}, ROBOT)  # other shapes are another task's
+  assert "env_kwargs" not in _told(_array(3), "CartPole-v1")
+  assert "env_kwargs" not in _told({"state": _array(4)}, "CartPole-v1")
+
+
+def test_stacked_frames():
+  def frames(ours, theirs):
+    return matching.stacked(Spec(ours, Discrete(2)), Spec(theirs, Discrete(2)))
+
+  screen, stack = _array(84, 84, dtype=np.uint8), _array(4, 84, 84, dtype=np.uint8)
+  assert frames(screen, stack) == 4
+  assert frames({"a": screen, "b": _array(3)}, {"a": stack, "b": _array(4, 3)}) == 4
+  for ours in (_array(84, 84), stack, {"a": screen}, _array(84, dtype=np.uint8)):
+    assert frames(ours, stack) is None
+  assert frames(screen, {"a": stack}) is None
+  assert frames(screen, _array()) is None
+
+
+@pytest.mark.parametrize(
+  ("recorded", "given", "expected"),
+  [
+    ({"x": 1}, {"y": 2}, {"y": 2}),
+    ({"x": 1}, {}, {}),
+    ({"x": 1}, {"observation": "a"}, {"x": 1, "observation": "a"}),
+    ({"x": 1, "observation": "a"}, {"y": 2}, {"y": 2, "observation": "a"}),
+    ({"x": 1, "observation": "a"}, {}, {"observation": "a"}),
+    ({"x": 1, "observation": "a"}, {"observation": "b"}, {"x": 1, "observation": "b"}),
+    ({"x": 1, "observation": "a"}, {"observation": None}, {"x": 1}),
+    ({"observation": "a"}, {"observation": None, "y": 2}, {"y": 2}),
+  ],
+)
+def test_options_in_place_of_others(recorded, given, expected):
+  assert observed.instead(recorded, given) == expected
+
+
+def test_none_is_all_there_is():
+  assert environments.spec(GRID, observation=None) == environments.spec(GRID)
+  assert sorted(environments.make(GRID, 1, 0, observation=None).reset()[0]) == ["direction", "image", "mission"]
+
+
+def test_names_with_a_slash():
+  """As gymnasium's spaces may have them."""
+  seen = {"agent/pos": np.ones((2, 3)), "agent": {"pos": {"x/y": np.zeros((2, 1))}}}
+  assert observed.select(seen, "agent/pos") is seen["agent/pos"]
+  assert observed.select(seen, "agent/pos/x/y") is seen["agent"]["pos"]["x/y"]
+  assert all(observed.select(seen, name) is not None for name in observed.names(seen))
 
 
 def test_the_random_policy_plays_on():

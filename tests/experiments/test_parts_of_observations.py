@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ilx
-from experiments import run
+from experiments import run, task
 from experiments.configs import bc
 from experiments.data import __main__ as tool
 from ilx.evaluation import environments
@@ -48,9 +48,10 @@ def _convert(capsys, recording, root, *flags):
 
 
 def test_from_the_recording_to_scores(recording, tmp_path, capsys):
-  told = _convert(capsys, recording, tmp_path / "all")
-  assert f"does not fit {GRID}" in told and f"name them in env_kwargs: {json.dumps({'observation': 'image'})}." in told
-  assert "does not fit" not in _convert(capsys, recording, tmp_path / "data", f"--env_kwargs={json.dumps(AS_RECORDED)}")
+  told = _convert(capsys, recording, tmp_path / "all", "--expert_return=0.9")
+  option = json.dumps({"observation": "image"})
+  assert f"does not fit {GRID}" in told and f"name it in env_kwargs, {option}." in told
+  assert "does not fit" not in _convert(capsys, recording, tmp_path / "data", f"--env_kwargs={option}")
 
   config = bc.get_config()
   config.update(dataset=str(tmp_path / "data" / "grid"), split="train", steps=4, batch_size=8, log_every=2)
@@ -74,6 +75,12 @@ def test_from_the_recording_to_scores(recording, tmp_path, capsys):
   assert short["env_kwargs"] == {"observation": "image", "max_episode_steps": 3}
   assert max(short["lengths"]) <= 3
 
+  # Data that do not say it: the part named at last, with the options as they were recorded, and their references.
   config.dataset, config.env_kwargs = str(tmp_path / "all" / "grid"), ""
   with pytest.raises(ValueError, match=r"does not fit .*observation\": \"image\""):
     run.run(config, tmp_path / "none")
+  config.env_kwargs = option
+  assert (found := task.load(config)).env_kwargs == AS_RECORDED and found.as_recorded
+  assert found.metadata["expert_return"] == 0.9
+  config.env_kwargs = json.dumps(AS_RECORDED | {"max_episode_steps": 3})
+  assert not task.load(config).as_recorded

@@ -75,6 +75,23 @@ def test_the_task_gives_bounds_and_time_limit(path, tmp_path, capsys):
   assert ilx.data.load(folder).action.max() == 2.0
 
 
+def test_a_time_limit_where_actions_are_repeated(tmp_path, capsys):
+  """200 steps are 50 actions."""
+  np.savez(
+    tmp_path / "repeated.npz",
+    obs=np.zeros((82, 4), np.float32),
+    acts=np.zeros(80, np.int32),
+    rews=np.ones(80),
+    terminal=np.array([True, True]),
+    indices=np.array([50]),
+    meta=np.array(json.dumps({"env_id": "CartPole-v1"})),
+  )
+  option = '--env_kwargs={"max_episode_steps": 200, "action_repeat": 4}'
+  code, out, err = run(capsys, tmp_path / "repeated.npz", f"--root={tmp_path / 'data'}", option)
+  assert code == 0, err
+  assert "ends        1 of the task, 1 by a time limit or a cut" in out
+
+
 def test_a_task_of_other_sizes(path, tmp_path, capsys):
   code, _, err = run(capsys, path, f"--root={tmp_path / 'data'}", "--env_id=HalfCheetah-v4")
   assert code == 2
@@ -100,7 +117,7 @@ def test_single_frames_of_a_task_that_stacks_them(tmp_path, capsys):
   )
   code, out, err = run(capsys, tmp_path / "frames.npz", f"--root={tmp_path / 'data'}")
   assert code == 0, err
-  assert "Pong-v5 shows the last 4 frames: train with --config.frame_stack=4" in out
+  assert "if Pong-v5 shows the last 4 frames at once: train with --config.frame_stack=4" in out
   assert "does not fit" not in err
 
 
