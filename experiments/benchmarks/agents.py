@@ -58,13 +58,15 @@ SUBJECTS = {
 def run(quick: bool) -> list[Row]:
   """The rows of all agents; on a CPU the bars are scaled to the rate of its large matmul."""
   rounds, seconds = (2, 0.05) if quick else (7, 0.7)
-  vectors, pictures = fake.episodes(20 if quick else 1000), fake.episodes(2, pictures=True)
+  made = {False: fake.episodes(20 if quick else 1000)}
+  if not quick:
+    made[True] = fake.episodes(2, pictures=True)
+  specs = {pictures: ilx.data.spec(episodes) for pictures, episodes in made.items()}
   rows = []
   for name, subject in SUBJECTS.items():
     if quick and name != "IQL":
       continue
-    episodes = pictures if subject.pictures else vectors
-    agent = subject.make(ilx.data.spec(episodes))
+    episodes, agent = made[subject.pictures], subject.make(specs[subject.pictures])
     data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
     rows += updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
     rows.append(first(name, agent, data, subject, 1 if quick else 3))

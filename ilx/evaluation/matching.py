@@ -37,13 +37,12 @@ def stacked(dataset_spec: Spec, env_spec: Spec) -> int | None:
   if not first.shape:
     return None
   stacks = jax.tree.map(lambda x: jax.ShapeDtypeStruct((first.shape[0], *x.shape), x.dtype), dataset_spec.observation)
-  ours, theirs = (_observations(_describe(spec)) for spec in (dataset_spec._replace(observation=stacks), env_spec))
-  return first.shape[0] if ours == theirs else None
+  return first.shape[0] if _observations(stacks) == _observations(env_spec.observation) else None
 
 
 def _parts_hint(dataset_spec: Spec, env_spec: Spec) -> str:
   """How to play with parts of an observation, where it has some and the dataset others."""
-  ours, theirs = (_observations(_describe(spec)) for spec in (dataset_spec, env_spec))
+  ours, theirs = _observations(dataset_spec.observation), _observations(env_spec.observation)
   parts = dict(zip(observed.names(env_spec.observation), jax.tree.leaves(env_spec.observation), strict=False))
   if not parts or ours.keys() == theirs.keys():
     return ""
@@ -68,14 +67,13 @@ def _tree_of_names(observation: Tree, path: list[str]) -> Tree:
   return "/".join(path)
 
 
-def _observations(described: dict[str, str]) -> dict[str, str]:
-  return {name: what for name, what in described.items() if name.startswith("observation")}
+def _observations(of: Tree) -> dict[str, str]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(of)
+  return {f"observation{jax.tree_util.keystr(path)}": _array(leaf) for path, leaf in leaves}
 
 
 def _describe(of: Spec) -> dict[str, str]:
-  described = {}
-  for path, leaf in jax.tree_util.tree_flatten_with_path(of.observation)[0]:
-    described[f"observation{jax.tree_util.keystr(path)}"] = _array(leaf)
+  described = _observations(of.observation)
   for path, part in jax.tree_util.tree_flatten_with_path(of.action)[0]:
     name = "/".join(["action", *filter(None, [jax.tree_util.keystr(path, simple=True, separator="/")])])
     if isinstance(part, Continuous):
