@@ -162,7 +162,7 @@ def bc_transformer(
     memory = context.make(transformer, batch_size, steps=length, tokens_per_step=tokens_per_step)
     return Carry(memory, jnp.zeros((batch_size, width), jnp.float32) if actions else None)
 
-  # On the right, padding needs no mask: what is causal does not see it.
+  # On the right, padding needs no mask in the network: what is causal does not see it.
   view = Windows(length, padding="right", frame_stack=frame_stack)
   agent = Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
   return checks.checked(spec, agent, axes=2)

@@ -168,7 +168,7 @@ def dt(
     action = scaling.to_unit(params.action, window.action)
     observation = scaling.standardise(params.observation, window.observation)
     features = actions.features(spec.action, action)
-    return (observation, features, window.returns_to_go / return_scale, window.time_step, window.mask), action
+    return (observation, features, window.returns_to_go / return_scale, window.time_step), action
 
   def init(key: jax.Array, batch: Window) -> State:
     key, network_key = jax.random.split(key)
@@ -217,7 +217,8 @@ def dt(
     earned, target = jnp.zeros(batch_size, jnp.float32), jnp.full(batch_size, jnp.nan, jnp.float32)
     return Carry(memory, jnp.zeros((batch_size, width), jnp.float32), earned, target)
 
-  view = Windows(length, frame_stack=frame_stack)
+  # On the right, padding needs no mask in the network: what is causal does not see it.
+  view = Windows(length, padding="right", frame_stack=frame_stack)
   agent = Agent(init=init, update=update, act=act, carry=carry, view=view, log_prob=log_prob)
   return checks.checked(spec, agent, axes=2)
 

@@ -23,15 +23,16 @@ class Windows:
   Attributes:
     length: T, steps in a window.
     stride: between the first steps of two windows of one episode.
-    padding: windows that reach beyond the episode's end are filled up with zeros, "left" (the real steps come last,
-      as in Chen et al. 2021) or "right"; None leaves such windows out.
+    padding: windows that reach beyond the episode's end are filled up with zeros, "right", where what is causal never
+      sees them, as ilx's agents expect it, or "left" (the real steps come last, as in the code of Chen et al. 2021);
+      None leaves such windows out.
     discount: of returns-to-go; 1 in Chen et al. 2021.
     frame_stack: see ``Transitions``.
   """
 
   length: int
   stride: int = 1
-  padding: Literal["left", "right"] | None = "left"
+  padding: Literal["left", "right"] | None = "right"
   discount: float = 1.0
   frame_stack: int = 0
 

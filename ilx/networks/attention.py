@@ -31,7 +31,7 @@ def attend(
 
   ``jax.nn.dot_product_attention``, whose own choice is always XLA's; so the choice is made here. cuDNN's flash
   attention, which keeps no ``[L, L]`` weights, is for bfloat16 and float16 on NVIDIA's GPUs. Causality costs it
-  nothing, whereas it reads a mask as a dense bias ``[B, 1, L, L]``: better pad on the right and give none. Dropout of
+  nothing, whereas a mask would be a dense bias ``[B, heads, L, L]``: better pad on the right and give none. Dropout of
   attention weights is neither's: it is computed here, with all weights in memory.
 
   Args:
@@ -40,14 +40,20 @@ def attend(
     rate: of dropout.
     dropout_key: for it.
     causal: whether a token sees those up to itself alone; else it sees all.
-    implementation: "xla"; "cudnn"; or "auto", which is cuDNN where the default device, dtype and shapes allow it.
+    implementation: "xla"; "cudnn"; or "auto", which is cuDNN where there is no mask and the default device, dtype and
+      shapes allow it.
     read: the tokens whose outputs are wanted; those of others are not computed, but by cuDNN.
 
   Returns:
     ``[B, L, heads, size]`` of the tokens in ``read``; finite, if meaningless, where nothing may be seen.
+
+  Raises:
+    ValueError: where cuDNN is asked for with a mask.
   """
   if implementation == "auto":
-    implementation = "cudnn" if _cudnn_can(query, mask) else "xla"
+    implementation = "cudnn" if mask is None and _cudnn_can(query) else "xla"
+  if implementation == "cudnn" and mask is not None:
+    raise ValueError('attention="cudnn" takes no mask: pad on the right, or choose "xla"')
   length = query.shape[1]
   if rate == 0.0 and (implementation == "cudnn" or len(range(length)[read]) == length):
     how = {"is_causal": causal, "implementation": implementation}
@@ -124,11 +130,10 @@ def _with_dropout(
   return (weights @ value).reshape(batch_size, heads, length, size).swapaxes(1, 2)
 
 
-def _cudnn_can(query: jax.Array, mask: jax.Array | None) -> bool:
-  _, length, _, size = query.shape
+def _cudnn_can(query: jax.Array) -> bool:
+  size = query.shape[-1]
   fits = query.dtype in (jnp.bfloat16, jnp.float16) and size % 8 == 0 and size <= 128
-  # With a bias its backward pass wants even lengths.
-  return fits and (mask is None or length % 2 == 0) and _has_flash_attention(jax.extend.backend.get_backend())
+  return fits and _has_flash_attention(jax.extend.backend.get_backend())
 
 
 def _has_flash_attention(backend: Any) -> bool:

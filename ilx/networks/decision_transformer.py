@@ -60,28 +60,26 @@ class DecisionTransformer(nn.Module):
     action: jax.Array,
     returns_to_go: jax.Array,
     time_step: jax.Array,
-    mask: jax.Array,
     deterministic: bool = True,
   ) -> Distribution:
-    """The actions at every step, each given what came before it in its window.
+    """The actions at every step, each given what came before it in its window; padding stands on the right.
 
     Args:
       observation: standardised, ``[B, T, O]``.
       action: features, ``[B, T, F]``.
       returns_to_go: ``[B, T]``, scaled.
       time_step: int32 ``[B, T]``.
-      mask: bool ``[B, T]``, which steps are real.
       deterministic: False for dropout, with a key "dropout".
 
     Returns:
       A distribution ``[B, T]``.
     """
-    batch_size, length = mask.shape
+    batch_size, length = time_step.shape
     tokens = jnp.stack([*self._now(observation, returns_to_go, time_step), self._after(action, time_step)], axis=2)
     x = self.norm(tokens.reshape(batch_size, 3 * length, -1))
     if not deterministic and self.dropout > 0:
       x = dropout(x, self.dropout, self.make_rng("dropout"))
-    return self.head(self.transformer(x, jnp.repeat(mask, 3, axis=1), deterministic, read=slice(1, None, 3)))
+    return self.head(self.transformer(x, None, deterministic, read=slice(1, None, 3)))
 
   def play(
     self,

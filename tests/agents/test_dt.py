@@ -74,7 +74,7 @@ class _Made:
       action = jax.nn.one_hot(action, self.spec.action.num_actions)
     observation = scaling.standardise(self.params.observation, windows.observation)
     returns = windows.returns_to_go / self.options["return_scale"]
-    return observation, action, returns, windows.time_step, windows.mask
+    return observation, action, returns, windows.time_step
 
   def distribution(self, windows):
     return self.apply(self.params.network, *self.inputs(windows))
@@ -159,10 +159,10 @@ def test_loss_is_the_papers(make):
   made, spec = make(), make().spec
   windows = jax.tree.map(np.asarray, made.windows)
   assert not windows.mask.all() and windows.time_step.max() >= SMALL["max_episode_steps"]
-  observation, action, returns, time_step, mask = (np.asarray(x) for x in made.inputs(made.windows))
+  observation, action, returns, time_step = (np.asarray(x) for x in made.inputs(made.windows))
   np.testing.assert_allclose(returns, windows.returns_to_go / 2.0)
   limit = SMALL["max_episode_steps"]
-  features, head = _numpy_forward(made.params.network, observation, action, returns, time_step, mask, limit)
+  features, head = _numpy_forward(made.params.network, observation, action, returns, time_step, windows.mask, limit)
   if isinstance(spec.action, Discrete):
     logits = features @ head["logits"]["kernel"] + head["logits"]["bias"]
     error = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, windows.action[..., None], -1)[..., 0]
@@ -171,7 +171,7 @@ def test_loss_is_the_papers(make):
     unit = 2 * (windows.action.astype(np.float64) - low) / (high - low) - 1
     error = ((np.tanh(features @ head["mean"]["kernel"] + head["mean"]["bias"]) - unit) ** 2).mean(-1)
   _, metrics = made.update(made.state, made.windows)
-  np.testing.assert_allclose(metrics["loss"], error[mask].mean(), rtol=1e-5)
+  np.testing.assert_allclose(metrics["loss"], error[windows.mask].mean(), rtol=1e-5)
 
 
 def test_nothing_to_come_changes_a_prediction():
@@ -190,12 +190,12 @@ def test_nothing_to_come_changes_a_prediction():
 def test_padding_changes_nothing():
   made = _continuous()
   whole, padded = jax.tree.map(lambda x: x[10:11], made.windows), jax.tree.map(lambda x: x[13:14], made.windows)
-  assert whole.mask.all() and padded.mask[0].tolist() == [False, False, True, True, True]
-  real = jax.tree.map(lambda x: x[:, 2:], padded)
-  np.testing.assert_allclose(made.predict(padded)[:, 2:], made.predict(real), rtol=1e-5, atol=1e-6)
+  assert whole.mask.all() and padded.mask[0].tolist() == [True, True, True, False, False]
+  real = jax.tree.map(lambda x: x[:, :3], padded)
+  np.testing.assert_allclose(made.predict(padded)[:, :3], made.predict(real), rtol=1e-5, atol=1e-6)
 
-  garbage = jax.tree.map(lambda x: x.at[:, :2].set(jnp.asarray(7, x.dtype)), padded)._replace(mask=padded.mask)
-  np.testing.assert_allclose(made.predict(garbage)[:, 2:], made.predict(real), rtol=1e-5, atol=1e-6)
+  garbage = jax.tree.map(lambda x: x.at[:, 3:].set(jnp.asarray(7, x.dtype)), padded)._replace(mask=padded.mask)
+  np.testing.assert_allclose(made.predict(garbage)[:, :3], made.predict(real), rtol=1e-5, atol=1e-6)
   of_garbage, of_zeros = (made.update(made.state, windows)[1]["loss"] for windows in (garbage, padded))
   np.testing.assert_allclose(of_garbage, of_zeros, rtol=1e-6)
 
@@ -242,13 +242,14 @@ def test_acting_is_computing_the_whole_context_anew(make, sample):
     for slot, begin in enumerate(start):
       first = begin + _context(now - begin, length)
       assert now - first < length
-      for place, at in enumerate(range(first, now + 1), length - (now - first) - 1):
+      for place, at in enumerate(range(first, now + 1)):
         window.observation[slot, place] = observations[at, slot]
         window.action[slot, place] = actions[at, slot]
         asked = 3.0 if np.isnan(targets[slot]) else targets[slot]
         window.returns_to_go[slot, place] = asked - rewards[begin + 1 : at + 1, slot].sum()
         window.time_step[slot, place], window.mask[slot, place] = at - begin, True
-    dist = jax.tree.map(lambda x: x[:, -1] if x.ndim > 1 else x, made.distribution(window))
+    last = window.mask.sum(axis=1) - 1
+    dist = jax.tree.map(lambda x, at=last: x[np.arange(slots), at] if x.ndim > 1 else x, made.distribution(window))
     expected = scaling.from_unit(made.params.action, dist.sample(key) if sample else dist.mode())
     step = Step(observations[now], np.where(is_first[now], 0, rewards[now]), is_first[now])
     action, carry = act(made.params, carry, step, key)

@@ -109,7 +109,7 @@ def test_weights_within_a_dataset_stay():
 def test_windows_never_cross_datasets():
   both = Windows(4).prepare(mixture({"a": _episodes(0, (3,)), "b": _episodes(1000, (3,))}))
   window = Windows(4).take(both, np.array([2, 4]))
-  np.testing.assert_array_equal(window.action[..., 0], [[0, 0, 0, 2], [0, 1000, 1001, 1002]])
+  np.testing.assert_array_equal(window.action[..., 0], [[2, 0, 0, 0], [1000, 1001, 1002, 0]])
 
 
 def test_it_trains_like_one_dataset():

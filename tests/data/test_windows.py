@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("where", ["host", "device"])
 
 @both
 def test_a_window_padded_on_the_left(where):
-  window = _take(Windows(3), [0, 2, 6], where)
+  window = _take(Windows(3, padding="left"), [0, 2, 6], where)
   np.testing.assert_array_equal(window.mask, [[1, 1, 1], [0, 1, 1], [0, 0, 1]])
   np.testing.assert_array_equal(window.observation["state"][..., 0], [[0, 10, 20], [0, 20, 30], [0, 0, 60]])
   np.testing.assert_array_equal(window.action[..., 0], [[1, 2, 3], [0, 3, 4], [0, 0, 7]])
@@ -51,7 +51,7 @@ def test_a_window_padded_on_the_left(where):
 
 @both
 def test_a_window_padded_on_the_right(where):
-  window = _take(Windows(3, padding="right"), [2, 6], where)
+  window = _take(Windows(3), [2, 6], where)
   np.testing.assert_array_equal(window.mask, [[1, 1, 0], [1, 0, 0]])
   np.testing.assert_array_equal(window.action[..., 0], [[3, 4, 0], [7, 0, 0]])
   np.testing.assert_array_equal(window.time_step, [[2, 3, 0], [1, 0, 0]])
@@ -135,7 +135,7 @@ def test_frames_are_stacked_within_their_episode(where):
   step = _take(Transitions(frame_stack=3), [0, 3, 5], where)
   np.testing.assert_array_equal(step.observation["state"][..., 0], [[0, 0, 0], [10, 20, 30], [50, 50, 50]])
   np.testing.assert_array_equal(step.next_observation["state"][..., 0], [[0, 0, 10], [20, 30, 40], [50, 50, 60]])
-  window = _take(Windows(2, frame_stack=2), [2, 6], where)
+  window = _take(Windows(2, padding="left", frame_stack=2), [2, 6], where)
   np.testing.assert_array_equal(window.observation["state"][..., 0], [[[10, 20], [20, 30]], [[0, 0], [50, 60]]])
   chunk = _take(Chunks(2, frame_stack=2), [5], where)
   np.testing.assert_array_equal(chunk.observation["state"][..., 0], [[50, 50]])

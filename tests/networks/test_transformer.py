@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilx.networks import attention
 from ilx.networks import transformer as transformer_lib
 from ilx.networks.transformer import Transformer
 
@@ -312,38 +311,3 @@ def test_a_cache_longer_than_learnt_positions_is_refused():
   cache = transformer.make_cache(B, L + 1)
   with pytest.raises(ValueError, match="8 tokens are more than max_length=7"):
     transformer.apply(_variables("learnt"), _tokens()[:, :1], cache, np.ones((B, 1), bool), method="extend")
-
-
-@pytest.mark.parametrize("read", [slice(None), slice(1, None, 3)])
-@pytest.mark.parametrize("causal", [True, False])
-def test_attention_with_dropout_is_attention(causal, read):
-  """At a rate too small for any weight to be dropped."""
-  query, key, value = (_tokens(seed, (B, L, HEADS, 4)) for seed in range(3))
-  mask, real = MASK[:, None, None, :], MASK[:, read]
-  expected = attention.attend(query, key, value, mask, causal=causal)[:, read]
-  for rate in (0.0, 1e-7):
-    y = attention.attend(query, key, value, mask, rate, jax.random.key(0), causal=causal, read=read)
-    np.testing.assert_allclose(y[real], expected[real], rtol=1e-4, atol=1e-6)
-
-
-def test_cudnn_where_it_can(monkeypatch):
-  """What is taken is up to the device, the dtype and the shapes."""
-
-  class Device:
-    compute_capability = "9.0"
-
-  class Backend:
-    platform_version = "PJRT C API\ncuda 12090"
-    local_devices = staticmethod(lambda: [Device])
-
-  half = jnp.zeros((2, 5, 3, 16), jnp.bfloat16)
-  mask = np.ones((2, 1, 1, 5), bool)
-  assert not attention._cudnn_can(half, None)  # the CPU of the tests
-  monkeypatch.setattr(jax.extend.backend, "get_backend", lambda: Backend)
-  assert attention._cudnn_can(half, None)
-  assert not attention._cudnn_can(half.astype(jnp.float32), None)
-  assert not attention._cudnn_can(half[..., :4], None)
-  assert not attention._cudnn_can(half, mask)  # an odd length
-  assert attention._cudnn_can(half[:, :4], mask[..., :4])
-  Device.compute_capability = "7.5"  # before Ampere
-  assert not attention._cudnn_can(half, None)
