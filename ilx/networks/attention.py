@@ -7,6 +7,7 @@ import jax.extend
 import jax.numpy as jnp
 
 from ilx.networks.dropout import dropout
+from ilx.parallel import replicas
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 # Tokens to read: every one.
@@ -40,8 +41,8 @@ def attend(
     rate: of dropout.
     dropout_key: for it.
     causal: whether a token sees those up to itself alone; else it sees all.
-    implementation: "xla"; "cudnn"; or "auto", which is cuDNN where there is no mask and the default device, dtype and
-      shapes allow it.
+    implementation: "xla"; "cudnn"; or "auto", which is cuDNN where there is no mask and the default backend, dtype
+      and shapes allow it; on replicas ("pmap") it is XLA's, as jax gives cuDNN one mesh alone.
     read: the tokens whose outputs are wanted; those of others are not computed, but by cuDNN.
 
   Returns:
@@ -51,7 +52,8 @@ def attend(
     ValueError: where cuDNN is asked for with a mask.
   """
   if implementation == "auto":
-    implementation = "cudnn" if mask is None and _cudnn_can(query) else "xla"
+    alone = mask is None and not replicas.many()
+    implementation = "cudnn" if alone and _cudnn_can(query) else "xla"
   if implementation == "cudnn" and mask is not None:
     raise ValueError('attention="cudnn" takes no mask: pad on the right, or choose "xla"')
   length = query.shape[1]

@@ -15,7 +15,9 @@ def options() -> dict[str, str] | None:
   before and does after (those of the Nature network, 256 pictures of 84 x 84, 2 cores: 20 GFLOP/s instead of 145). What
   is asked for is its own choice but for convolutions. A user's ``XLA_FLAGS`` about it stay.
   """
-  affected = jaxlib.__version__ == "0.10.2" and jax.default_backend() == "cpu"
-  if not affected or _FUSIONS in os.environ.get("XLA_FLAGS", ""):
+  # Policies may play on the CPU beside training on a GPU.
+  device = jax.config.jax_default_device
+  platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+  if jaxlib.__version__ != "0.10.2" or platform != "cpu" or _FUSIONS in os.environ.get("XLA_FLAGS", ""):
     return None
   return {_FUSIONS: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}

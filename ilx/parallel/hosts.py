@@ -23,7 +23,7 @@ def initialize(how: str = "auto") -> None:
   Args:
     how: "auto": jax finds the others by what Slurm, Kubernetes, Open MPI or a TPU's metadata say (where none is found
       it says so by an error); or ``"COORDINATOR:PORT,PROCESSES,INDEX"``, such as ``"10.0.0.1:1234,2,0"``, of which the
-      index differs between the processes.
+      index differs between the processes; each has all devices that it sees.
 
   Raises:
     ValueError: where ``how`` is neither.
@@ -40,7 +40,9 @@ def initialize(how: str = "auto") -> None:
   found = _ADDRESS.fullmatch(how)
   if not found or not int(found[3]) < int(found[2]):
     raise ValueError(f"{how!r}: expected 'auto' or COORDINATOR:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0")
-  jax.distributed.initialize(found[1], int(found[2]), int(found[3]))
+  # Else Slurm or Open MPI, where they started the processes, would be asked all the same, and give each one GPU.
+  how = {"cluster_detection_method": "deactivate"}
+  jax.distributed.initialize(found[1], int(found[2]), int(found[3]), **how)
 
 
 def is_first() -> bool:

@@ -15,7 +15,7 @@ BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-  """A mesh over all devices.
+  """A mesh over all devices, in the order of `jax.make_mesh` where with it the hosts' parts of a batch lie together.
 
   Batches are placed by `batch_sharding`, states by the rules of `placement`. What it makes is a ``jax.sharding.Mesh``,
   for which a function of the name ``Mesh`` would be taken.
@@ -34,8 +34,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     data = count // fixed
   if min(data, fsdp, tensor) < 1 or math.prod((data, fsdp, tensor)) != count:
     raise ValueError(f"mesh: data={data} x fsdp={fsdp} x tensor={tensor} is not the number of devices, {count}")
-  # Auto: the compiler places intermediate values (GSPMD).
-  return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  auto = (AxisType.Auto,) * len(AXES)  # the compiler places intermediate values (GSPMD)
+  mesh = jax.make_mesh((data, fsdp, tensor), AXES, axis_types=auto)
+  try:
+    share(mesh)
+  except ValueError:
+    # Neighbours in the network of a TPU's chips may be of different hosts; a host makes its part of a batch as a whole.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    mesh = Mesh(np.array(devices).reshape(data, fsdp, tensor), AXES, axis_types=auto)
+  return mesh
 
 
 def check_axes(mesh: Mesh) -> None:

@@ -28,6 +28,11 @@ def across(axis: str) -> Iterator[None]:
     _AXIS.reset(token)
 
 
+def many() -> bool:
+  """Whether what is traced is for one of several replicas."""
+  return _AXIS.get() is not None
+
+
 def mean(tree: Tree) -> Tree:
   """The mean over all replicas: of gradients, and of what is averaged over the batch or counted in it."""
   axis = _AXIS.get()

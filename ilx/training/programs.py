@@ -20,6 +20,8 @@ from ilx.types import Agent, Tree
 
 # (data, one seed's key or stack, update of this call, state.step) -> its batch.
 _Draw = Callable[[Any, Any, jax.Array, jax.Array], Tree]
+# (length, body, carry) -> carry.
+_Loop = Callable[[jax.Array, Callable[[jax.Array, Any], Any], Any], Any]
 
 # How devices share an update. "jit": the compiler divides it, by where state and batch are (GSPMD). "pmap": every
 # device has all parameters and updates on its part of the batch; gradients are averaged by name (`replicas`).
@@ -28,6 +30,9 @@ Strategy = Literal["jit", "pmap"]
 # The axis of "pmap". Not one of the mesh's: an update that is itself under jit is traced once for the same names of
 # axes, and seeds that are spread over the mesh would take over the means over replicas.
 _REPLICAS = "replicas"
+
+# Updates after which a GPU's loop asks the host.
+_GROUP = 16
 
 
 def fit(mesh: Mesh, strategy: Strategy, seeds: int | None, batch_size: int) -> Seeds | None:
@@ -124,7 +129,9 @@ def _program(
   source_spec: PartitionSpec,
 ) -> Callable:
   """``(state, sums or None, data, source, length) -> (state, sums)``; ``source_spec``: of sources, on replicas."""
-  run = _single if seeds is None else _batched if seeds.batched else _one_by_one
+  run = functools.partial(
+    _single if seeds is None else _batched if seeds.batched else _one_by_one, _loop(mesh.devices.flat[0].platform)
+  )
   whole = PartitionSpec()
 
   def program(state, sums, data, source, length):
@@ -154,29 +161,50 @@ def _program(
   return program
 
 
-def _single(agent: Agent, *args) -> tuple[Any, Any]:
-  return _repeat(agent.update, nonfinite.finite, *args)
+def _loop(platform: str) -> _Loop:
+  """``(length, body, carry) -> carry`` after ``carry = body(i, carry)`` for every ``i`` below ``length``.
+
+  On a GPU XLA's loops come back to the host after every pass, to learn whether there is another, unless the program
+  itself says how many there are; small updates would mostly wait. So they are made in groups there, and those that make
+  no group one by one, which is the same computation and gives the same bits.
+  """
+
+  def one_by_one(length: jax.Array, body: Callable, carry: Any) -> Any:
+    return jax.lax.fori_loop(0, length, body, carry)
+
+  def in_groups(length: jax.Array, body: Callable, carry: Any) -> Any:
+    def group(k: jax.Array, carry: Any) -> Any:
+      return jax.lax.fori_loop(0, _GROUP, lambda i, carry: body(k * _GROUP + i, carry), carry)
+
+    groups = length // _GROUP
+    return jax.lax.fori_loop(groups * _GROUP, length, body, jax.lax.fori_loop(0, groups, group, carry))
+
+  return in_groups if platform in ("gpu", "cuda", "rocm") else one_by_one
 
 
-def _batched(agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args) -> tuple[Any, Any]:
+def _single(loop: _Loop, agent: Agent, *args) -> tuple[Any, Any]:
+  return _repeat(loop, agent.update, nonfinite.finite, *args)
+
+
+def _batched(loop: _Loop, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args) -> tuple[Any, Any]:
   """The same update of all seeds at once; their step stays a scalar, so that what depends on it is no select."""
   axes = seeds_lib.axes(state)
   update = jax.vmap(agent.update, in_axes=(axes, 0), out_axes=(axes, 0))
   if divided is not None:
     divided = NamedSharding(divided.mesh, PartitionSpec(None, *divided.spec))
   finite = jax.vmap(nonfinite.finite, in_axes=(axes,))
-  return _repeat(update, finite, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
+  return _repeat(loop, update, finite, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
 
 
 def _one_by_one(
-  agent: Agent, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
+  loop: _Loop, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
 ) -> tuple[Any, Any]:
   """All updates of the first seed, then all of the next."""
   shared, count = seeds_lib.is_shared(state), len(jax.tree.leaves(source)[0])
 
   def one_seed(_, own):
     state, sums, source = own
-    return None, _repeat(agent.update, nonfinite.finite, draw, divided, state, sums, data, source, length)
+    return None, _repeat(loop, agent.update, nonfinite.finite, draw, divided, state, sums, data, source, length)
 
   state = jax.tree.map(lambda s, x: jnp.broadcast_to(x, (count, *x.shape)) if s else x, shared, state)
   _, (state, sums) = jax.lax.scan(one_seed, None, (state, sums, source))
@@ -184,7 +212,16 @@ def _one_by_one(
 
 
 def _repeat(
-  update: Callable, finite: Callable, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
+  loop: _Loop,
+  update: Callable,
+  finite: Callable,
+  draw: _Draw,
+  divided: NamedSharding | None,
+  state,
+  sums,
+  data,
+  source,
+  length,
 ) -> Any:
   """``length`` updates; metrics are means over all replicas, where there are any."""
 
@@ -201,7 +238,7 @@ def _repeat(
   before = finite(state)
   if sums is None:
     sums = nonfinite.zeros(jax.eval_shape(one_update, 0, state)[1], before.shape[:-1])
-  state, sums = jax.lax.fori_loop(0, length, body, (state, sums))
+  state, sums = loop(length, body, (state, sums))
   return state, nonfinite.look(sums, before, finite(state), state.step)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ilx.networks import attention
+from ilx.parallel import replicas
 
 B, L, HEADS, SIZE = 5, 8, 2, 16
 
@@ -66,6 +67,15 @@ def test_cudnn_takes_what_it_is_given(monkeypatch, read, causal, seeds):
     qkv, function = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), qkv), jax.vmap(function)
   lowered = jax.jit(function).trace(qkv).lower(lowering_platforms=("cuda",))
   assert lowered.as_text().count("custom_call @__cudnn$fmha") == 2  # forward and backward
+
+
+def test_replicas_are_not_for_cudnn(monkeypatch):
+  """Whose primitive would see two meshes: the replicas', and that of what is given to them."""
+  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
+  monkeypatch.setattr(attention, "_has_flash_attention", lambda backend: True)
+  with replicas.across("replicas"):
+    found = str(jax.make_jaxpr(lambda *qkv: attention.attend(*qkv))(*_qkv(jnp.bfloat16)))
+  assert "dot_product_attention_fwd" not in found
 
 
 def test_masks_are_not_for_cudnn(monkeypatch):

@@ -43,6 +43,18 @@ def test_other_versions_are_left_alone(monkeypatch):
   assert compiling.options() is None
 
 
+def test_play_on_the_cpu_beside_a_gpu_is_play_on_a_cpu(monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  monkeypatch.setattr(jaxlib, "__version__", "0.10.2")
+  asked = compiling.options()
+  assert asked
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert compiling.options() is None
+  for device in (jax.devices("cpu")[0], "cpu"):
+    with jax.default_device(device):
+      assert compiling.options() == asked
+
+
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_updates_are_compiled_so(seeds, monkeypatch):
   """The compiler's refusal shows that it was asked."""

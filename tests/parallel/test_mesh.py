@@ -1,6 +1,8 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from ilx import parallel
 from ilx.parallel import mesh as mesh_lib
@@ -54,6 +56,25 @@ def test_processes_hold_parts_of_a_batch(held, count, expected):
 def test_parts_that_do_not_lie_together_are_refused_by_all(held, count, process):
   with pytest.raises(ValueError, match=rf"process {process} hold parts .* of {count} of a batch; order the devices"):
     mesh_lib.shares(held, count)
+
+
+def test_processes_are_in_order_where_a_batch_would_be_scattered(monkeypatch):
+  """As on TPUs, whose neighbouring chips may be of different hosts."""
+  devices = jax.devices()
+
+  def by_network(shape, names, axis_types):
+    return Mesh(np.array(devices[::2] + devices[1::2]).reshape(shape), names, axis_types=axis_types)
+
+  def share(mesh):
+    if [device.id for device in mesh.devices.flat] != sorted(device.id for device in devices):
+      raise ValueError("scattered")
+
+  monkeypatch.setattr(jax, "make_mesh", by_network)
+  assert parallel.make_mesh(fsdp=2).devices.flat[1] == devices[2]  # of one host nothing is scattered
+  monkeypatch.setattr(mesh_lib, "share", share)
+  mesh = parallel.make_mesh(fsdp=2)
+  assert list(mesh.devices.flat) == devices and dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+  mesh_lib.check_axes(mesh)
 
 
 def test_one_process_holds_all_of_a_batch():
