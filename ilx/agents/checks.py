@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilx.parallel import placement
-from ilx.types import Action, Agent, Array, Continuous, Discrete, Spec, Step, Tree
+from ilx.types import Action, Agent, Array, Chunk, Continuous, Discrete, Spec, Step, Transition, Tree, Window
 
+# Fields of one number an item.
+_NUMBERS = ("reward", "discount", "returns_to_go", "time_step", "mask", "next_is_last")
 # Names in an error; an array given as nested lists has a leaf for every number.
 _NAMES = 8
 
@@ -84,22 +86,28 @@ def checked(spec: Spec, agent: Agent, axes: int = 1, action_axes: int | None = N
 
 
 def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None = None) -> None:
-  """Raises ValueError where items are not of the spec's shapes, or bytes where it has none, naming the field.
+  """Raises ValueError, naming the field, where a batch is not what the spec says.
+
+  That is where items are not of its shapes, or bytes where it has none, or fields have different numbers of items.
 
   Args:
     spec: what items are to be.
     batch: a `Transition`, `Window`, `Chunk`, or anything with fields of these names; others are not looked at.
     axes: how many leading axes of the batch there are.
-    action_axes: the same of actions, where these have others.
+    action_axes: the same of actions and of their mask, where these have others.
   """
+  kind = Chunk if action_axes else Window if axes > 1 else Transition
+  if isinstance(batch, (Transition, Window, Chunk)) and not isinstance(batch, kind):
+    raise ValueError(f"the batch is a {type(batch).__name__}, not a {kind.__name__}; take it by the agent's own view")
   of_action = jax.tree.map(lambda part: jax.ShapeDtypeStruct(_shape(part), jnp.float32), spec.action)
   number = jax.ShapeDtypeStruct((), jnp.float32)
   items = {"observation": spec.observation, "next_observation": spec.observation, "action": of_action}
-  items |= {"next_action": of_action, "reward": number, "discount": number}
+  items |= {"next_action": of_action} | dict.fromkeys(_NUMBERS, number)
+  sizes: dict[str, tuple[list[int], int]] = {}
   for field, item in items.items():
     if getattr(batch, field, None) is None:
       continue
-    behind = action_axes if action_axes and item is of_action else axes
+    behind = action_axes if action_axes and field in ("action", "mask") else axes
     expected, found = _leaves(item, field), _leaves(getattr(batch, field), field)
     for name in expected | found:
       has, wants = (
@@ -114,10 +122,15 @@ def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None =
         raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{stacked}")
       if item is spec.observation and _is_bytes(found[name]) != _is_bytes(expected[name]):
         raise ValueError(f"{name}: the batch has {found[name].dtype}, the spec {expected[name].dtype}")
+    sizes |= {name: (list(np.shape(x))[:behind], behind) for name, x in found.items()}
     if item is of_action:
       for name, part in _leaves(spec.action, field).items():
         if not isinstance(part, Continuous) and jnp.issubdtype(jnp.result_type(found[name]), jnp.floating):
           raise ValueError(f"{name}: the batch has {found[name].dtype}, but choices are integers or bools")
+  first = max(sizes, key=lambda name: len(sizes[name][0]), default="")
+  for name, (size, behind) in sizes.items():
+    if len(size) < behind or size != sizes[first][0][:behind]:
+      raise ValueError(f"{name}: the batch has {size} items; of {first} it has {sizes[first][0]}")
 
 
 def name_of(path: tuple[Any, ...], field: str = "observation") -> str:

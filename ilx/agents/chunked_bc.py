@@ -76,7 +76,7 @@ def chunked_bc(
   ranges.finite(ensemble=ensemble)
   if execute > length:
     raise ValueError(f"execute={execute} is more than a chunk has, length={length}")
-  if abs(ensemble) * (length - 1) > _MOST:
+  if not isinstance(ensemble, jax.core.Tracer) and abs(ensemble) * (length - 1) > _MOST:
     raise ValueError(
       f"chunked_bc: ensemble={ensemble} with length={length}: weights would reach exp({_MOST}) or its inverse; choose "
       "one nearer to 0, or execute=1, which plays the newest alone"

@@ -125,7 +125,7 @@ def iql(
   ranges.above_0_to_1(tau=tau)
   ranges.from_0_to_below_1(dropout=dropout)
   ranges.finite(reward_scale=reward_scale, reward_shift=reward_shift)
-  if n_step > 1 and reward_shift:
+  if n_step > 1 and (isinstance(reward_shift, jax.core.Tracer) or reward_shift):
     raise ValueError(
       f"reward_shift={reward_shift} with n_step={n_step}: sums of rewards cannot be shifted by the step; "
       "choose n_step=1 or shift the data's rewards"

@@ -102,12 +102,16 @@ def rebrac(
   optimizer = optax.adam(1e-3) if optimizer is None else optimizer
   critic_optimizer = optimizer if critic_optimizer is None else critic_optimizer
 
-  def init(key: jax.Array, batch: Transition) -> State:
+  def check(batch: Transition) -> None:
     if batch.next_action is None or batch.next_is_last is None:
       raise ValueError("rebrac: the batch has no next_action and next_is_last; take batches by the agent's own view")
+
+  def init(key: jax.Array, batch: Transition) -> State:
+    check(batch)
     return initial_state(spec, policy, critic_network, (critic_optimizer, optimizer), key, batch)
 
   def update(state: State, batch: Transition) -> tuple[State, dict[str, jax.Array]]:
+    check(batch)
     params = state.params
     observation, next_observation = (
       scaling.standardise(params.observation, x) for x in (batch.observation, batch.next_observation)

@@ -130,6 +130,39 @@ def test_updates_refuse_batches_of_another_kind(name):
         jax.eval_shape(function, first, batch._replace(observation=observation))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_are_of_as_many_items(name):
+  """Else one item of a field would stand for all of the batch, and the loss be another one."""
+  agent = _agent(name, VECTOR)
+  batch = _batch(agent, VECTOR)
+  state = jax.eval_shape(agent.init, jax.random.key(0), batch)
+  fields = [field for field in batch._fields if getattr(batch, field) is not None]
+  assert len(fields) >= 3
+  for field in fields:
+    whole = getattr(batch, field)
+    cut = [whole[:1]]
+    if field in ("reward", "mask", "next_is_last"):
+      cut += [whole[0, ...], whole[..., :1]] if whole.ndim == 2 else [whole[0]]
+    for wrong in cut:
+      with pytest.raises(
+        ValueError, match=r": the batch has \[[0-9, ]*\] items; of \w+ it has \[[0-9, ]+\]\n"
+      ) as error:
+        jax.eval_shape(agent.update, state, batch._replace(**{field: wrong}))
+      assert field in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_of_other_views_are_called_so(name):
+  agent = _agent(name, VECTOR)
+  own = type(_batch(agent, VECTOR)).__name__
+  for other in ("iql", "dt", "chunked_bc"):
+    batch = _batch(_agent(other, VECTOR), VECTOR)
+    kind = type(batch).__name__
+    if kind != own:
+      with pytest.raises(ValueError, match=f"the batch is a {kind}, not a {own}; take it by the agent's own view"):
+        jax.eval_shape(agent.init, jax.random.key(0), batch)
+
+
 def test_updates_refuse_numbers_as_choices():
   spec = Spec(VECTOR.observation, {"stick": Continuous(-np.ones(1), np.ones(1)), "keys": MultiDiscrete((2, 2))})
   agent = ilx.agents.bc(spec, hidden=(4,))

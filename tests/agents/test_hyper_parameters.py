@@ -68,6 +68,37 @@ def test_vmapped_is_as_each_alone(make, name, values):
   assert any(np.any(x[0] != x[1]) for x in jax.tree.leaves(several))  # it matters
 
 
+def test_weights_of_a_chunks_predictions():
+  """At play, with `ensemble` for a hyper-parameter."""
+  rng = np.random.default_rng(0)
+  episodes = testing.fake_episodes(SPEC)
+
+  def make(value):
+    return ilx.agents.chunked_bc(SPEC, length=3, hidden=(8,), ensemble=value)
+
+  batch = make(0.1).view.take(episodes, np.arange(4))
+  params = make(0.1).init(jax.random.key(0), jax.tree.map(jnp.asarray, batch)).params
+  observations = rng.normal(size=(3, 2, *SPEC.observation.shape)).astype(np.float32)
+
+  def play(value):
+    agent = make(value)
+    carry = agent.carry(2)
+    for now, observation in enumerate(observations):
+      step = ilx.Step(jnp.asarray(observation), jnp.zeros(2), jnp.full(2, now == 0))
+      action, carry = agent.act(params, carry, step, None)
+    return action
+
+  several = jax.vmap(play)(jnp.array([0.01, 2.0]))
+  for found, value in zip(several, (0.01, 2.0), strict=True):
+    np.testing.assert_allclose(found, play(value), rtol=1e-5, atol=1e-6)
+  assert np.any(several[0] != several[1])
+
+
+def test_rewards_are_not_shifted_by_what_is_not_known():
+  with pytest.raises(ValueError, match="with n_step=3: sums of rewards cannot be shifted"):
+    jax.eval_shape(lambda shift: ilx.agents.iql(SPEC, reward_shift=shift, n_step=3) and shift, jnp.ones(()))
+
+
 def test_rewards_are_not_summed_by_a_discount_that_is_not_known():
   with pytest.raises(ValueError, match="discount is traced and n_step=3"):
     jax.vmap(lambda discount: (ilx.agents.iql(testing.continuous_spec(), discount=discount, n_step=3), discount)[1])(

@@ -247,8 +247,11 @@ def test_policy_and_values_may_have_optimizers_of_their_own():
 
 
 def test_batches_without_the_next_action_are_refused():
-  with pytest.raises(ValueError, match="no next_action and next_is_last; take batches by the agent's own view"):
-    rebrac(SPEC, hidden=(4,)).init(jax.random.key(0), _batch()._replace(next_action=None))
+  agent, batch = rebrac(SPEC, hidden=(4,)), _batch()._replace(next_action=None)
+  state = jax.eval_shape(agent.init, jax.random.key(0), _batch())
+  for function, first in ((agent.init, jax.random.key(0)), (agent.update, state)):
+    with pytest.raises(ValueError, match="no next_action and next_is_last; take batches by the agent's own view"):
+      jax.eval_shape(function, first, batch)
 
 
 def test_flags_in_bytes_are_warned_of():
