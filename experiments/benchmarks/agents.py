@@ -14,8 +14,7 @@ import numpy as np
 import ilx
 from experiments.benchmarks import fake, flops, matmuls, measure
 from experiments.benchmarks.measure import Row
-from experiments.benchmarks.training import copied, initial_state, repeated_updates
-from ilx.parallel import make_mesh
+from experiments.benchmarks.training import copied, initial_state, one_device, repeated_updates
 from ilx.parallel.mesh import replicated
 from ilx.training.programs import make_program
 
@@ -67,13 +66,27 @@ def run(quick: bool) -> list[Row]:
     if quick and name != "IQL":
       continue
     episodes, agent = made[subject.pictures], subject.make(specs[subject.pictures])
-    data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
-    rows += updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
-    rows.append(first(name, agent, data, subject, 1 if quick else 3))
-    if name in ("IQL", "DT"):
-      rows += acting(name, agent, data, seconds, rounds)
-    if name == "IQL":
-      rows += updates(name, agent, data, 8, seconds, rounds, None, least=5000)
+    rows += measure.attempt(name, functools.partial(of_agent, name, agent, subject, episodes, quick, seconds, rounds))
+  return rows
+
+
+def of_agent(
+  name: str,
+  agent: ilx.Agent,
+  subject: Subject,
+  episodes: ilx.data.Episodes,
+  quick: bool,
+  seconds: float,
+  rounds: int,
+) -> list[Row]:
+  """All rows of one."""
+  data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(one_device()))
+  rows = updates(name, agent, data, subject.batch_size, seconds, rounds, subject.bar)
+  rows.append(first(name, agent, data, subject, 1 if quick else 3))
+  if name in ("IQL", "DT"):
+    rows += acting(name, agent, data, seconds, rounds)
+  if name == "IQL":
+    rows += updates(name, agent, data, 8, seconds, rounds, None, least=5000)
   return rows
 
 
@@ -115,7 +128,7 @@ def first(name: str, agent: ilx.Agent, data: ilx.data.Episodes, subject: Subject
   def compiled() -> float:
     # Another function each time, so that no cache of tracing or compilation helps.
     fresh = agent._replace(update=lambda state, batch: agent.update(state, batch))
-    program = make_program(fresh, subject.batch_size, make_mesh())
+    program = make_program(fresh, subject.batch_size, one_device())
     jax.block_until_ready(program(copied(state), data, jax.random.key(0), 1))
     return 1.0
 

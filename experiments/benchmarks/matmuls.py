@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilx.training import programs
+
 # Rows and columns of a matmul large enough to run at the machine's full rate.
 SIDE = 1024
 
@@ -28,7 +30,8 @@ def large(side: int = SIDE, dtype: Any = jnp.float32) -> Callable[[int], None]:
   normal = np.random.default_rng(0).standard_normal(side)
   # A reflection: its powers neither grow nor vanish.
   matrix = jnp.asarray(np.eye(side) - 2 * np.outer(normal, normal) / (normal @ normal), dtype)
-  program = jax.jit(lambda x, n: jax.lax.fori_loop(0, n, lambda _, y: y @ x, x))
+  repeat = programs.make_loop(jax.default_backend())  # as updates are
+  program = jax.jit(lambda x, n: repeat(n, lambda _, y: y @ x, x))
 
   def call(n: int) -> None:
     jax.block_until_ready(program(matrix, n))

@@ -1,9 +1,11 @@
 """Measuring a thing beside its limit, so that the comparison holds on a machine that others use too."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 # Units of which less is better.
@@ -82,6 +84,15 @@ def repeated(call: Callable[[int], object], seconds: float, work: float = 1.0) -
     return n * work
 
   return timed
+
+
+def attempt(name: str, measured: Callable[[], list[Row]]) -> list[Row]:
+  """The rows; none, and why, where the device cannot do it: what it takes too much memory for, or cannot compile."""
+  try:
+    return measured()
+  except jax.errors.JaxRuntimeError as error:
+    print(f"not measured: {name}: {str(error).splitlines()[0]:.300}", file=sys.stderr, flush=True)
+    return []
 
 
 def row(

@@ -3,6 +3,7 @@
 Needs jax, flax, optax, chex, absl and orbax alone. On a CPU all is small, and shows that it runs.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ import numpy as np
 import ilx
 from experiments.benchmarks import agents, fake, matmuls, measure, seeds
 from experiments.benchmarks.measure import Row
-from experiments.benchmarks.training import repeated_updates
-from ilx.parallel import make_mesh
+from experiments.benchmarks.training import one_device, repeated_updates
 from ilx.parallel.mesh import replicated
 from ilx.training import programs, tiers
 
@@ -60,15 +60,17 @@ def run(quick: bool) -> list[Row]:
   rounds, seconds = (2, 0.05) if quick else (5, 1.0)
   accelerator = jax.default_backend() != "cpu"
   sizes = QUICK if quick else ACCELERATOR if accelerator else CPU
-  rows = [utilisation(name, size, accelerator, seconds, rounds) for name, size in sizes.items()]
+  rows = []
+  for name, size in sizes.items():
+    of = functools.partial(utilisation, name, size, accelerator, seconds, rounds)
+    rows += measure.attempt(f"transformer of {name}", lambda of=of: [of()])
   episodes = fake.episodes(20 if quick else 1000)
   agent = ilx.agents.iql(ilx.data.spec(episodes))
-  data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
-  rows.append(million(agent, data, accelerator, seconds, rounds))
+  data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(one_device()))
+  rows += measure.attempt("a million", lambda: [million(agent, data, accelerator, seconds, rounds)])
   if accelerator:  # of a CPU they are in `seeds`
-    rows.append(seeds.many("IQL", agent, episodes, seconds, rounds))
-  rows.append(pictures(quick, accelerator, seconds, rounds))
-  return rows
+    rows += measure.attempt("seeds", lambda: [seeds.many("IQL", agent, episodes, seconds, rounds)])
+  return rows + measure.attempt("pictures", lambda: [pictures(quick, accelerator, seconds, rounds)])
 
 
 def model_flops(size: Size) -> float:
@@ -91,7 +93,7 @@ def utilisation(name: str, size: Size, accelerator: bool, seconds: float, rounds
     dtype=dtype,
     remat=size.remat,
   )
-  data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(make_mesh()))
+  data = jax.device_put(jax.tree.map(np.asarray, agent.view.prepare(episodes)), replicated(one_device()))
   side = 8192 if accelerator else matmuls.SIDE
   work, tera = model_flops(size), 1e-12
   calls = {
@@ -136,7 +138,7 @@ def pictures(quick: bool, accelerator: bool, seconds: float, rounds: int) -> Row
     starts=np.arange(0, steps + 1, 100),
   )
   spec = ilx.Spec(jax.ShapeDtypeStruct((side, side, 3), jnp.uint8), ilx.Discrete(18))
-  agent, mesh = ilx.agents.bc(spec, encoder="nature"), make_mesh()
+  agent, mesh = ilx.agents.bc(spec, encoder="nature"), one_device()
   with tiers.open_runner(
     agent, episodes, batch_size=batch_size, seed=0, mesh=mesh, tier="host", lengths=itertools.repeat(_PIECE)
   ) as runner:

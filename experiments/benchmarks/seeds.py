@@ -9,15 +9,14 @@ import tempfile
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 import ilx
 from experiments import devices
 from experiments.benchmarks import fake, measure
 from experiments.benchmarks.measure import Row
-from experiments.benchmarks.training import initial_state, repeated_updates
+from experiments.benchmarks.training import initial_state, one_device, repeated_updates
 from ilx.parallel import make_mesh
-from ilx.parallel.mesh import AXES, replicated
+from ilx.parallel.mesh import replicated
 from ilx.training import seeds as seeds_lib
 from ilx.training.programs import make_program
 
@@ -40,7 +39,7 @@ def many(
 ) -> Row:
   """Time of an update of all seeds in one program beside that of one seed, on one device."""
   mesh = make_mesh()
-  alone = Mesh(mesh.devices.reshape(-1)[:1].reshape(1, 1, 1), AXES)
+  alone = one_device()
   prepared = jax.tree.map(np.asarray, agent.view.prepare(episodes))
   data = jax.device_put(prepared, replicated(mesh))
   seeds = seeds_lib.plan(COUNT, mesh)

@@ -11,15 +11,21 @@ from jax.sharding import Mesh
 
 import ilx
 from ilx.parallel import make_mesh
-from ilx.parallel.mesh import replicated
+from ilx.parallel.mesh import AXES, replicated
 from ilx.training.programs import make_program
+
+
+def one_device() -> Mesh:
+  """A mesh of a single device, as what updates stand beside, a matmul, is computed by one."""
+  mesh = make_mesh()
+  return Mesh(mesh.devices.reshape(-1)[:1].reshape(1, 1, 1), AXES, axis_types=mesh.axis_types)
 
 
 def repeated_updates(
   agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, mesh: Mesh | None = None
 ) -> Callable[[int], None]:
-  """``call(n)`` makes ``n`` updates by the trainer's own program, on data that are on the mesh (None: all devices)."""
-  mesh = mesh or make_mesh()
+  """``call(n)`` makes ``n`` updates by the trainer's own program, on data that are on the mesh (None: one device)."""
+  mesh = mesh or one_device()
   program, state = make_program(agent, batch_size, mesh), initial_state(agent, data, batch_size, mesh)
 
   def call(n: int) -> None:
@@ -33,7 +39,7 @@ def repeated_updates(
 
 def initial_state(agent: ilx.Agent, data: ilx.data.Episodes, batch_size: int, mesh: Mesh | None = None) -> Any:
   """Fresh, and where the trainer has it."""
-  return jax.device_put(_initial(agent, data, batch_size), replicated(mesh or make_mesh()))
+  return jax.device_put(_initial(agent, data, batch_size), replicated(mesh or one_device()))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

@@ -6,8 +6,7 @@ import numpy as np
 import ilx
 from experiments.benchmarks import fake, matmuls, measure
 from experiments.benchmarks.measure import Row
-from experiments.benchmarks.training import copied, initial_state, repeated_updates
-from ilx.parallel import make_mesh
+from experiments.benchmarks.training import copied, initial_state, one_device, repeated_updates
 from ilx.parallel.mesh import replicated
 from ilx.training.programs import make_program
 
@@ -22,7 +21,7 @@ def run(quick: bool) -> list[Row]:
   rounds = 2 if quick else 9
   episodes = fake.episodes(20 if quick else 1000)
   agent = ilx.agents.bc(ilx.data.spec(episodes), hidden=HIDDEN)
-  episodes = jax.device_put(episodes, replicated(make_mesh()))
+  episodes = jax.device_put(episodes, replicated(one_device()))
   rows = []
   for batch_size in (256, 8):
     rows += _speed(agent, episodes, batch_size, 0.05 if quick else 0.5, rounds)
@@ -55,7 +54,7 @@ def _first(agent: ilx.Agent, episodes: ilx.data.Episodes, rounds: int) -> Row:
   jax.block_until_ready(copied(state))
 
   def update() -> float:
-    program = make_program(agent, 256, make_mesh())
+    program = make_program(agent, 256, one_device())
     jax.block_until_ready(program(copied(state), episodes, jax.random.key(0), 1))
     return 1.0
 

@@ -55,7 +55,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: _Padding) ->
     stride: in both directions.
     padding: zeros before and after, of height and width.
   """
-  return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NHWC)
+  return _conv(x, kernel, (stride, stride), padding, (1, 1))
 
 
 def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: _Padding) -> tuple[jax.Array, tuple]:
@@ -66,14 +66,8 @@ def _backward(stride: int, padding: _Padding, kept: tuple, g: jax.Array) -> tupl
   x, kernel = kept
   # Input, output with the stride's holes, and kernel along height and width.
   sizes = [(x.shape[i], (g.shape[i] - 1) * stride + 1, kernel.shape[i - 1], padding[i - 1][0]) for i in (1, 2)]
-  of_kernel = jax.lax.conv_general_dilated(
-    x.transpose(3, 1, 2, 0),
-    g.transpose(1, 2, 0, 3),
-    (1, 1),
-    [(before, out + k - 1 - size - before) for size, out, k, before in sizes],
-    rhs_dilation=(stride, stride),
-    dimension_numbers=_NHWC,
-  )
+  around = tuple((before, out + k - 1 - size - before) for size, out, k, before in sizes)
+  of_kernel = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), around, (stride, stride))
   return _of_x(g, kernel, stride, padding, x.shape), of_kernel.transpose(1, 2, 0, 3)
 
 
@@ -93,8 +87,8 @@ def _of_x(g: jax.Array, kernel: jax.Array, stride: int, padding: _Padding, shape
   firsts = [before // stride for before, _ in padding]
   lasts = [(before + size - 1) // stride for (before, _), size in zip(padding, shape[1:3], strict=True)]
   touched = [g.shape[1] + cells - 1, g.shape[2] + cells - 1]
-  around = [(cells - 1 - firsts[i], cells - 1 - max(0, touched[i] - 1 - lasts[i])) for i in (0, 1)]
-  y = jax.lax.conv_general_dilated(g, kernel, (1, 1), around, dimension_numbers=_NHWC)
+  around = tuple((cells - 1 - firsts[i], cells - 1 - max(0, touched[i] - 1 - lasts[i])) for i in (0, 1))
+  y = _conv(g, kernel, (1, 1), around, (1, 1))
   count, height, width, _ = y.shape
   y = y.reshape(count, height, width, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
   y = y.reshape(count, height * stride, width * stride, channels)
@@ -105,3 +99,28 @@ def _of_x(g: jax.Array, kernel: jax.Array, stride: int, padding: _Padding, shape
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _conv(
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: _Padding, dilation: tuple[int, int]
+) -> jax.Array:
+  """As of jax, but for several kernels under ``vmap``, such as those of many seeds, one convolution after the other.
+
+  jax makes one in groups of channels of them, of which a GPU's library has no gradient to kernels.
+  """
+
+  @jax.custom_batching.custom_vmap
+  def one(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    how = {"rhs_dilation": dilation, "dimension_numbers": _NHWC}
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **how)
+
+  @one.def_vmap
+  def many(size: int, batched: list[bool], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, bool]:
+    if not batched[1]:
+      y = one(x.reshape(-1, *x.shape[2:]), kernel)
+      return y.reshape(size, -1, *y.shape[1:]), True
+    if not batched[0]:
+      return jax.lax.map(lambda kernel: one(x, kernel), kernel), True
+    return jax.lax.map(lambda both: one(*both), (x, kernel)), True
+
+  return one(x, kernel)

@@ -130,7 +130,7 @@ def _program(
 ) -> Callable:
   """``(state, sums or None, data, source, length) -> (state, sums)``; ``source_spec``: of sources, on replicas."""
   run = functools.partial(
-    _single if seeds is None else _batched if seeds.batched else _one_by_one, _loop(mesh.devices.flat[0].platform)
+    _single if seeds is None else _batched if seeds.batched else _one_by_one, make_loop(mesh.devices.flat[0].platform)
   )
   whole = PartitionSpec()
 
@@ -161,7 +161,7 @@ def _program(
   return program
 
 
-def _loop(platform: str) -> _Loop:
+def make_loop(platform: str) -> _Loop:
   """``(length, body, carry) -> carry`` after ``carry = body(i, carry)`` for every ``i`` below ``length``.
 
   On a GPU XLA's loops come back to the host after every pass, to learn whether there is another, unless the program

@@ -1,3 +1,5 @@
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -69,3 +71,30 @@ def test_inputs_of_another_precision_are_promoted():
   layer = Conv(4, 3)
   params = layer.init(jax.random.key(1), x)
   np.testing.assert_array_equal(layer.apply(params, x), layer.apply(params, x.astype(jnp.float32)))
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_of_several_networks_each_is_its_own(axes):
+  """Many seeds at once: not as groups of channels, of which GPUs have no gradient to kernels."""
+  layer = Conv(4, 4, 2, "VALID")
+  seeds = jax.random.split(jax.random.key(1), 3) if axes[0] == 0 else jax.random.key(1)
+  x = jax.random.normal(jax.random.key(0), (3, 2, 12, 12, 3) if axes[1] == 0 else (2, 12, 12, 3))
+
+  def init(key):
+    return layer.init(key, jnp.zeros((2, 12, 12, 3)))
+
+  variables = jax.vmap(init)(seeds) if axes[0] == 0 else init(seeds)
+
+  def gradients(variables, x):
+    return jax.value_and_grad(lambda v, x: jnp.sum(layer.apply(v, x) ** 3), argnums=(0, 1))(variables, x)
+
+  several = jax.vmap(gradients, axes)
+  found = jax.jit(several)(variables, x)
+  for seed in range(3):
+    own, seen = (
+      jax.tree.map(lambda leaf, axis=axis, seed=seed: leaf if axis is None else leaf[seed], tree)
+      for axis, tree in zip(axes, (variables, x), strict=True)
+    )
+    alone = jax.jit(gradients)(own, seen)
+    jax.tree.map(lambda a, b, s=seed: np.testing.assert_allclose(a[s], b, rtol=1e-4, atol=1e-4), found, alone)
+  assert set(re.findall(r"feature_group_count=(\d+)", str(jax.make_jaxpr(several)(variables, x)))) == {"1"}

@@ -21,7 +21,7 @@ def _order(platform, length):
     return made.at[count].set(i), count + 1
 
   carry = jnp.full(LONGEST, -1), jnp.zeros((), jnp.int32)
-  return jax.jit(lambda n, carry: programs._loop(platform)(n, body, carry))(jnp.int32(length), carry)
+  return jax.jit(lambda n, carry: programs.make_loop(platform)(n, body, carry))(jnp.int32(length), carry)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
@@ -34,7 +34,7 @@ def test_every_update_is_made_once_and_in_order(platform, length):
 
 def test_a_loop_that_waits_for_the_host_says_how_often_it_runs():
   def loops(platform):
-    body = jax.jit(lambda n, x: programs._loop(platform)(n, lambda i, x: x + i, x))
+    body = jax.jit(lambda n, x: programs.make_loop(platform)(n, lambda i, x: x + i, x))
     return str(body.trace(jnp.int32(40), jnp.int32(0)).jaxpr)
 
   # What is a scan within jax has a length that is known.
@@ -45,8 +45,8 @@ def test_a_loop_that_waits_for_the_host_says_how_often_it_runs():
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_groups_of_updates_are_the_same_updates(monkeypatch, seeds):
   """Bit for bit, wherever a call ends: what is stopped goes on as if it had not been."""
-  loop = programs._loop
-  monkeypatch.setattr(programs, "_loop", lambda platform: loop("gpu"))
+  loop = programs.make_loop
+  monkeypatch.setattr(programs, "make_loop", lambda platform: loop("gpu"))
   spec = testing.continuous_spec()
   agent, episodes, mesh = ilx.agents.bc(spec, hidden=(8,)), testing.fake_episodes(spec), make_mesh()
   many = programs.fit(mesh, "jit", seeds, 8)

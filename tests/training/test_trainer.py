@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+import types
 import warnings
 
 import chex
@@ -419,6 +420,18 @@ def test_a_feed_whose_source_is_stuck_is_left(monkeypatch):
     next(stacks)
   assert stacks._thread.is_alive()
   released.set()
+
+
+@pytest.mark.parametrize(("platform", "part"), [("gpu", 2), ("tpu", 4)])
+def test_accelerators_are_not_filled(episodes, monkeypatch, platform, part):
+  """A TPU draws pictures from a copy of them."""
+
+  size, stats = sum(leaf.nbytes for leaf in jax.tree.leaves(episodes)), {"bytes_in_use": 1000}
+  device = types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, "local_devices", lambda: [device])
+  for limit, fits in ((part * size + 1000, True), (part * size + 999, False)):
+    stats["bytes_limit"] = limit
+    assert tiers.fits(episodes) == fits
 
 
 def test_the_tier_goes_by_free_memory(agent, episodes, monkeypatch):
