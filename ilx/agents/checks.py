@@ -97,8 +97,9 @@ def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None =
     action_axes: the same of actions and of their mask, where these have others.
   """
   kind = Chunk if action_axes else Window if axes > 1 else Transition
+  other = ""  # of which a part may well fit, such as one step of a window
   if isinstance(batch, (Transition, Window, Chunk)) and not isinstance(batch, kind):
-    raise ValueError(f"the batch is a {type(batch).__name__}, not a {kind.__name__}; take it by the agent's own view")
+    other = f"; the batch is a {type(batch).__name__}, not a {kind.__name__}: take it by the agent's own view"
   of_action = jax.tree.map(lambda part: jax.ShapeDtypeStruct(_shape(part), jnp.float32), spec.action)
   number = jax.ShapeDtypeStruct((), jnp.float32)
   items = {"observation": spec.observation, "next_observation": spec.observation, "action": of_action}
@@ -119,7 +120,7 @@ def check_batch(spec: Spec, batch: Any, axes: int = 1, action_axes: int | None =
           if item is spec.observation and "none" not in (has, wants) and abs(len(has) - len(wants)) == 1
           else ""
         )
-        raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{stacked}")
+        raise ValueError(f"{name}: an item of the batch has {has}, the spec {wants}{other or stacked}")
       if item is spec.observation and _is_bytes(found[name]) != _is_bytes(expected[name]):
         raise ValueError(f"{name}: the batch has {found[name].dtype}, the spec {expected[name].dtype}")
     sizes |= {name: (list(np.shape(x))[:behind], behind) for name, x in found.items()}

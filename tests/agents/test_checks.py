@@ -159,7 +159,7 @@ def test_batches_of_other_views_are_called_so(name):
     batch = _batch(_agent(other, VECTOR), VECTOR)
     kind = type(batch).__name__
     if kind != own:
-      with pytest.raises(ValueError, match=f"the batch is a {kind}, not a {own}; take it by the agent's own view"):
+      with pytest.raises(ValueError, match=f"the batch is a {kind}, not a {own}: take it by the agent's own view"):
         jax.eval_shape(agent.init, jax.random.key(0), batch)
 
 
