@@ -19,7 +19,7 @@ from ilx.data.index import Index
 from ilx.data.mixing import differences, layout
 from ilx.data.rlds import Info, Selection
 from ilx.parallel import placement
-from ilx.training import tiers
+from ilx.training import memory
 
 TIERS = ("auto", "device", "host", "mapped", "streamed")
 # Episodes whose size tells that of all.
@@ -96,7 +96,7 @@ def load(
   tier = config.tier
   if tier == "auto":
     sizes = [size_in_memory(part.info, config[field], choosing.selection(config, part.info)) for part, field in read]
-    tier = "auto" if sum(sizes) <= tiers.free_memory() // 2 else "mapped"
+    tier = "auto" if sum(sizes) <= memory.free_memory() // 2 else "mapped"
 
   indices, weights, opened, specs, names = [], [], [], {}, {}
   for part in all_parts:
@@ -108,7 +108,7 @@ def load(
   names = naming.agreed(names, spec.action)
   train = _together(all_parts, opened, tier)
   if tier == "auto":
-    tier = "device" if tiers.fits(train) else "host"
+    tier = "device" if memory.fits(train) else "host"
   heldout = None
   if held:
     drawn = {part.info.directory: weight for part, weight in zip(all_parts, weights, strict=True)}

@@ -39,3 +39,10 @@ def shared_data() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip(f"no demonstrations by others at {folder}")
   return folder
+
+
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Attention chooses cuDNN's where it may, and programs for a GPU with it can be lowered, without having one."""
+  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
+  monkeypatch.setattr("ilx.networks.attention._has_flash_attention", lambda backend: True)

@@ -41,8 +41,7 @@ def initialize(how: str = "auto") -> None:
   if not found or not int(found[3]) < int(found[2]):
     raise ValueError(f"{how!r}: expected 'auto' or COORDINATOR:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0")
   # Else Slurm or Open MPI, where they started the processes, would be asked all the same, and give each one GPU.
-  how = {"cluster_detection_method": "deactivate"}
-  jax.distributed.initialize(found[1], int(found[2]), int(found[3]), **how)
+  jax.distributed.initialize(found[1], int(found[2]), int(found[3]), cluster_detection_method="deactivate")
 
 
 def is_first() -> bool:

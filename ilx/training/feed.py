@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ilx.parallel import mesh as mesh_lib
+from ilx.parallel import placement
 from ilx.training import seeds as seeds_lib
 from ilx.training import waiting
 from ilx.training.seeds import Seeds
@@ -167,3 +168,36 @@ def next_batch(batches: Iterator[Tree]) -> Tree:
     return next(batches)
   except StopIteration:
     raise RuntimeError("the data ended in the middle of training; batches must be endless") from None
+
+
+class Sized:
+  """Batches of ``source``; raises ValueError for one that does not have ``size`` items."""
+
+  def __init__(self, batches: Iterator[Tree], size: int, source: str):
+    self._batches, self._size, self._source = batches, size, source
+    self._ahead: list[Tree] = []
+
+  def peek(self) -> Tree:
+    """The batch that is going to be next."""
+    if not self._ahead:
+      self._ahead.append(next_batch(self))
+    return self._ahead[0]
+
+  def __iter__(self) -> Iterator[Tree]:
+    return self
+
+  def __next__(self) -> Tree:
+    if self._ahead:
+      return self._ahead.pop()
+    batch = next(self._batches)
+    for path, leaf in jax.tree.leaves_with_path(batch):
+      if not np.ndim(leaf) or len(leaf) != self._size:
+        raise ValueError(
+          f"a batch of {self._source}: {placement.name_of(path)} has the shape {np.shape(leaf)} where {self._size} "
+          "items were asked for"
+        )
+    return batch
+
+  def close(self) -> None:
+    """Closes the source."""
+    close(self._batches)

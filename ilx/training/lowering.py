@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
 from ilx.parallel import placement
-from ilx.training import feed, programs, states, tiers
+from ilx.training import feed, memory, programs, states, tiers
 from ilx.training import seeds as seeds_lib
 from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree
@@ -47,7 +47,7 @@ def lower(
   tiers.check(tier, data)
   if isinstance(data, Episodes):
     data = agent.view.prepare(data)
-    if tier == "device" or (tier == "auto" and tiers.fits(data)):
+    if tier == "device" or (tier == "auto" and memory.fits(data)):
       return _resident(agent, data, batch_size, mesh, rules, many, strategy)
   batch = _batch_shapes(agent, data, batch_size)
   return lower_fed(agent, batch, mesh=mesh, rules=rules, seeds=many, strategy=strategy)

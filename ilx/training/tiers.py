@@ -3,22 +3,19 @@
 import contextlib
 import dataclasses
 import math
-import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from ilx.data import host
 from ilx.data.episodes import Episodes
 from ilx.parallel import mesh as mesh_lib
 from ilx.parallel import placement
-from ilx.training import feed, programs, states, waiting
+from ilx.training import feed, memory, programs, states, waiting
 from ilx.training import seeds as seeds_lib
 from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree, View
@@ -95,7 +92,7 @@ def open_runner(
   numbers = [seed + i for i in range(seeds.count if seeds else 1)]
   keys = [jax.random.split(seeds_lib.key(n)) for n in numbers]
   run = _Run(agent, batch_size, numbers, keys, mesh, seeds, strategy, rules)
-  if not streamed and (tier == "device" or (tier == "auto" and fits(data))):
+  if not streamed and (tier == "device" or (tier == "auto" and memory.fits(data))):
     yield _resident(run, data)
     return
   patience = dataclasses.replace(patience or waiting.Patience(), source=_source(data))
@@ -115,40 +112,6 @@ def check(tier: Tier, data: Episodes | Streamed) -> None:
     )
   if tier == "device":
     raise ValueError("tier='device': streamed data does not go to the devices as a whole; load it instead")
-
-
-def fits(data: Episodes) -> bool:
-  """Whether the columns, pictures decoded, take at most half of a device's free memory, on every host.
-
-  Of a TPU's a quarter: it keeps pictures in an order of axes in which items cannot be drawn, and makes a copy to draw
-  from, of up to two and a half times their size (20,000 and 270,000 of 84 x 84 x 4 for a v5e).
-  """
-  needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(data))
-  device = jax.local_devices()[0]
-  stats = device.memory_stats() or {}
-  if "bytes_limit" in stats:
-    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-  else:  # a CPU: all devices share the machine's memory
-    free = free_memory() // jax.local_device_count()
-  found = needed <= free // (4 if device.platform == "tpu" else 2)
-  if jax.process_count() > 1:  # hosts that differed would wait for each other for ever
-    found = bool(multihost_utils.process_allgather(np.array(found)).all())
-  return found
-
-
-def free_memory() -> int:
-  """Bytes of memory that a process may still take, the cache of files included, within the limit of its cgroup."""
-  try:
-    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
-  except (OSError, StopIteration):  # not Linux
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  limit, used = (pathlib.Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-  if limit.exists() and (text := limit.read_text().strip()).isdigit():
-    lines = (used.parent / "memory.stat").read_text().splitlines()
-    cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
-    free = min(free, int(text) - int(used.read_text()) + cached)
-  return max(free, 0)
 
 
 class _Run(NamedTuple):
@@ -216,7 +179,7 @@ def _fed(
         for s in served:
           opened = data.batches(agent.view, batch_size, run.numbers[s], start=start, host=hosts)
           unused.callback(feed.close, opened)
-          sized.append(_Sized(opened, batch_size // hosts[1], patience.source))
+          sized.append(feed.Sized(opened, batch_size // hosts[1], patience.source))
         sized[0].peek()
         return sized
 
@@ -267,35 +230,3 @@ def _source(data: Episodes | Streamed) -> str:
     return "the episodes in host memory"
   folders = [str(source.info.directory) for source in getattr(data, "sources", ())]
   return ", ".join(folders) or f"the {type(data).__name__} that was given"
-
-
-class _Sized:
-  """Batches of ``source``; raises ValueError for one that does not have ``size`` items."""
-
-  def __init__(self, batches: Iterator[Tree], size: int, source: str):
-    self._batches, self._size, self._source = batches, size, source
-    self._ahead: list[Tree] = []
-
-  def peek(self) -> Tree:
-    """The batch that is going to be next."""
-    if not self._ahead:
-      self._ahead.append(feed.next_batch(self))
-    return self._ahead[0]
-
-  def __iter__(self) -> Iterator[Tree]:
-    return self
-
-  def __next__(self) -> Tree:
-    if self._ahead:
-      return self._ahead.pop()
-    batch = next(self._batches)
-    for path, leaf in jax.tree.leaves_with_path(batch):
-      if not np.ndim(leaf) or len(leaf) != self._size:
-        raise ValueError(
-          f"a batch of {self._source}: {placement.name_of(path)} has the shape {np.shape(leaf)} where {self._size} "
-          "items were asked for"
-        )
-    return batch
-
-  def close(self) -> None:
-    feed.close(self._batches)

@@ -8,7 +8,6 @@ import pytest
 
 import ilx
 from ilx import testing
-from ilx.networks import attention
 
 SPEC = testing.continuous_spec()
 _SMALL = {"length": 4, "layers": 2, "heads": 1, "width": 16, "dtype": jnp.bfloat16}
@@ -49,9 +48,7 @@ def test_updates_and_actions(name, platform):
 @pytest.mark.parametrize("remat", [None, "dots", "full"])
 @pytest.mark.parametrize("seeds", [None, 2])
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_transformers_with_the_attention_of_cudnn(monkeypatch, name, seeds, remat):
-  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
-  monkeypatch.setattr(attention, "_has_flash_attention", lambda backend: True)
+def test_transformers_with_the_attention_of_cudnn(cudnn, name, seeds, remat):
   jax.clear_caches()  # of attention as it is traced for this device
   agent, batch, state = _learnt(name, remat=remat)
   update = agent.update

@@ -13,7 +13,7 @@ from experiments import agents, choosing, loading, run, task
 from experiments.configs import bc
 from ilx import training
 from ilx.data import rlds
-from ilx.training import logs, tiers
+from ilx.training import logs, memory
 from ilx.training.checkpoint import Checkpoints
 from ilx.training.metrics import Metrics
 
@@ -296,13 +296,13 @@ def test_what_is_too_large_for_memory_is_mapped(robot, monkeypatch):
   )
   loaded = sum(leaf.nbytes for leaf in jax.tree.leaves(rlds.load(robot)))
   assert size == pytest.approx(loaded, rel=0.1)
-  monkeypatch.setattr(tiers, "free_memory", lambda: 2 * size - 2)
+  monkeypatch.setattr(memory, "free_memory", lambda: 2 * size - 2)
   assert task.load(_config(robot)).data.facts["tier"] == "mapped"
-  monkeypatch.setattr(tiers, "free_memory", lambda: 2 * size)
+  monkeypatch.setattr(memory, "free_memory", lambda: 2 * size)
   assert task.load(_config(robot)).data.facts["tier"] == "host"  # encoded it fits, decoded it does not
-  monkeypatch.setattr(tiers, "free_memory", lambda: 1000 * size)
+  monkeypatch.setattr(memory, "free_memory", lambda: 1000 * size)
   assert task.load(_config(robot)).data.facts["tier"] == "device"
-  assert tiers.free_memory() > 0
+  assert memory.free_memory() > 0
 
 
 def test_what_a_dataset_lacks_can_be_filled_in(tmp_path):

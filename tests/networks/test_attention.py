@@ -54,9 +54,8 @@ def test_cudnn_where_it_can(monkeypatch):
 @pytest.mark.parametrize("seeds", [None, 3])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("read", [slice(None), slice(1, None, 3)])
-def test_cudnn_takes_what_it_is_given(monkeypatch, read, causal, seeds):
+def test_cudnn_takes_what_it_is_given(cudnn, read, causal, seeds):
   """As far as it can be told without a GPU: the program for one, with gradients and many seeds at once."""
-  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
 
   def loss(qkv):
     found = attention.attend(*qkv, causal=causal, read=read, implementation="cudnn")
@@ -69,18 +68,14 @@ def test_cudnn_takes_what_it_is_given(monkeypatch, read, causal, seeds):
   assert lowered.as_text().count("custom_call @__cudnn$fmha") == 2  # forward and backward
 
 
-def test_replicas_are_not_for_cudnn(monkeypatch):
+def test_replicas_are_not_for_cudnn(cudnn):
   """Whose primitive would see two meshes: the replicas', and that of what is given to them."""
-  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
-  monkeypatch.setattr(attention, "_has_flash_attention", lambda backend: True)
   with replicas.across("replicas"):
     found = str(jax.make_jaxpr(lambda *qkv: attention.attend(*qkv))(*_qkv(jnp.bfloat16)))
   assert "dot_product_attention_fwd" not in found
 
 
-def test_masks_are_not_for_cudnn(monkeypatch):
-  monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91100)
-  monkeypatch.setattr(attention, "_has_flash_attention", lambda backend: True)
+def test_masks_are_not_for_cudnn(cudnn):
   qkv, mask = _qkv(jnp.bfloat16), MASK[:, None, None, :]
   without, masked = (str(jax.make_jaxpr(attention.attend)(*qkv, *given)) for given in ((), (mask,)))
   assert "dot_product_attention_fwd" in without and "dot_product_attention_fwd" not in masked

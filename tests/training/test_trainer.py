@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 
 import ilx
 from ilx import testing, training
-from ilx.training import feed, logs, tiers
+from ilx.training import feed, logs, memory, tiers
 
 SPEC = testing.continuous_spec()
 
@@ -431,15 +431,15 @@ def test_accelerators_are_not_filled(episodes, monkeypatch, platform, part):
   monkeypatch.setattr(jax, "local_devices", lambda: [device])
   for limit, fits in ((part * size + 1000, True), (part * size + 999, False)):
     stats["bytes_limit"] = limit
-    assert tiers.fits(episodes) == fits
+    assert memory.fits(episodes) == fits
 
 
 def test_the_tier_goes_by_free_memory(agent, episodes, monkeypatch):
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(episodes))
-  monkeypatch.setattr(tiers, "free_memory", lambda: 2 * size * jax.local_device_count())
-  assert tiers.fits(episodes)
-  monkeypatch.setattr(tiers, "free_memory", lambda: (2 * size - 2) * jax.local_device_count())
-  assert not tiers.fits(episodes)
+  monkeypatch.setattr(memory, "free_memory", lambda: 2 * size * jax.local_device_count())
+  assert memory.fits(episodes)
+  monkeypatch.setattr(memory, "free_memory", lambda: (2 * size - 2) * jax.local_device_count())
+  assert not memory.fits(episodes)
   fed = []
   monkeypatch.setattr(tiers, "_fed", lambda *args: fed.append(args) or (_ for _ in ()).throw(KeyError("fed")))
   with pytest.raises(KeyError, match="fed"):
