@@ -13,13 +13,16 @@ from ilx.data.views import Transitions
 from ilx.networks import scaling
 from ilx.types import Agent, Spec, Transition
 
+# Given beside a network it would be of no effect.
+_HIDDEN = (256, 256)
+
 
 def bc(
   spec: Spec,
   *,
   head: str | None = None,
   head_options: Mapping[str, Any] | None = None,
-  hidden: Sequence[int] = (256, 256),
+  hidden: Sequence[int] = _HIDDEN,
   encoder: str | Callable[..., Any] = "auto",
   encoder_options: Mapping[str, Any] | None = None,
   network: Any = None,
@@ -72,12 +75,12 @@ def bc(
     [1, 1, 1, 1, 1, 1, 1, 1]
   """
   checks.check_spec(spec)
-  if network is not None and (head is not None or head_options or encoder != "auto" or encoder_options):
-    raise ValueError("bc: network stands instead of head and encoder and their options; leave these out")
   if network is None:
     network = policies.make(
       spec, head=head, head_options=head_options, hidden=hidden, encoder=encoder, encoder_options=encoder_options
     )
+  elif head is not None or head_options or tuple(hidden) != _HIDDEN or encoder != "auto" or encoder_options:
+    raise ValueError("bc: network stands instead of head, hidden and encoder and their options; leave these out")
   optimizer = optax.adam(3e-4) if optimizer is None else optimizer
 
   def init(key: jax.Array, batch: Transition) -> State:

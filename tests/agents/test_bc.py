@@ -229,7 +229,14 @@ def test_a_head_that_does_not_fit_is_refused(spec, head, message):
 
 
 @pytest.mark.parametrize(
-  "option", [{"head": "gaussian"}, {"head_options": {"bins": 4}}, {"encoder": "vit"}, {"encoder_options": {"width": 2}}]
+  "option",
+  [
+    {"head": "gaussian"},
+    {"head_options": {"bins": 4}},
+    {"hidden": (64,)},
+    {"encoder": "vit"},
+    {"encoder_options": {"width": 2}},
+  ],
 )
 def test_a_network_stands_instead_of_its_parts(option):
   with pytest.raises(ValueError, match="network stands instead of head"):
