@@ -125,7 +125,7 @@ def page(rows: Sequence[Row], command: str, variables: dict[str, str], commands:
       'episodes (`ilx.evaluation.summary`). "Demonstrations" is the mean return of the recording as published, '
       '"reference clone" what a short behaviour-cloning run of those who collected the recordings reached (one or '
       'two seeds, 20 to 100 episodes), "random" uniform actions, 100 episodes. Normalised: 0 is random, 100 the '
-      "demonstrations. Minutes are wall clock of one run, training and "
+      "demonstrations (their rewards within the task's time limit). Minutes are wall clock of one run, training and "
       "evaluations, mean over seeds.",
       "",
       *_table(HEADS, [_cells(row) for row in rows]),

@@ -8,7 +8,9 @@ from ilx import testing
 
 
 def test_coefficients_are_the_papers():
-  # Tarasov et al. 2023, the table of hyper-parameters: beta_1 and beta_2.
+  # Tarasov et al. 2023, table 11: beta_1 and beta_2.
+  assert rebrac.paper("hopper-medium") == {"actor_bc_coef": 0.01, "critic_bc_coef": 0.001}
+  assert rebrac.paper("hopper-expert") == {"actor_bc_coef": 0.1, "critic_bc_coef": 0.001}
   assert rebrac.paper("hopper-medium-replay") == {"actor_bc_coef": 0.05, "critic_bc_coef": 0.5}
   assert rebrac.paper("walker2d-expert") == {"actor_bc_coef": 0.01, "critic_bc_coef": 0.5}
   assert rebrac.paper("lunarlander-medium") == {}
