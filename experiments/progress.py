@@ -95,12 +95,24 @@ class TrainingProgress:
       if scored:
         self._bar.console.print(f"{step:>9,} updates: {self._score}", highlight=False)
       self._bar.update(self._task, completed=step, description=self._text)
-    elif scored or time.monotonic() - self._printed > _LINE_SECONDS:
-      self._printed = time.monotonic()
-      rate = (step - self._start) / max(self._printed - self._began, 1e-9)
-      eta = f"ETA {(self._steps - step) / rate:.0f} s" if rate else ""
-      self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {self._text}  {eta}\n")
-      self._console.file.flush()
+    else:
+      self._line(step, at_once=scored)
+
+  def updates(self, step: int) -> None:
+    """Takes how many updates are made, between two rows."""
+    if self._console.is_terminal:
+      self._bar.update(self._task, completed=step)
+    else:
+      self._line(step)
+
+  def _line(self, step: int, at_once: bool = False) -> None:
+    if not at_once and time.monotonic() - self._printed <= _LINE_SECONDS:
+      return
+    self._printed = time.monotonic()
+    rate = (step - self._start) / max(self._printed - self._began, 1e-9)
+    eta = f"ETA {(self._steps - step) / rate:.0f} s" if rate else ""
+    self._console.file.write(f"{step:>9,}/{self._steps:,} updates  {self._text}  {eta}\n")
+    self._console.file.flush()
 
 
 def _score(row: Mapping[str, Any]) -> str:

@@ -120,6 +120,7 @@ def _run(
       evaluate_beside=config.evaluation.beside and scorer.scores_anything,
       logs=open_logs,
       on_progress=progress.update,
+      on_updates=progress.updates,
     )
   params = hosts.readable(state.params)
   if not hosts.is_first():

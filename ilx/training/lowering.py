@@ -83,9 +83,7 @@ def lower_fed(
   """The program for batches from the host, given the shapes of one: it needs no data at all."""
   placed = states.place(agent, batch, mesh, rules, seeds)
   capacity = feed.capacity(batch, seeds.count if seeds else 1)
-  parts, where = NamedSharding(mesh, seeds_lib.partition(seeds)), feed.sharding(mesh, seeds)
-  sums = jax.eval_shape(programs.make_sums(agent, mesh, placed.one, batch, seeds))
-  sums = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parts), sums)
+  sums, where = _sums(agent, mesh, placed.one, batch, seeds), feed.sharding(mesh, seeds)
   leading = (seeds.count,) if seeds else ()
   stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, capacity, *x.shape), x.dtype, sharding=where), batch)
   program = programs.make_fed_program(agent, mesh, seeds, strategy, states.shardings(placed.state))
@@ -111,4 +109,10 @@ def _resident(
   if seeds:
     key = jax.ShapeDtypeStruct((seeds.count,), key.dtype, sharding=NamedSharding(mesh, seeds_lib.partition(seeds)))
   program = programs.make_program(agent, batch_size, mesh, seeds, strategy, states.shardings(placed.state))
-  return Lowered(placed.state, program.lower(placed.state, episodes, key, 1))
+  sums = _sums(agent, mesh, placed.one, batch, seeds)
+  return Lowered(placed.state, program.lower(placed.state, episodes, key, 1, sums))
+
+
+def _sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | None) -> Any:
+  sums, where = programs.make_sums(agent, mesh, state, batch, seeds), NamedSharding(mesh, seeds_lib.partition(seeds))
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), jax.eval_shape(sums))

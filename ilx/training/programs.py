@@ -60,10 +60,11 @@ def fit(mesh: Mesh, strategy: Strategy, seeds: int | None, batch_size: int) -> S
 def make_program(
   agent: Agent, batch_size: int, mesh: Mesh, seeds: Seeds | None = None, strategy: Strategy = "jit", where: Any = None
 ) -> Callable[[Any, Episodes, jax.Array, int], Any]:
-  """For data on the device: ``(state, episodes, key, length) -> (state, sums of the metrics)``.
+  """For data on the device: ``(state, episodes, key, length, sums) -> (state, sums of the metrics)``.
 
   Makes ``length`` updates, each on a batch drawn with ``fold_in(key, state.step)``. The state is donated. ``length`` is
-  an argument of the compiled program, not a constant in it: one compilation serves every length.
+  an argument of the compiled program, not a constant in it: one compilation serves every length. ``sums`` are those of
+  the updates before, which are gone on with; by default there are none. They know of metrics alone, see ``make_look``.
 
   With ``seeds`` the state is a stacked one, and keys and sums have a leading axis ``[S]``. The state stays ``where`` it
   is (shardings of its leaves; None: everywhere).
@@ -75,10 +76,10 @@ def make_program(
     rows = sampling.draw(jax.random.fold_in(key, step), episodes, batch_size)
     return agent.view.take(episodes, replicas.part(rows))
 
-  run = _program(agent, draw, mesh, seeds, divided, strategy, PartitionSpec())
+  run = _program(agent, draw, mesh, seeds, divided, strategy, PartitionSpec(), look=False)
 
-  def program(state, episodes, key, length):
-    return run(state, None, episodes, key, length)
+  def program(state, episodes, key, length, sums=None):
+    return run(state, sums, episodes, key, length)
 
   return _compiled(program, mesh, seeds, where, donate=(0,))
 
@@ -107,6 +108,16 @@ def make_fed_program(
   return _compiled(program, mesh, seeds, where, donate=(0, 1))
 
 
+def make_look(mesh: Mesh, seeds: Seeds | None = None) -> tuple[Callable[[Any], jax.Array], Callable[..., Any]]:
+  """``nonfinite.finite`` of a state, of many seeds ``[S, leaves]``, and ``nonfinite.look``, compiled."""
+
+  def finite(state: Any) -> jax.Array:
+    return jax.vmap(nonfinite.finite, in_axes=(seeds_lib.axes(state),))(state) if seeds else nonfinite.finite(state)
+
+  where = NamedSharding(mesh, seeds_lib.partition(seeds))
+  return jax.jit(finite, out_shardings=where), jax.jit(nonfinite.look, out_shardings=where)
+
+
 def make_sums(agent: Agent, mesh: Mesh, state: Any, batch: Tree, seeds: Seeds | None = None) -> Callable[[], Any]:
   """Makes the metrics' sums before the first update, placed as the fed program leaves them.
 
@@ -127,11 +138,14 @@ def _program(
   divided: NamedSharding | None,
   strategy: Strategy,
   source_spec: PartitionSpec,
+  look: bool = True,
 ) -> Callable:
-  """``(state, sums or None, data, source, length) -> (state, sums)``; ``source_spec``: of sources, on replicas."""
-  run = functools.partial(
-    _single if seeds is None else _batched if seeds.batched else _one_by_one, make_loop(mesh.devices.flat[0].platform)
-  )
+  """``(state, sums or None, data, source, length) -> (state, sums)``.
+
+  ``source_spec``: of sources, on replicas; ``look``: whether the sums say if the state is still finite.
+  """
+  repeat = functools.partial(_repeat, make_loop(mesh.devices.flat[0].platform), look)
+  run = functools.partial(_single if seeds is None else _batched if seeds.batched else _one_by_one, repeat)
   whole = PartitionSpec()
 
   def program(state, sums, data, source, length):
@@ -182,29 +196,31 @@ def make_loop(platform: str) -> _Loop:
   return in_groups if platform in ("gpu", "cuda", "rocm") else one_by_one
 
 
-def _single(loop: _Loop, agent: Agent, *args) -> tuple[Any, Any]:
-  return _repeat(loop, agent.update, nonfinite.finite, *args)
+def _single(repeat: Callable, agent: Agent, *args) -> tuple[Any, Any]:
+  return repeat(agent.update, nonfinite.finite, *args)
 
 
-def _batched(loop: _Loop, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args) -> tuple[Any, Any]:
+def _batched(
+  repeat: Callable, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, *args
+) -> tuple[Any, Any]:
   """The same update of all seeds at once; their step stays a scalar, so that what depends on it is no select."""
   axes = seeds_lib.axes(state)
   update = jax.vmap(agent.update, in_axes=(axes, 0), out_axes=(axes, 0))
   if divided is not None:
     divided = NamedSharding(divided.mesh, PartitionSpec(None, *divided.spec))
   finite = jax.vmap(nonfinite.finite, in_axes=(axes,))
-  return _repeat(loop, update, finite, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
+  return repeat(update, finite, jax.vmap(draw, in_axes=(None, 0, None, None)), divided, state, *args)
 
 
 def _one_by_one(
-  loop: _Loop, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
+  repeat: Callable, agent: Agent, draw: _Draw, divided: NamedSharding | None, state, sums, data, source, length
 ) -> tuple[Any, Any]:
   """All updates of the first seed, then all of the next."""
   shared, count = seeds_lib.is_shared(state), len(jax.tree.leaves(source)[0])
 
   def one_seed(_, own):
     state, sums, source = own
-    return None, _repeat(loop, agent.update, nonfinite.finite, draw, divided, state, sums, data, source, length)
+    return None, repeat(agent.update, nonfinite.finite, draw, divided, state, sums, data, source, length)
 
   state = jax.tree.map(lambda s, x: jnp.broadcast_to(x, (count, *x.shape)) if s else x, shared, state)
   _, (state, sums) = jax.lax.scan(one_seed, None, (state, sums, source))
@@ -213,6 +229,7 @@ def _one_by_one(
 
 def _repeat(
   loop: _Loop,
+  look: bool,
   update: Callable,
   finite: Callable,
   draw: _Draw,
@@ -239,7 +256,7 @@ def _repeat(
   if sums is None:
     sums = nonfinite.zeros(jax.eval_shape(one_update, 0, state)[1], before.shape[:-1])
   state, sums = loop(length, body, (state, sums))
-  return state, nonfinite.look(sums, before, finite(state), state.step)
+  return state, nonfinite.look(sums, before, finite(state), state.step) if look else sums
 
 
 def _compiled(program: Callable, mesh: Mesh, seeds: Seeds | None, where: Any, donate: tuple[int, ...]) -> Callable:

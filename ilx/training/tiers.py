@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from ilx.parallel import mesh as mesh_lib
 from ilx.parallel import placement
 from ilx.training import feed, memory, programs, states, waiting
 from ilx.training import seeds as seeds_lib
+from ilx.training.pace import Pace
 from ilx.training.seeds import Seeds
 from ilx.types import Agent, Tree, View
 
@@ -40,7 +41,8 @@ class Runner(NamedTuple):
     state: shapes and shardings of the state, ``jax.ShapeDtypeStruct``.
     init: the state before the first update, made where it is to be: no device ever holds more than its part, but for
       seeds that are spread, of which each device has all until they are.
-    advance: ``(state, length) -> (state, sums of the metrics)``: the next ``length`` updates, lengths as announced.
+    advance: ``(state, length) -> (state, sums of the metrics)``: the next ``length`` updates, lengths as announced;
+      raises `waiting.Stopped`, which has both, where a signal ends it before.
   """
 
   state: Any
@@ -63,6 +65,7 @@ def open_runner(
   start: int = 0,
   lengths: Iterable[int] = (),
   patience: waiting.Patience | None = None,
+  pace: Pace | None = None,
 ) -> Iterator[Runner]:
   """The runner for the data and the tier, which goes on at update ``start``.
 
@@ -79,6 +82,7 @@ def open_runner(
     start: updates already made.
     lengths: what ``advance`` will be called with, so that batches can be made ahead.
     patience: with which data that is not on the devices is waited for; ``source`` is found here.
+    pace: what divides ``lengths`` and says when to stop.
 
   Raises:
     ValueError: where there is nothing to learn from, or the tier does not go with the data.
@@ -91,7 +95,7 @@ def open_runner(
     data = agent.view.prepare(data)
   numbers = [seed + i for i in range(seeds.count if seeds else 1)]
   keys = [jax.random.split(seeds_lib.key(n)) for n in numbers]
-  run = _Run(agent, batch_size, numbers, keys, mesh, seeds, strategy, rules)
+  run = _Run(agent, batch_size, numbers, keys, mesh, seeds, strategy, rules, pace or Pace())
   if not streamed and (tier == "device" or (tier == "auto" and memory.fits(data))):
     yield _resident(run, data)
     return
@@ -125,6 +129,7 @@ class _Run(NamedTuple):
   seeds: Seeds | None
   strategy: programs.Strategy
   rules: placement.Rules
+  pace: Pace
 
   def init(self, one: Callable[[jax.Array], Any]) -> Any:
     """The state of one seed, or of all: made one by one by one program, so that they are those of single runs."""
@@ -135,6 +140,10 @@ class _Run(NamedTuple):
     """Where the state goes, given a batch's shapes."""
     return states.place(self.agent, batch, self.mesh, self.rules, self.seeds)
 
+  def make_sums(self, state: Any, batch: Tree) -> Callable[[], Any]:
+    """Makes the metrics' sums before the first update, given the shapes of one seed's state and batch."""
+    return programs.make_sums(self.agent, self.mesh, state, batch, self.seeds)
+
 
 def _resident(run: _Run, episodes: Episodes) -> Runner:
   agent = run.agent
@@ -144,7 +153,8 @@ def _resident(run: _Run, episodes: Episodes) -> Runner:
   def sample(key, data):
     return agent.view.sample(key, data, run.batch_size)
 
-  placed = run.place(jax.eval_shape(sample, run.keys[0][0], episodes))
+  batch = jax.eval_shape(sample, run.keys[0][0], episodes)
+  placed = run.place(batch)
   where = states.shardings(placed.state)
   program = programs.make_program(agent, run.batch_size, run.mesh, run.seeds, run.strategy, where)
   init = jax.jit(lambda key, data: agent.init(key, sample(key, data)), out_shardings=states.shardings(placed.one))
@@ -153,11 +163,25 @@ def _resident(run: _Run, episodes: Episodes) -> Runner:
     key = jax.device_put(
       jnp.stack([key[1] for key in run.keys]), NamedSharding(run.mesh, seeds_lib.partition(run.seeds))
     )
-  return Runner(
-    state=placed.state,
-    init=lambda: run.init(lambda key: init(key, episodes)),
-    advance=lambda state, length: program(state, episodes, key, length),  # the step says which batch is next
-  )
+  finite, look = programs.make_look(run.mesh, run.seeds)
+  zeros = functools.cache(lambda: run.make_sums(placed.one, batch))  # a signal is heard once updates are traced
+
+  def advance(state: Any, length: int) -> tuple[Any, Any]:
+    sums, before = zeros()(), finite(state)
+    stop = False
+    run.pace.begin()
+    while length and not stop:
+      made = run.pace.length(length)
+      length -= made
+      state, sums = program(state, episodes, key, made, sums)  # the step says which batch is next
+      stop = run.pace.look(sums, made, length)
+    # Not in between: what is found must not depend on how time divided the updates.
+    sums = look(sums, before, finite(state), state.step)
+    if stop:
+      raise waiting.Stopped(state, sums)
+    return state, sums
+
+  return Runner(placed.state, lambda: run.init(lambda key: init(key, episodes)), advance)
 
 
 @contextlib.contextmanager
@@ -196,7 +220,7 @@ def _fed(
       out_shardings=states.shardings(placed.one),
     )
     program = programs.make_fed_program(agent, mesh, seeds, run.strategy, states.shardings(placed.state))
-    zeros = programs.make_sums(agent, mesh, placed.one, shapes, seeds)
+    zeros, pace = run.make_sums(placed.one, shapes), run.pace
     capacity = feed.capacity(shapes, len(run.numbers))
     unused.pop_all()
   # Devices that are one CPU's share its threads: all of them could wait for each other, each in another program.
@@ -205,7 +229,8 @@ def _fed(
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
       sums = zeros()
-      for _ in range(math.ceil(length / capacity)):
+      pace.begin()
+      while length:
         try:
           stack, count = next(stacks)
         except waiting.Stopped as stopped:
@@ -214,6 +239,9 @@ def _fed(
         state, sums = program(state, sums, stack, count)
         if shared:
           jax.block_until_ready(sums)
+        length -= count
+        if pace.look(sums, count, length):
+          raise waiting.Stopped(state, sums)
       return state, sums
 
     yield Runner(placed.state, lambda: run.init(init), advance)

@@ -23,6 +23,7 @@ from ilx.training.checkpoint import Checkpoints
 from ilx.training.lock import locked
 from ilx.training.logs import Log
 from ilx.training.metrics import Metrics, where_to_look
+from ilx.training.pace import Pace
 from ilx.training.signals import StopSignals
 from ilx.types import Agent
 
@@ -65,14 +66,15 @@ def train(
   evaluate_beside: bool = False,
   logs: Callable[[int], Sequence[Log]] | None = None,
   on_progress: Callable[[int, Mapping[str, Any]], None] | None = None,
+  on_updates: Callable[[int], None] | None = None,
 ) -> Any:
   """Trains an agent, and returns its final state.
 
   With the data on the devices the update, the sampling and the loop over updates are one program, which runs from one
-  log to the next; from the host, batches are made ahead by a thread while the devices compute. The batch of update
-  ``i`` depends on ``seed`` and ``i`` alone, so a run that stops and resumes equals one that did not, bit for bit (on
-  one machine and number of devices; a GPU's compiler may choose other kernels in another process), and the number of
-  devices changes rounding only.
+  log to the next, or for some two seconds; from the host, batches are made ahead by a thread while the devices compute.
+  The batch of update ``i`` depends on ``seed`` and ``i`` alone, so a run that stops and resumes equals one that did
+  not, bit for bit (on one machine and number of devices; a GPU's compiler may choose other kernels in another process),
+  and the number of devices changes rounding only.
 
   With ``seeds=S`` the runs of ``seed``, ``seed + 1``, ... ``seed + S - 1`` are made in one program, each with its own
   initial parameters (the same bits as alone) and its own batches; what is learnt is what each alone would, to
@@ -120,6 +122,7 @@ def train(
       the same; scores are the CPU's, which differ from an accelerator's in rounding. Not for several processes.
     logs: called once with the step resumed from, opens the logs to write.
     on_progress: called with the step and every row that is logged.
+    on_updates: called with the step every two seconds or so where rows are further apart.
 
   Returns:
     The agent's state after ``steps`` updates.
@@ -129,7 +132,8 @@ def train(
       beyond ``steps`` or of another seed, or ``evaluate_beside`` of several processes.
     FloatingPointError: when a metric (of any seed) is not finite, or numbers of the state no longer are; names the
       update. No checkpoint is made from then on; ``workdir/diverged.json`` and ``diverged.npz`` have the batch.
-    Interrupted: on SIGINT or SIGTERM to any process, once the state is saved.
+    Interrupted: on SIGINT or SIGTERM to any process, once the state is saved: after the row that is due within ten
+      seconds, else at once; the next row is then of the rest of its updates.
     CheckpointError: when a checkpoint cannot be written, or there are checkpoints and none can be read.
     FolderInUseError: where another process trains in ``workdir``.
     TimeoutError: after ``data_deadline``.
@@ -189,6 +193,7 @@ def train(
         lengths=resume.intervals(start, steps, *every),
         # Several processes would not be left at the same update.
         patience=waiting.Patience("", data_timeout, data_deadline, lambda: bool(stop.received) and not several),
+        pace=Pace(lambda made: on_updates(step + made) if on_updates else None, stop.agree),
       )
 
     try:
@@ -243,7 +248,7 @@ def train(
         began = time.perf_counter()
         try:
           state, sums = runner.advance(state, length)
-        except waiting.Stopped as stopped:  # in the middle of an interval: the rest of it is going to be its row
+        except waiting.Stopped as stopped:  # the rest of the interval is going to be its row
           state, step = stopped.state, int(stopped.state.step)
           metrics.check(stopped.sums, diverged)
           break

@@ -15,15 +15,16 @@ _LOOK, _GRACE = 0.5, 5.0
 
 
 class Stopped(Exception):
-  """A signal came while data did not.
+  """A signal came in the middle of an interval, while data did not come, or where the interval's end was far.
 
   Attributes:
     state: with all updates that were made; None where none was.
     sums: of the metrics over those of its last interval.
   """
 
-  state: Any = None
-  sums: Any = None
+  def __init__(self, state: Any = None, sums: Any = None):
+    super().__init__()
+    self.state, self.sums = state, sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,14 +18,14 @@ PROCESS = pathlib.Path(__file__).with_name("signalled_process.py")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _two(folder):
+def _two(folder, *how):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
   environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   processes = [
     subprocess.Popen(
-      [sys.executable, str(PROCESS), str(folder), f"{address},2,{index}"],
+      [sys.executable, str(PROCESS), str(folder), f"{address},2,{index}", *how],
       env=environment,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -43,6 +43,13 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_update(tmp_path
   rows = "[(2, None), (4, None), (4, 3.0)]"
   assert first == second
   assert first == f"signal 15, rows {rows}: stopped by SIGTERM; 4 of 1000 updates are saved in {tmp_path}"
+  assert manifest.check(tmp_path / "checkpoints" / "4") is None
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_within_an_interval(tmp_path):
+  first, second = _two(tmp_path, "within")
+  assert first == second
+  assert first == f"signal 15, rows []: stopped by SIGTERM; 4 of 1000 updates are saved in {tmp_path}"
   assert manifest.check(tmp_path / "checkpoints" / "4") is None
 
 
