@@ -131,6 +131,12 @@ class _Run(NamedTuple):
   rules: placement.Rules
   pace: Pace
 
+  @property
+  def one_at_a_time(self) -> bool:
+    """Devices that are one CPU's share its threads: all of them could wait for each other, each in another program."""
+    spread = self.seeds and self.seeds.spread
+    return jax.local_device_count() > 1 and self.mesh.devices.flat[0].platform == "cpu" and not spread
+
   def init(self, one: Callable[[jax.Array], Any]) -> Any:
     """The state of one seed, or of all: made one by one by one program, so that they are those of single runs."""
     made = [one(key[0]) for key in self.keys]
@@ -167,14 +173,17 @@ def _resident(run: _Run, episodes: Episodes) -> Runner:
   zeros = functools.cache(lambda: run.make_sums(placed.one, batch))  # a signal is heard once updates are traced
 
   def advance(state: Any, length: int) -> tuple[Any, Any]:
-    sums, before = zeros()(), finite(state)
-    stop = False
+    sums, before, stop = zeros()(), finite(state), False
+    if run.one_at_a_time:
+      jax.block_until_ready((sums, before))
     run.pace.begin()
     while length and not stop:
       made = run.pace.length(length)
       length -= made
       state, sums = program(state, episodes, key, made, sums)  # the step says which batch is next
       stop = run.pace.look(sums, made, length)
+    if run.one_at_a_time:
+      jax.block_until_ready(sums)
     # Not in between: what is found must not depend on how time divided the updates.
     sums = look(sums, before, finite(state), state.step)
     if stop:
@@ -223,8 +232,6 @@ def _fed(
     zeros, pace = run.make_sums(placed.one, shapes), run.pace
     capacity = feed.capacity(shapes, len(run.numbers))
     unused.pop_all()
-  # Devices that are one CPU's share its threads: all of them could wait for each other, each in another program.
-  shared = jax.local_device_count() > 1 and mesh.devices.flat[0].platform == "cpu" and not (seeds and seeds.spread)
   with feed.Feed(batches, feed.pieces(lengths, capacity), capacity, mesh, seeds, patience) as stacks:
 
     def advance(state: Any, length: int) -> tuple[Any, Any]:
@@ -237,7 +244,7 @@ def _fed(
           stopped.state, stopped.sums = state, sums
           raise
         state, sums = program(state, sums, stack, count)
-        if shared:
+        if run.one_at_a_time:
           jax.block_until_ready(sums)
         length -= count
         if pace.look(sums, count, length):
