@@ -127,3 +127,15 @@ def test_lengths_that_do_not_fit_are_refused(length, execute):
     ValueError, match=r"length=(0|2.5) must be|execute=(-1|1.5) must be|execute=5 is more than a chunk has, length=4"
   ):
     chunked_bc(testing.continuous_spec(), length=length, execute=execute)
+
+
+@pytest.mark.parametrize("execute", [0, 2])
+def test_densities_are_sampled_where_a_key_is_given(execute):
+  spec = testing.continuous_spec()
+  agent = chunked_bc(spec, length=3, execute=execute, head="gaussian", hidden=(8,))
+  data = agent.view.prepare(testing.fake_episodes(spec))
+  params = agent.init(jax.random.key(0), agent.view.take(data, data.rows[:4])).params
+  step = Step(jnp.ones((50, 5)), jnp.zeros(50), jnp.ones(50, bool))
+  for key in (None, jax.random.key(1)):
+    action, _ = agent.act(params, agent.carry(50), step, key)
+    assert (len(np.unique(action, axis=0)) > 1) == (key is not None)

@@ -132,3 +132,15 @@ def test_dropout_is_of_training_alone():
   step = Step(batch.observation, batch.reward, jnp.zeros(8, bool))
   plain = iql(spec, hidden=(16,)).act(state.params, (), step, None)[0]
   np.testing.assert_array_equal(agent.act(state.params, (), step, None)[0], plain)
+
+
+def test_the_policy_has_an_optimizer_of_its_own():
+  spec = testing.continuous_spec()
+  batch = jax.tree.map(jnp.asarray, transitions(testing.fake_episodes(spec), np.arange(8)))
+  agent = iql(spec, hidden=(8,), optimizer=optax.adam(1e-2), policy_optimizer=optax.sgd(0.0))
+  state = agent.init(jax.random.key(0), batch)
+  after, _ = jax.jit(agent.update)(state, batch)
+  jax.tree.map(np.testing.assert_array_equal, after.params.network, state.params.network)
+  for name in ("value", "critic"):
+    pairs = zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(state, name)), strict=True)
+    assert all(np.any(a != b) for a, b in pairs)

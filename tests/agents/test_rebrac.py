@@ -263,3 +263,23 @@ def test_flags_in_bytes_are_warned_of():
     warnings.simplefilter("error")
     rebrac(spec, normalize_states=True)
     rebrac(spec._replace(statistics=bits._replace(max=np.full(4, 255.0))))
+
+
+def test_both_observations_are_standardised():
+  """What is learnt from raw ones is what is learnt from standardised ones that are left as they are."""
+  spec = testing.continuous_spec()
+  batch = rebrac(spec).view.take(rebrac(spec).view.prepare(testing.fake_episodes(spec)), np.arange(8))
+  batch = jax.tree.map(jnp.asarray, batch)
+  mean, std = spec.statistics.mean, np.maximum(spec.statistics.std, 1e-3)
+  scaled = {
+    name: jnp.asarray(np.clip((getattr(batch, name) - mean) / std, -10, 10), jnp.float32)
+    for name in ("observation", "next_observation")
+  }
+  found = []
+  for given, asked in ((batch, True), (batch._replace(**scaled), False)):
+    agent = rebrac(spec, hidden=(8,), normalize_states=asked)
+    state = agent.init(jax.random.key(0), given)
+    state = state._replace(target_critic=jax.tree.map(lambda x: x + 0.3, state.target_critic))
+    found.append(jax.jit(agent.update)(state, given)[1])
+  for name, value in found[0].items():
+    np.testing.assert_allclose(value, found[1][name], rtol=1e-4, err_msg=name)

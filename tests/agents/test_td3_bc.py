@@ -234,3 +234,8 @@ def test_where_every_q_is_0_the_loss_is_finite(agent, arguments):
   value, gradient = jax.value_and_grad(lambda q: policy_loss(q, 1.0, *arguments))(jnp.zeros(4))
   assert np.isfinite(value)
   assert np.isfinite(gradient).all()
+
+
+def test_small_values_weigh_as_much_as_large_ones():
+  for size in (0.01, 1e3):
+    np.testing.assert_allclose(module.policy_loss(jnp.full(4, size), 0.0, 2.5), -2.5, rtol=1e-5)

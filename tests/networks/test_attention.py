@@ -81,3 +81,15 @@ def test_masks_are_not_for_cudnn(cudnn):
   assert "dot_product_attention_fwd" in without and "dot_product_attention_fwd" not in masked
   with pytest.raises(ValueError, match='attention="cudnn" takes no mask: pad on the right'):
     attention.attend(*qkv, mask, implementation="cudnn")
+
+
+def test_dropout_is_of_the_weights():
+  """Values are one-hot, so that outputs are the weights: each is 0 or what it is without dropout, scaled."""
+  rng = np.random.default_rng(0)
+  query, key = (jnp.asarray(rng.normal(size=(3, 8, 2, 8)), jnp.float32) for _ in range(2))
+  value = jnp.broadcast_to(jnp.eye(8)[:, None], (3, 8, 2, 8))
+  plain, dropped = (
+    np.asarray(attention.attend(query, key, value, None, rate, jax.random.key(0))) for rate in (0.0, 0.25)
+  )
+  np.testing.assert_allclose(dropped, np.where(dropped == 0, 0, plain / 0.75), rtol=1e-4)
+  assert abs(np.mean(dropped[plain > 0] == 0) - 0.25) < 0.1

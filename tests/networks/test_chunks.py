@@ -119,3 +119,14 @@ def test_every_step_of_a_chunk_has_its_own_head(head):
   flat = functools.partial(jax.tree.map, lambda x: x[2])
   one = jax.vmap(lambda d, a: d.log_prob(a))(dist, sample)
   np.testing.assert_allclose(one[2], flat(dist).log_prob(flat(sample)), rtol=1e-5)
+
+
+def test_samples_of_steps_and_of_parts_are_independent():
+  normal = distributions.Normal(jnp.zeros((4, 5, 2)), jnp.zeros((4, 5, 2)))
+  found = chunks.played(normal, jax.random.key(0))
+  assert len(np.unique(found)) == found.size
+  parts = chunks.votes(compound.Factored({"a": normal, "b": normal}), jax.random.key(0))
+  assert np.all(parts["a"] != parts["b"])
+  choice, mean = distributions.Categorical(jnp.zeros((100, 3))), jnp.full((100, 3), 1 / 3)
+  drawn = chunks.decide(compound.Factored({"a": choice, "b": choice}), {"a": mean, "b": mean}, jax.random.key(0))
+  assert np.any(drawn["a"] != drawn["b"])

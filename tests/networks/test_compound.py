@@ -140,3 +140,12 @@ def test_factored_samples_are_independent():
 
 def _fair(size, choices):
   return distributions.Categorical(jnp.zeros((size, choices)))
+
+
+def test_noise_of_a_mixture_does_not_depend_on_its_component():
+  count = 20_000
+  mean = jnp.broadcast_to(jnp.array([[-50.0], [50.0]]), (count, 2, 2))
+  mixture = compound.Mixture(jnp.zeros((count, 2)), mean, jnp.zeros((count, 2, 2)))
+  x = np.asarray(mixture.sample(jax.random.key(0)))
+  for side in (-1, 1):
+    np.testing.assert_allclose(x[np.sign(x[:, 0]) == side].mean(0), 50 * side, atol=0.05)

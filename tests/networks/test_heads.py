@@ -113,3 +113,23 @@ def test_layer_norm_normalises_before_the_activation():
   out = torso.apply(torso.init(jax.random.key(0), x), x)
   np.testing.assert_allclose(out.mean(-1), np.zeros(7), atol=1e-5)
   np.testing.assert_allclose(out.std(-1), np.ones(7), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ("head", "options", "field", "expected"),
+  [
+    ("discretised", {"bins": 8, "binning": "mu_law"}, "mu", 100.0),
+    ("discretised", {"bins": 8}, "mu", 0.0),
+    ("gaussian_mixture", {"low_noise": True}, "low_noise", True),
+  ],
+)
+def test_options_reach_the_distribution(head, options, field, expected):
+  module, x = heads.make(testing.continuous_spec().action, head, **options), jnp.zeros(4)
+  assert getattr(module.apply(module.init(jax.random.key(0), x), x), field) == expected
+
+
+def test_the_squashed_heads_deviation_is_bounded():
+  module, x = heads.make(testing.continuous_spec().action, "tanh_gaussian"), jnp.zeros(3)
+  variables = module.init(jax.random.key(0), x)
+  variables["params"]["log_std"]["bias"] = jnp.array([-100.0, 100.0, 0.0])
+  np.testing.assert_array_equal(module.apply(variables, x).log_std, [-5.0, 2.0, 0.0])

@@ -311,3 +311,31 @@ def test_a_cache_longer_than_learnt_positions_is_refused():
   cache = transformer.make_cache(B, L + 1)
   with pytest.raises(ValueError, match="8 tokens are more than max_length=7"):
     transformer.apply(_variables("learnt"), _tokens()[:, :1], cache, np.ones((B, 1), bool), method="extend")
+
+
+def _constant(layers, **biases):
+  """A transformer whose attention and MLPs add the given numbers, whatever they see: ``(x, deterministic) -> y``."""
+  transformer = Transformer(layers=layers, heads=1, width=64, dropout=0.5)
+  params = jax.tree.map(jnp.zeros_like, transformer.init(jax.random.key(0), jnp.zeros((2, 3, 64)))["params"])
+  params["norm"]["scale"] = jnp.ones(64)
+  params["layers"]["attention"]["out"]["bias"] = jnp.full((layers, 64), biases["attention"])
+  params["layers"]["mlp"]["down"]["bias"] = jnp.full((layers, 64), biases["mlp"])
+  rngs = {"dropout": jax.random.key(0)}
+  return lambda x, deterministic: np.asarray(transformer.apply({"params": params}, x, None, deterministic, rngs=rngs))
+
+
+@pytest.mark.parametrize(("layers", "mlp"), [(1, 1.0), (2, 0.0)])
+def test_what_is_dropped_differs_between_parts_and_layers(layers, mlp):
+  y = _constant(layers, attention=1.0, mlp=mlp)(jnp.zeros((2, 3, 64)), False)
+  for token in y.reshape(-1, 64):  # none, one or both of two were kept
+    assert len(np.unique(token.round(3))) == 3
+
+
+def test_dropout_spares_the_residual_stream():
+  x, apply = jax.random.normal(jax.random.key(1), (2, 3, 64)), _constant(2, attention=0.0, mlp=0.0)
+  np.testing.assert_allclose(apply(x, False), apply(x, True), rtol=1e-5, atol=1e-6)
+
+
+def test_the_mlps_width_may_be_chosen():
+  variables = Transformer(layers=1, heads=1, width=8, hidden=12).init(jax.random.key(0), jnp.zeros((1, 2, 8)))
+  assert variables["params"]["layers"]["mlp"]["up"]["kernel"].shape == (1, 8, 12)
