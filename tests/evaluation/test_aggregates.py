@@ -65,3 +65,27 @@ def test_an_interval_needs_resamples(estimate):
 def test_tasks_must_be_the_same():
   with pytest.raises(ValueError, match="2 tasks of ours and 1 of theirs"):
     aggregates.probability_of_improvement(TASKS, TASKS[:1])
+
+
+def test_the_bands_of_profiles_hold_95_percent():
+  _, low, high = aggregates.performance_profile([np.repeat([0.0, 1.0], 50)], [0.5])
+  np.testing.assert_allclose([low[0], high[0]], [0.40, 0.60], atol=0.015)
+
+
+def test_gaps_end_at_their_target():
+  assert aggregates.optimality_gap([np.array([1.0, 3.0])], target=2.0).value == 0.5
+
+
+@pytest.mark.parametrize(
+  "estimate",
+  [
+    aggregates.mean,
+    aggregates.interquartile_mean,
+    aggregates.optimality_gap,
+    lambda tasks, seed: aggregates.probability_of_improvement(tasks, tasks[::-1], seed=seed),
+  ],
+)
+def test_a_seed_fixes_the_bootstrap(estimate):
+  rng = np.random.default_rng(0)
+  tasks = [rng.normal(50, 20, size=30) for _ in range(2)]
+  assert estimate(tasks, seed=1) == estimate(tasks, seed=1) != estimate(tasks, seed=2)

@@ -54,3 +54,32 @@ def test_exploring_recovers_from_a_bad_first_episode():
 def test_bad_input_is_said(returns, options, said):
   with pytest.raises(ValueError, match=said):
     budget(returns, **options)
+
+
+def test_its_bands_hold_95_percent():
+  found = budget(np.arange(101.0)[:, None], episodes=1, policies=101, searches=20_000)
+  np.testing.assert_allclose([found.low[0], found.high[0]], [2.5, 97.5], atol=1.5)
+
+
+def _searched(returns, episodes, searches, exploration):
+  """Search by upper confidence bounds, written once more: the mean return of what would be chosen."""
+  rng, total = np.random.default_rng(9), np.zeros(episodes)
+  for _ in range(searches):
+    sums, plays = np.zeros(2), np.zeros(2)
+    for t in range(1, episodes + 1):
+      if (plays == 0).any():
+        arm = rng.choice(np.flatnonzero(plays == 0))
+      else:
+        bound = sums / plays / np.ptp(returns) + np.sqrt(exploration * np.log(t) / plays)
+        arm = rng.choice(np.flatnonzero(bound == bound.max()))
+      sums[arm] += rng.choice(returns[arm])
+      plays[arm] += 1
+      mean = np.where(plays > 0, sums / np.maximum(plays, 1), -np.inf)
+      total[t - 1] += returns[rng.choice(np.flatnonzero(mean == mean.max()))].mean()
+  return total / searches
+
+
+def test_the_bonus_is_that_of_upper_confidence_bounds():
+  returns = np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 8.0]])
+  found = budget(returns, episodes=30, searches=40_000, exploration=0.1).value
+  np.testing.assert_allclose(found, _searched(returns, 30, 3000, 0.1), atol=0.045)

@@ -82,3 +82,8 @@ def test_normalized_by_hand():
   np.testing.assert_array_equal(scores.normalized(np.asarray([-280.0, 12_000.0]), -280.0, 12_000.0), [0.0, 100.0])
   with pytest.raises(ValueError, match="equals the random"):
     scores.normalized(1.0, random=2.0, expert=2.0)
+
+
+def test_seeds_draw_their_episodes_each_for_itself():
+  low, high = scores.summary(np.tile([0.0, 1.0], (20, 1)))["mean_ci95"]
+  assert 0.3 < low < 0.4 and 0.6 < high < 0.7

@@ -57,3 +57,15 @@ def test_bad_input_is_said():
     visitation([np.zeros((4, 2))], [np.zeros((4, 3))])
   with pytest.raises(ValueError, match="no episodes"):
     visitation([], [np.zeros((4, 3))])
+
+
+def test_distances_are_in_the_deviations_of_the_data():
+  rng = np.random.default_rng(0)
+  shown = [rng.normal(size=(500, 1)) for _ in range(4)]
+  assert visitation([10 * x for x in shown], shown).distance == pytest.approx(9 * np.sqrt(2 / np.pi), rel=0.05)
+
+
+def test_episodes_that_drift_are_compared_in_turns():
+  rng = np.random.default_rng(0)
+  drift = [rng.normal(size=(200, 2)) + 5 * number for number in range(8)]
+  assert visitation(drift, drift).within == pytest.approx(5 / np.concatenate(drift).std(0).mean(), rel=0.1)

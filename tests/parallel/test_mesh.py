@@ -88,3 +88,15 @@ def test_batch_size_errors_name_sizes_that_fit():
     mesh_lib.check_batch_size(mesh, 100)
   with pytest.raises(ValueError, match="use 8"):
     mesh_lib.check_batch_size(mesh, 3)
+
+
+def test_parts_of_two_processes_do_not_overlap():
+  with pytest.raises(ValueError, match="process 1 hold parts"):
+    mesh_lib.shares({0: {0, 1}, 1: {1, 2}, 2: {2, 3}}, 4)
+
+
+def test_batches_divide_among_data_and_fsdp():
+  mesh = parallel.make_mesh(data=2, fsdp=4)
+  mesh_lib.check_batch_size(mesh, 8)
+  with pytest.raises(ValueError, match="does not divide among 8 devices"):
+    mesh_lib.check_batch_size(mesh, 4)

@@ -190,3 +190,15 @@ def test_bytes_of_a_device_fall_as_one_over_fsdp():
   whole = held(1)
   assert whole > 2**20
   assert [held(fsdp) for fsdp in (2, 4, 8)] == [whole // 2, whole // 4, whole // 8]
+
+
+def test_bytes_are_those_of_a_devices_part():
+  mesh = parallel.make_mesh(data=2, fsdp=4)
+  divided = jax.device_put(jnp.zeros((8, 3)), jax.sharding.NamedSharding(mesh, P("fsdp")))
+  whole = jax.device_put(jnp.zeros(5, jnp.int8), jax.sharding.NamedSharding(mesh, P()))
+  assert placement.bytes_per_device([divided, whole]) == 8 * 3 * 4 // 4 + 5
+
+
+def test_a_leading_axis_is_divided_once():
+  sizes = {"data": 1, "fsdp": 4, "tensor": 2}
+  assert placement.leading("fsdp")((8, 512, 512), sizes) == P("fsdp")
