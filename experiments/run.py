@@ -31,7 +31,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "envpool", "n
 # Fields that may change when a run is resumed: what is learnt does not depend on them, or is meant to.
 _FREE = (
   *("evaluation.video", "evaluation.beside", "strategy", "mesh.data", "mesh.fsdp", "mesh.tensor"),
-  *("keep", "keep_every", "on_nonfinite", "data_timeout", "data_deadline"),
+  *("checkpoint_minutes", "keep", "keep_every", "on_nonfinite", "data_timeout", "data_deadline"),
 )
 
 
@@ -110,6 +110,7 @@ def _run(
       workdir=workdir,
       log_every=config.log_every,
       checkpoint_every=config.checkpoint_every,
+      checkpoint_minutes=config.checkpoint_minutes,
       keep=config.keep,
       keep_every=config.keep_every,
       on_nonfinite=config.on_nonfinite,

@@ -129,6 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Updates between two lines of the log, and between two checkpoints.
   config.log_every = 1_000
   config.checkpoint_every = 10_000
+  # After so many minutes without a checkpoint one is written at the next line of the log, too (0: none), since updates
+  # may be slow.
+  config.checkpoint_minutes = 10.0
   # How many of the newest checkpoints stay; those written at multiples of keep_every stay, too (0: no others).
   # One that is damaged on the disk is named, set aside and passed over.
   config.keep = 3

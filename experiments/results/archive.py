@@ -14,7 +14,7 @@ from experiments import run
 from ilx.training import logs
 
 # Fields of a config that do not change what a seed learns or scores.
-_FREE = ("seed", "seeds", "checkpoint_every", "log_every", "evaluation.video")
+_FREE = ("seed", "seeds", "checkpoint_every", "checkpoint_minutes", "log_every", "evaluation.video")
 
 
 def path(folder: pathlib.Path, agent: str, dataset: str) -> pathlib.Path:

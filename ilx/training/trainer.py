@@ -56,6 +56,7 @@ def train(
   workdir: str | os.PathLike | None = None,
   log_every: int = 1_000,
   checkpoint_every: int = 10_000,
+  checkpoint_minutes: float = 10.0,
   keep: int = 3,
   keep_every: int = 0,
   on_nonfinite: Literal["stop", "skip"] = "stop",
@@ -107,6 +108,8 @@ def train(
     log_every: updates between logs, of which each is of the updates since the one before; a checkpoint or an evaluation
       is preceded by one, too.
     checkpoint_every: updates between checkpoints; one is also written at the end and on SIGINT or SIGTERM.
+    checkpoint_minutes: after so long without a checkpoint one is written at the next log, too: a crash costs no more,
+      however slow updates are. 0: none.
     keep: how many of the newest checkpoints stay.
     keep_every: checkpoints of steps that are multiples of it stay, too; 0: no others.
     on_nonfinite: "stop", an error, when a metric is not finite; "skip": an update that makes a number in the state or a
@@ -149,8 +152,11 @@ def train(
   if steps > _MOST_STEPS:
     raise ValueError(f"steps={steps} must be at most {_MOST_STEPS}: updates are counted in int32")
   for name, value in (
-    ("evaluate_every", evaluate_every), ("data_timeout", data_timeout), ("data_deadline", data_deadline)
-  ):  # fmt: skip
+    ("checkpoint_minutes", checkpoint_minutes),
+    ("evaluate_every", evaluate_every),
+    ("data_timeout", data_timeout),
+    ("data_deadline", data_deadline),
+  ):
     if not value >= 0:
       raise ValueError(f"{name}={value} must be at least 0")
   if on_nonfinite not in ("stop", "skip"):
@@ -235,11 +241,18 @@ def train(
       stop.forgiving(lambda: beside.collect(wait=True))
 
     def save(step: int) -> None:
+      nonlocal saved, saved_at
       collect()  # whoever resumes there has the evaluations before it
       checkpoints.save(step, state)
+      saved, saved_at = step, time.perf_counter()
+
+    def is_long_ago() -> bool:
+      minutes = (time.perf_counter() - saved_at) / 60
+      return bool(checkpoint_minutes and hosts.gather(np.bool_(minutes >= checkpoint_minutes))[0])
 
     try:
       step = saved = start
+      saved_at = time.perf_counter()
       if start:
         evaluate_if_due(start)  # the process before this one may have been stopped in it
       for length in resume.intervals(start, steps, *every):
@@ -262,9 +275,9 @@ def train(
         # After the row, which a resumed run does not write again; before the evaluation, which may fail or be killed,
         # and which no signal ends where there are several processes.
         stop.forgiving(lambda: beside.collect(wait=False))
-        if checkpoints and (step % checkpoint_every == 0 or step == steps or (several and is_due(step))):
+        is_planned = step % checkpoint_every == 0 or step == steps or (several and is_due(step))
+        if checkpoints and (is_planned or is_long_ago()):
           save(step)
-          saved = step
         evaluate_if_due(step)
       collect()
       if stop.received and checkpoints and saved != step:

@@ -14,7 +14,7 @@ import pytest
 import ilx
 from ilx import testing, training
 from ilx.data import stream
-from ilx.training import checkpoint, manifest
+from ilx.training import checkpoint, manifest, trainer
 
 SPEC = testing.continuous_spec()
 
@@ -64,6 +64,39 @@ def _damage(folder):
 
 def _interrupt_at(step):
   return lambda at, row: os.kill(os.getpid(), signal.SIGTERM) if at == step else None
+
+
+@pytest.mark.parametrize(("minutes", "found"), [(1e-9, 30), (10.0, 0), (0.0, 0)])
+def test_time_without_a_checkpoint_is_followed_by_one(agent, episodes, whole, tmp_path, minutes, found):
+  def crash(step, row):
+    if step == 35:
+      raise KeyError("crash")
+
+  kwargs = {"workdir": tmp_path, "checkpoint_every": 40, "checkpoint_minutes": minutes}
+  with pytest.raises(KeyError, match="crash"):
+    _train(agent, episodes, on_progress=crash, **kwargs)
+  starts = []
+  state = _train(agent, episodes, logs=lambda step: starts.append(step) or [], **kwargs)
+  assert starts == [found]
+  chex.assert_trees_all_equal(_plain(state), whole)
+
+
+def test_time_counts_from_the_last_checkpoint(agent, episodes, tmp_path, monkeypatch):
+  """Rows are a minute apart: of five updates each, with a checkpoint every third and after two minutes without."""
+  now = [0.0]
+
+  def clock():
+    now[0] += 1e-6
+    return now[0]
+
+  monkeypatch.setattr(trainer.time, "perf_counter", clock)
+
+  def minute(step, row):
+    now[0] += 60.0
+
+  options = {"checkpoint_every": 15, "checkpoint_minutes": 2, "steps": 65, "keep": 99}
+  _train(agent, episodes, workdir=tmp_path, on_progress=minute, **options)
+  assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [10, 15, 25, 30, 40, 45, 55, 60, 65]
 
 
 def test_a_damaged_checkpoint_costs_the_updates_since_the_one_before(agent, episodes, whole, tmp_path):

@@ -24,6 +24,7 @@ ASIDE = (
   "workdir",
   "evaluation.video",
   "evaluation.beside",
+  "checkpoint_minutes",
   "keep",
   "keep_every",
   "data_timeout",
